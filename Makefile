@@ -1,0 +1,41 @@
+# Sets up its own .venv on first use; `make` alone lists what there is.
+
+# The first Python here that is new enough; `make PYTHON=/path/to/python …` takes another.
+CANDIDATES = python3 python python3.11 python3.12 python3.13
+NEW_ENOUGH = -c 'import sys; sys.exit(sys.version_info < (3, 11))'
+PYTHON ?= $(shell for p in $(CANDIDATES); do $$p $(NEW_ENOUGH) 2>/dev/null && echo $$p && break; done)
+
+VENV_PYTHON = .venv/bin/python
+READY = .venv/ready
+
+.PHONY: help demo test lint clean
+help:  ## list these targets
+	@sed -n 's/^\([a-z]*\):.*  ## \(.*\)/  make \1\t\2/p' Makefile
+	@echo "A Python other than the first one found: make PYTHON=/path/to/python ..."
+
+demo: $(READY)  ## set up, then segment a picture with your own words
+	@$(VENV_PYTHON) -m fisa.demo
+
+test: $(READY)  ## set up, then run the tests
+	@$(VENV_PYTHON) -m pytest tests
+
+lint: $(READY)  ## set up, then check style and format
+	@$(VENV_PYTHON) -m ruff check .
+	@$(VENV_PYTHON) -m ruff format --check .
+
+clean:  ## remove .venv and everything else that was built
+	rm -rf .venv build dist demo_output *.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# The installed package is a link to this folder: set up anew where the folder has moved.
+ifneq "$(shell cat $(READY) 2>/dev/null)" "$(CURDIR)"
+.PHONY: $(READY)
+endif
+
+$(READY): setup.cfg pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer found: install one, or name it: make PYTHON=/path/to/python ..."; exit 1; }
+	@"$(PYTHON)" $(NEW_ENOUGH) || { echo "$(PYTHON) is not a Python 3.11 or newer: name another: make PYTHON=/path/to/python ..."; exit 1; }
+	@echo "Setting up .venv with $$("$(PYTHON)" -V): PyTorch, transformers and the rest, a few minutes the first time ..."
+	@"$(PYTHON)" -m venv .venv
+	@$(VENV_PYTHON) -m pip install -qq --disable-pip-version-check --constraint constraints.txt --editable ".[dev,train]"
+	@pwd -P > $(READY)

@@ -1,0 +1,159 @@
+"""FisaConfig: everything that shapes a FISA model, and the vocabulary that is stored with it."""
+
+from typing import Any, Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig, CLIPTextConfig, CLIPVisionConfig, PreTrainedConfig
+from transformers.configuration_utils import SubConfigSpec
+
+
+@strict
+class FisaConfig(PreTrainedConfig):
+    r"""Configuration of [`FisaModel`] and [`FisaForUniversalSegmentation`] (FISA, arXiv 2409.16278).
+
+    A composite: CLIP's two towers, which name the masks, and any universal segmentation model of transformers, which
+    finds them. Where the paper is silent, the choice stands here with its reason.
+
+    Args:
+        text_config (`CLIPTextConfig` or `dict`, *optional*):
+            CLIP's text tower.
+        vision_config (`CLIPVisionConfig` or `dict`, *optional*):
+            CLIP's image tower.
+        mask_generator_config (`PreTrainedConfig` or `dict`, *optional*):
+            Any model of `AutoModelForUniversalSegmentation` (Mask2Former, MaskFormer, EoMT). `None`: the model has no
+            generator and is given ready proposals.
+        projection_dim (`int`, defaults to 512):
+            Width of CLIP's shared embedding space.
+        logit_scale_init_value (`float`, defaults to 2.6592):
+            Logarithm of CLIP's inverse temperature before any checkpoint is loaded.
+        mask_coverage_threshold (`float`, defaults to 0.0):
+            τ: a mask token attends to the patches of which its proposal covers at least this fraction, in [0, 1].
+            0 means any pixel, the rule of MaskCLIP and MasQCLIP, right for fine patches; coarse patches (a dozen or
+            fewer across) want about 0.5.
+        seve_layers (`list[int]`, defaults to `[0]`):
+            The CLIP layers before which the visual tokens cross-attend to the class texts (SEVE), counted from 0.
+            Early, as the paper asks for; an empty list switches SEVE off.
+        seve_tokens (`"both"`, `"image"` or `"mask"`, defaults to `"both"`):
+            Which visual tokens attend to the class texts.
+        seve_num_heads (`int`, defaults to 8):
+            Attention heads of SEVE.
+        seve_width (`int`, defaults to 256):
+            Width of SEVE's queries, keys and values together. Narrow, so that an adapter stays a few megabytes.
+        ensemble_weight (`float`, defaults to 0.0):
+            Weight of the generator's own classifier in a geometric ensemble with CLIP, in [0, 1], for the classes
+            that it knows by name (FC-CLIP's in-vocabulary rule). 0 leaves the generator's classes unread.
+        initializer_range (`float`, defaults to 0.02):
+            Standard deviation of SEVE's linear layers at the start.
+        id2label (`dict[int, str]`, *optional*):
+            Names of the stored vocabulary's classes.
+        synonyms (`list[list[str]]`, *optional*):
+            Further names of each class, class by class. `None`: no vocabulary is stored with the model.
+        is_thing (`list[bool]`, *optional*):
+            Whether each class is a thing (countable) or stuff, class by class.
+
+    Example:
+
+    ```python
+    >>> from fisa import FisaConfig, FisaForUniversalSegmentation
+
+    >>> config = FisaConfig(seve_layers=[0, 1], mask_generator_config={"model_type": "mask2former"})
+    >>> model = FisaForUniversalSegmentation(config)
+    ```
+    """
+
+    model_type = "fisa"
+    sub_configs_defaults = {
+        "text_config": CLIPTextConfig,
+        "vision_config": CLIPVisionConfig,
+        "mask_generator_config": SubConfigSpec(config_class=AutoConfig, model_type="mask2former", optional=True),
+    }
+
+    text_config: dict | PreTrainedConfig | None = None
+    vision_config: dict | PreTrainedConfig | None = None
+    mask_generator_config: dict | PreTrainedConfig | None = None
+    projection_dim: int = 512
+    logit_scale_init_value: float | int = 2.6592
+    mask_coverage_threshold: float | int = 0.0
+    seve_layers: list[int] | tuple[int, ...] = (0,)
+    seve_tokens: Literal["both", "image", "mask"] = "both"
+    seve_num_heads: int = 8
+    seve_width: int = 256
+    ensemble_weight: float | int = 0.0
+    initializer_range: float = 0.02
+    synonyms: list[list[str]] | None = None
+    is_thing: list[bool] | None = None
+
+    def __post_init__(self, **kwargs):
+        # The base class would otherwise invent two labels, LABEL_0 and LABEL_1.
+        if self.id2label is None and kwargs.get("num_labels") is None:
+            self.id2label = {}
+        self.seve_layers = list(self.seve_layers)
+        super().__post_init__(**kwargs)
+        self.label2id = {label: index for index, label in self.id2label.items()}
+
+    @property
+    def num_prompts(self) -> int:
+        """How many names the stored vocabulary has, synonyms included; 0 when none is stored."""
+        return len(self.prompt_class_ids)
+
+    @property
+    def class_names(self) -> list[list[str]]:
+        """All names of each class of the stored vocabulary, class by class, synonyms behind the name."""
+        return [[self.id2label[index], *names] for index, names in enumerate(self.synonyms or [])]
+
+    @property
+    def prompt_class_ids(self) -> list[int]:
+        """Which class each name of the stored vocabulary belongs to, in the order of `class_names`."""
+        return [index for index, names in enumerate(self.class_names) for _ in names]
+
+    @property
+    def vocabulary(self) -> list[dict[str, Any]]:
+        """The stored vocabulary: a list of `{"name": str, "synonyms": list[str], "is_thing": bool}`."""
+        return [
+            {"name": name, "synonyms": synonyms, "is_thing": is_thing}
+            for (name, *synonyms), is_thing in zip(self.class_names, self.is_thing or ())
+        ]
+
+    def store_vocabulary(self, classes: list[dict[str, Any]]) -> None:
+        """Take over a vocabulary, a list like [`FisaConfig.vocabulary`]."""
+        self.id2label = {index: entry["name"] for index, entry in enumerate(classes)}
+        self.label2id = {label: index for index, label in self.id2label.items()}
+        self.synonyms = [list(entry["synonyms"]) for entry in classes]
+        self.is_thing = [bool(entry["is_thing"]) for entry in classes]
+
+    def validate_fractions(self):
+        for name in ("mask_coverage_threshold", "ensemble_weight"):
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                raise ValueError(f"`{name}` was {value}; it must lie in [0, 1].")
+
+    def validate_semantic_guidance(self):
+        num_layers = self.vision_config.num_hidden_layers
+        wrong = [layer for layer in self.seve_layers if not 0 <= layer < num_layers]
+        if wrong or len(set(self.seve_layers)) < len(self.seve_layers):
+            raise ValueError(
+                f"`seve_layers` was {self.seve_layers}; it must name different layers of CLIP's image tower, "
+                f"0 to {num_layers - 1}, or be empty to switch SEVE off."
+            )
+        if self.seve_num_heads < 1 or self.seve_width < 1 or self.seve_width % self.seve_num_heads:
+            raise ValueError(
+                f"`seve_width` was {self.seve_width} and `seve_num_heads` {self.seve_num_heads}; "
+                "the width must be a positive multiple of the number of heads."
+            )
+
+    def validate_vocabulary(self):
+        if (self.synonyms is None) != (self.is_thing is None):
+            raise ValueError(
+                f"`synonyms` was {self.synonyms} and `is_thing` {self.is_thing}; a stored vocabulary has both, no "
+                "vocabulary neither."
+            )
+        num_classes = len(self.id2label)
+        for name in ("synonyms", "is_thing"):
+            value = getattr(self, name)
+            if value is not None and len(value) != num_classes:
+                raise ValueError(
+                    f"`{name}` has {len(value)} entries and `id2label` {num_classes}; they must have one a class."
+                )
+
+
+__all__ = ["FisaConfig"]

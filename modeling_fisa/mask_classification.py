@@ -1,0 +1,119 @@
+"""From mask embeddings to scores: cosine with the class texts, best synonym, joint probability with the objectness."""
+
+import torch
+from torch import nn
+from transformers.utils.generic import maybe_autocast
+
+
+def resolve_prompt_classes(
+    prompt_class_ids: torch.Tensor | None, *, class_embeds: torch.Tensor, class_is_thing: torch.Tensor | None
+) -> tuple[torch.Tensor, int]:
+    """Which class each prompt names, each its own if not given, and how many classes there are.
+
+    Args:
+        prompt_class_ids (`torch.Tensor` of shape `(num_prompts,)`, *optional*)
+        class_embeds (`torch.Tensor` of shape `(..., num_prompts, projection_dim)`)
+        class_is_thing (`torch.Tensor` of shape `(num_classes,)`, *optional*)
+
+    Raises:
+        `ValueError`: not one class a prompt, or a class without a prompt.
+    """
+    num_prompts = class_embeds.shape[-2]
+    if prompt_class_ids is None:
+        prompt_class_ids = torch.arange(num_prompts, device=class_embeds.device)
+        named = range(num_prompts)
+    elif len(prompt_class_ids) != num_prompts:
+        raise ValueError(
+            f"`prompt_class_ids` has {len(prompt_class_ids)} entries for {num_prompts} prompts; each needs its class."
+        )
+    elif torch.compiler.is_compiling() and class_is_thing is not None:  # values cannot be looked at while tracing
+        return prompt_class_ids, len(class_is_thing)
+    else:
+        named = prompt_class_ids.unique().tolist()
+    num_classes = len(named) if class_is_thing is None else len(class_is_thing)
+    if list(named) != list(range(num_classes)):
+        shown = ", ".join(map(str, named[:8])) + (", …" if len(named) > 8 else "")
+        given = "" if class_is_thing is None else f" and `class_is_thing` has {num_classes} entries"
+        raise ValueError(
+            f"The prompts name the classes {shown}{given}; "
+            f"they must name each of 0 to {num_classes - 1} at least once."
+        )
+    return prompt_class_ids, num_classes
+
+
+def class_logits(
+    mask_embeds: torch.Tensor,
+    class_embeds: torch.Tensor,
+    *,
+    logit_scale: torch.Tensor,
+    prompt_class_ids: torch.Tensor,
+    num_classes: int,
+) -> torch.Tensor:
+    """CLIP's temperature times the cosine of each mask with each class, a class counting as its best synonym.
+
+    Args:
+        mask_embeds (`torch.Tensor` of shape `(batch_size, num_proposals, projection_dim)`)
+        class_embeds (`torch.Tensor` of shape `(num_prompts, projection_dim)`): or one set a photo, batch first.
+        logit_scale (`torch.Tensor` of shape `()`): logarithm of the inverse temperature.
+        prompt_class_ids (`torch.Tensor` of shape `(num_prompts,)`): which class each prompt names.
+        num_classes (`int`): every class must have a prompt.
+
+    Returns:
+        `torch.Tensor` of shape `(batch_size, num_proposals, num_classes)`, float32.
+    """
+    mask_embeds = nn.functional.normalize(mask_embeds.float(), dim=-1)
+    class_embeds = nn.functional.normalize(class_embeds.float(), dim=-1)
+    with maybe_autocast(mask_embeds.device.type, enabled=False):  # it would round logits of up to 100 to eight bits
+        logits = mask_embeds @ class_embeds.transpose(-1, -2) * logit_scale.float().exp()
+    best = logits.new_full((*logits.shape[:-1], num_classes), float("-inf"))
+    return best.scatter_reduce(-1, prompt_class_ids.expand_as(logits), logits, reduce="amax")
+
+
+def known_class_ids(class_names: list[list[str]], generator_labels: dict[int, str]) -> list[int]:
+    """The generator's index of each class that it knows by one of its names, −1 for the others.
+
+    COCO's panoptic labels carry marks that nobody writes ("wall-other-merged"): these are left out of the comparison.
+    """
+
+    def plain(name: str) -> str:
+        return name.lower().removesuffix("-merged").removesuffix("-other").removesuffix("-stuff").replace("-", " ")
+
+    known = {plain(label): index for index, label in generator_labels.items()}
+    return [next((known[plain(name)] for name in names if plain(name) in known), -1) for names in class_names]
+
+
+def ensemble_with_generator(
+    log_probs: torch.Tensor, generator_logits: torch.Tensor, *, generator_class_ids: torch.Tensor, weight: float
+) -> torch.Tensor:
+    """Geometric mean of CLIP's and the generator's probabilities for the classes that the generator knows.
+
+    p ∝ p_CLIP^(1 − w) · p_generator^w for known classes, p_CLIP for the others: FC-CLIP's rule (arXiv 2308.02487,
+    eq. 5) for a generator with a closed set of classes, which has nothing to say about the others.
+
+    Args:
+        log_probs (`torch.Tensor` of shape `(batch_size, num_proposals, num_classes)`): CLIP's.
+        generator_logits (`torch.Tensor` of shape `(batch_size, num_proposals, num_known_classes)`)
+        generator_class_ids (`torch.Tensor` of shape `(num_classes,)`): the generator's class, or −1 where unknown.
+        weight (`float`): w, in [0, 1].
+    """
+    known = generator_class_ids >= 0
+    generator_log_probs = generator_logits.log_softmax(dim=-1).index_select(-1, generator_class_ids.clamp(min=0))
+    mixed = (1 - weight) * log_probs + weight * generator_log_probs
+    return torch.where(known, mixed, log_probs).log_softmax(dim=-1)
+
+
+def joint_log_probs(log_probs: torch.Tensor, objectness: torch.Tensor) -> torch.Tensor:
+    """log p(class, object) for each class and log p(no object) last: what a softmax turns back into these scores.
+
+    Args:
+        log_probs (`torch.Tensor` of shape `(batch_size, num_proposals, num_classes)`): summing to 1 as probabilities.
+        objectness (`torch.Tensor` of shape `(batch_size, num_proposals)`), in [0, 1].
+
+    Returns:
+        `torch.Tensor` of shape `(batch_size, num_proposals, num_classes + 1)`, finite.
+    """
+    # The smallest normal number stands for 0, whose logarithm would be infinite.
+    tiny = torch.finfo(log_probs.dtype).tiny
+    objectness = objectness.to(log_probs.dtype).unsqueeze(-1)
+    is_object, is_none = objectness.clamp(min=tiny).log(), (1 - objectness).clamp(min=tiny).log()
+    return torch.cat([log_probs + is_object, is_none], dim=-1)

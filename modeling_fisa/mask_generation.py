@@ -1,0 +1,128 @@
+"""Mask proposals: from a frozen universal segmentation model of transformers, or ready ones from anywhere."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.utils import ModelOutput
+
+
+# Far enough from zero that a sigmoid gives 0 or 1 to within 1e-4, near enough for half precision.
+BINARY_MASK_LOGIT = 10.0
+
+
+@dataclass
+class MaskProposals:
+    """Class-agnostic proposals for a batch of photos.
+
+    Attributes:
+        mask_logits (`torch.Tensor` of shape `(batch_size, num_proposals, height, width)`)
+        objectness (`torch.Tensor` of shape `(batch_size, num_proposals)`): 1 − p(no object), float32.
+        sizes (`torch.Tensor` of shape `(batch_size, 2)` or `None`):
+            Height and width of the part of each mask that spans its photo, in mask pixels; `None`: all of it.
+        class_logits (`torch.Tensor` of shape `(batch_size, num_proposals, num_known_classes)` or `None`):
+            The generator's own opinion on the classes that it was trained on.
+    """
+
+    mask_logits: torch.Tensor
+    objectness: torch.Tensor
+    sizes: torch.Tensor | None = None
+    class_logits: torch.Tensor | None = None
+
+
+def ready_proposals(masks: torch.Tensor, *, objectness: torch.Tensor | None) -> MaskProposals:
+    """Wrap masks from elsewhere: ground truth, SAM, another model.
+
+    Args:
+        masks (`torch.Tensor` of shape `(batch_size, num_proposals, height, width)`):
+            Boolean or integer: binary masks. Floating point: mask logits, inside where positive.
+        objectness (`torch.Tensor` of shape `(batch_size, num_proposals)`, *optional*):
+            Probability that each proposal is an object at all; 1 if not given.
+
+    Raises:
+        `ValueError`: shapes that do not fit.
+    """
+    if masks.ndim != 4:
+        raise ValueError(
+            f"`mask_proposals` has shape {tuple(masks.shape)}; it must be (batch_size, num_proposals, height, width)."
+        )
+    if objectness is None:
+        objectness = torch.ones(masks.shape[:2], device=masks.device)
+    if objectness.shape != masks.shape[:2]:
+        raise ValueError(
+            f"`objectness` has shape {tuple(objectness.shape)}; for these masks it must be {tuple(masks.shape[:2])}."
+        )
+    if not masks.is_floating_point():
+        masks = torch.where(masks > 0, BINARY_MASK_LOGIT, -BINARY_MASK_LOGIT)
+    return MaskProposals(mask_logits=masks, objectness=objectness.float())
+
+
+@torch.no_grad()
+def generate_proposals(
+    generator: PreTrainedModel, pixel_values: torch.Tensor, *, pixel_mask: torch.Tensor | None
+) -> MaskProposals:
+    """Run a frozen mask generator on photos that lie in the top left corner of a common canvas.
+
+    Padding is cut off before the generator sees it and photos of one size run together, so that a photo's proposals
+    do not depend on its neighbours in the batch. A generator with a fixed `image_size` (EoMT) wants its padded canvas:
+    there the padding is cut off afterwards.
+
+    Args:
+        generator (`PreTrainedModel`): a model of `AutoModelForUniversalSegmentation`, in evaluation mode.
+        pixel_values (`torch.Tensor` of shape `(batch_size, 3, height, width)`)
+        pixel_mask (`torch.Tensor` of shape `(batch_size, height, width)`, *optional*):
+            True on the photo, False on padding. `None`: no padding.
+    """
+    pixel_values = pixel_values.to(generator.dtype)
+    if pixel_mask is None:
+        return _proposals(generator(pixel_values=pixel_values))
+
+    photo_sizes = torch.stack([pixel_mask.any(dim=-1).sum(-1), pixel_mask.any(dim=-2).sum(-1)], dim=-1)
+    if getattr(generator.config, "image_size", None) is not None:
+        proposals = _proposals(generator(pixel_values=pixel_values))
+        canvas = photo_sizes.new_tensor(pixel_values.shape[-2:])
+        grid = photo_sizes.new_tensor(proposals.mask_logits.shape[-2:])
+        proposals.sizes = (photo_sizes * grid / canvas).round().long().clamp(min=1)
+        return proposals
+
+    distinct_sizes, group_of = photo_sizes.unique(dim=0, return_inverse=True)
+    groups = [(group_of == index).nonzero().flatten() for index in range(len(distinct_sizes))]
+    proposals = [
+        _proposals(generator(pixel_values=pixel_values[members, :, :height, :width]))
+        for members, (height, width) in zip(groups, distinct_sizes.tolist())
+    ]
+    return proposals[0] if len(groups) == 1 else _in_batch_order(proposals, torch.cat(groups).argsort())
+
+
+def _proposals(outputs: ModelOutput) -> MaskProposals:
+    if "class_queries_logits" not in outputs or "masks_queries_logits" not in outputs:
+        raise ValueError(
+            f"The mask generator gave {type(outputs).__name__} with {', '.join(outputs)}; FISA needs "
+            "`class_queries_logits` and `masks_queries_logits`, as Mask2Former, MaskFormer and EoMT give them."
+        )
+    class_logits = outputs.class_queries_logits.float()
+    # 1 - p(no object), summed from the other side: no digits are lost where an object is unlikely.
+    objectness = class_logits.softmax(dim=-1)[..., :-1].sum(dim=-1).clamp(max=1)
+    return MaskProposals(
+        mask_logits=outputs.masks_queries_logits, objectness=objectness, class_logits=class_logits[..., :-1]
+    )
+
+
+def _in_batch_order(groups: list[MaskProposals], order: torch.Tensor) -> MaskProposals:
+    """Join the proposals of groups of photos, padding the masks to one size and undoing the grouping."""
+    sizes = [group.mask_logits.shape[-2:] for group in groups]
+    height, width = (max(side) for side in zip(*sizes))
+
+    def padded(masks: torch.Tensor) -> torch.Tensor:
+        padding = (0, width - masks.shape[-1], 0, height - masks.shape[-2])
+        return nn.functional.pad(masks, padding, value=-BINARY_MASK_LOGIT)
+
+    return MaskProposals(
+        mask_logits=torch.cat([padded(group.mask_logits) for group in groups])[order],
+        objectness=torch.cat([group.objectness for group in groups])[order],
+        sizes=torch.cat(
+            [order.new_tensor(size).expand(len(group.objectness), 2) for size, group in zip(sizes, groups)]
+        )[order],
+        class_logits=torch.cat([group.class_logits for group in groups])[order],
+    )

@@ -1,0 +1,68 @@
+"""SEVE, semantic-guided visual encoding: visual tokens attend to the class texts before CLIP encodes them further."""
+
+import torch
+from torch import nn
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.clip.modeling_clip import eager_attention_forward
+
+from fisa.configuration.configuration_fisa import FisaConfig
+
+
+class ZeroLinear(nn.Linear):
+    """A linear layer that starts at zero: what it ends is absent until it is trained."""
+
+
+class SemanticGuidance(nn.Module):
+    """Cross-attention from visual tokens to the class text embeddings of the vocabulary in use, added to the tokens.
+
+    The order of the classes does not matter. The output projection starts at zero, so that untrained guidance leaves
+    every token as it was, bit for bit.
+    """
+
+    is_causal = False
+
+    def __init__(self, config: FisaConfig):
+        super().__init__()
+        self.config = config.vision_config
+        self.tokens = config.seve_tokens
+        self.num_heads = config.seve_num_heads
+        self.scale = (config.seve_width // config.seve_num_heads) ** -0.5
+        token_width, text_width = config.vision_config.hidden_size, config.projection_dim
+        self.token_norm = nn.LayerNorm(token_width, eps=config.vision_config.layer_norm_eps)
+        self.text_norm = nn.LayerNorm(text_width, eps=config.vision_config.layer_norm_eps)
+        self.q_proj = nn.Linear(token_width, config.seve_width)
+        self.k_proj = nn.Linear(text_width, config.seve_width)
+        self.v_proj = nn.Linear(text_width, config.seve_width)
+        self.out_proj = ZeroLinear(config.seve_width, token_width)
+
+    def forward(
+        self, image_tokens: torch.Tensor, mask_tokens: torch.Tensor, class_embeds: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Args:
+            image_tokens (`torch.Tensor` of shape `(batch_size, 1 + num_patches, hidden_size)`)
+            mask_tokens (`torch.Tensor` of shape `(batch_size, num_proposals, hidden_size)`)
+            class_embeds (`torch.Tensor` of shape `(num_prompts, projection_dim)`): or one set a photo, batch first.
+
+        Returns:
+            Both kinds of tokens, shapes unchanged, those of `seve_tokens` guided by the texts.
+        """
+        texts = self.text_norm(class_embeds.to(image_tokens.dtype))
+        texts = texts.expand(image_tokens.shape[0], -1, -1)
+        key, value = self._heads(self.k_proj(texts)), self._heads(self.v_proj(texts))
+        if self.tokens in ("both", "image"):
+            image_tokens = image_tokens + self._attend(image_tokens, key, value)
+        if self.tokens in ("both", "mask"):
+            mask_tokens = mask_tokens + self._attend(mask_tokens, key, value)
+        return image_tokens, mask_tokens
+
+    def _heads(self, states: torch.Tensor) -> torch.Tensor:
+        return states.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+    def _attend(self, tokens: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        if tokens.shape[1] == 0:  # nothing to attend with, and not every back-end takes that
+            return tokens
+        attention = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
+        query = self._heads(self.q_proj(self.token_norm(tokens)))
+        output, _ = attention(self, query, key, value, None, scaling=self.scale)
+        return self.out_proj(output.flatten(2))

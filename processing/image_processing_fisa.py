@@ -1,0 +1,307 @@
+"""The image processor: from any photo it makes the view that CLIP reads and the view that the mask generator reads,
+and turns the model's outputs into segments. It works on PIL alone, whatever else is installed."""
+
+import math
+import os
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, TypedDict
+
+import numpy as np
+from PIL import Image
+from transformers import AutoImageProcessor, BatchFeature
+from transformers.image_processing_backends import PilBackend
+from transformers.image_processing_utils import get_size_dict
+from transformers.image_transforms import get_size_with_aspect_ratio
+from transformers.image_utils import (
+    IMAGENET_DEFAULT_MEAN,
+    IMAGENET_DEFAULT_STD,
+    OPENAI_CLIP_MEAN,
+    OPENAI_CLIP_STD,
+    ChannelDimension,
+    ImageInput,
+    PILImageResampling,
+    SizeDict,
+)
+from transformers.processing_utils import Unpack
+from transformers.utils import TensorType
+
+from fisa.processing.photos import load_photos
+from fisa.processing.post_processing import instance_segmentation, panoptic_segmentation, semantic_segmentation
+
+
+class FisaImageProcessorKwargs(TypedDict, total=False):
+    r"""The settings of a [`FisaImageProcessor`]; each can be given to a single call as well.
+
+    Args:
+        size (`dict[str, int]`, defaults to `{"height": 224, "width": 224}`):
+            What CLIP sees: the whole photo, squashed to this size, without a crop.
+        resample (`int` or `PILImageResampling`, defaults to `BICUBIC`):
+            The filter that resizes CLIP's view.
+        image_mean, image_std (`list[float]`, default to CLIP's):
+            Subtracted from the pixels of CLIP's view, and what the rest is divided by.
+        do_rescale (`bool`, defaults to `True`), rescale_factor (`float`, defaults to `1 / 255`):
+            Whether the pixels of both views (0 to 255) are multiplied by the factor first.
+        do_normalize (`bool`, defaults to `True`):
+            Whether mean and standard deviation are applied to both views.
+        mask_generator_size (`dict[str, int]`, *optional*, defaults to `{"shortest_edge": 800, "longest_edge": 1333}`):
+            What the mask generator sees: the photo with these bounds on its edges, its aspect ratio kept, at the top
+            left of a square canvas of the longest edge; or, as `{"height": ..., "width": ...}`, the photo squashed.
+            `None`: there is no generator, and no view for it is made.
+        mask_generator_size_divisor (`int`, defaults to 32):
+            The sides of the generator's view are rounded up to a multiple of this (by resizing), the canvas too.
+        mask_generator_resample (`int` or `PILImageResampling`, defaults to `BILINEAR`):
+            The filter that resizes the generator's view.
+        mask_generator_image_mean, mask_generator_image_std (`list[float]`, default to ImageNet's):
+            As for CLIP's view.
+        mask_generator_pads_with_black (`bool`, defaults to `False`):
+            What the canvas is where there is no photo: black before normalising, as EoMT learnt it, or else zero after
+            it, as Mask2Former and MaskFormer did.
+        threshold, mask_threshold, overlap_mask_area_threshold (`float`, default to 0.5, 0.5 and 0.8):
+            What `post_process_*` uses where the call does not say; see there.
+        post_processing_rule (`"open_vocabulary"` or `"closed_vocabulary"`, defaults to the former):
+            Which proposals become segments: see [`~fisa.processing.post_processing.Rule`].
+        input_data_format (`str` or `ChannelDimension`, *optional*):
+            `"channels_first"` or `"channels_last"`, for arrays from whose shape it cannot be told.
+        return_tensors (`str`, *optional*):
+            `"pt"` for torch tensors; NumPy arrays otherwise.
+    """
+
+    size: int | list[int] | tuple[int, ...] | dict[str, int] | SizeDict
+    resample: PILImageResampling | int
+    image_mean: float | list[float] | tuple[float, ...]
+    image_std: float | list[float] | tuple[float, ...]
+    do_rescale: bool
+    rescale_factor: float
+    do_normalize: bool
+    mask_generator_size: int | list[int] | tuple[int, ...] | dict[str, int] | SizeDict | None
+    mask_generator_size_divisor: int
+    mask_generator_resample: PILImageResampling | int
+    mask_generator_image_mean: float | list[float] | tuple[float, ...]
+    mask_generator_image_std: float | list[float] | tuple[float, ...]
+    mask_generator_pads_with_black: bool
+    threshold: float
+    mask_threshold: float
+    overlap_mask_area_threshold: float
+    post_processing_rule: str
+    input_data_format: str | ChannelDimension | None
+    return_tensors: str | TensorType | None
+
+
+class FisaImageProcessor(PilBackend):
+    r"""Make a model's image inputs from photos, and segments from its outputs.
+
+    A photo is a PIL image, a NumPy array or torch tensor of shape (H, W), (H, W, C) or (C, H, W), a path or a URL.
+    Grey, palette, CMYK and 16-bit photos become RGB, transparency is laid over white, and EXIF rotation is applied;
+    see [`~fisa.processing.photos.load_photo`].
+
+    A call takes one photo, a list of them, or an array of shape (B, H, W, C) or (B, C, H, W), and returns:
+
+    - `pixel_values` (B, 3, H, W), float32: the whole photo, squashed to `size`, as CLIP reads it;
+    - `mask_generator_pixel_values` (B, 3, Hc, Wc), float32: the photo as the mask generator reads it, at the top left
+      of a canvas that depends on the settings only, never on the batch;
+    - `mask_generator_pixel_mask` (B, Hc, Wc), bool: where the photo is.
+
+    Every photo is resized from the original for each view, and only one original is held at a time.
+
+    Settings: [`FisaImageProcessorKwargs`].
+
+    Raises:
+        ValueError: a photo cannot be read; the message says which, what was found and what to do.
+    """
+
+    valid_kwargs = FisaImageProcessorKwargs
+    model_input_names = ["pixel_values", "mask_generator_pixel_values", "mask_generator_pixel_mask"]
+
+    size = SizeDict(height=224, width=224)
+    resample = PILImageResampling.BICUBIC
+    image_mean = OPENAI_CLIP_MEAN
+    image_std = OPENAI_CLIP_STD
+    do_rescale = True
+    rescale_factor = 1 / 255
+    do_normalize = True
+    mask_generator_size = SizeDict(shortest_edge=800, longest_edge=1333)
+    mask_generator_size_divisor = 32
+    mask_generator_resample = PILImageResampling.BILINEAR
+    mask_generator_image_mean = IMAGENET_DEFAULT_MEAN
+    mask_generator_image_std = IMAGENET_DEFAULT_STD
+    mask_generator_pads_with_black = False
+    threshold = 0.5
+    mask_threshold = 0.5
+    overlap_mask_area_threshold = 0.8
+    post_processing_rule = "open_vocabulary"
+
+    def __init__(self, **kwargs: Unpack[FisaImageProcessorKwargs]):
+        super().__init__(**kwargs)
+
+    @classmethod
+    def from_clip_and_mask_generator(cls, clip: Any, mask_generator: Any = None) -> "FisaImageProcessor":
+        """Copy what a CLIP model and a mask generator expect of their images.
+
+        Args:
+            clip (`str`, `os.PathLike`, image processor or processor):
+                A folder, a name on the Hub, or what was loaded from it. Its crop becomes `size`: photos are squashed.
+            mask_generator (the same, *optional*):
+                Of Mask2Former, MaskFormer or EoMT. `None`: no view for a generator is made.
+        """
+        clip = _image_processor_of(clip)
+        mean, std = _normalization(clip)
+        settings = {
+            "size": _square(clip.crop_size if getattr(clip, "do_center_crop", False) else clip.size),
+            "resample": clip.resample,
+            "image_mean": mean,
+            "image_std": std,
+            "mask_generator_size": None,
+        }
+        if mask_generator is not None:
+            mask_generator = _image_processor_of(mask_generator)
+            mean, std = _normalization(mask_generator)
+            settings |= {
+                "mask_generator_size": _bounded(mask_generator.size),
+                "mask_generator_size_divisor": getattr(mask_generator, "size_divisor", None) or 1,
+                "mask_generator_resample": mask_generator.resample,
+                "mask_generator_image_mean": mean,
+                "mask_generator_image_std": std,
+                "mask_generator_pads_with_black": hasattr(mask_generator, "do_split_image"),  # EoMT's alone
+            }
+        return cls(**settings)
+
+    def post_process_panoptic_segmentation(
+        self,
+        outputs: Any,
+        threshold: float | None = None,
+        mask_threshold: float | None = None,
+        overlap_mask_area_threshold: float | None = None,
+        label_ids_to_fuse: Sequence[int] | set[int] | None = None,
+        target_sizes: Sequence[tuple[int, int]] | None = None,
+    ) -> list[dict[str, Any]]:
+        """[`~fisa.processing.post_processing.panoptic_segmentation`], by the settings where the call does not say."""
+        options = self._post_processing_options(threshold, mask_threshold, overlap_mask_area_threshold)
+        return panoptic_segmentation(
+            outputs, target_sizes=target_sizes, label_ids_to_fuse=label_ids_to_fuse, **options
+        )
+
+    def post_process_instance_segmentation(
+        self,
+        outputs: Any,
+        threshold: float | None = None,
+        mask_threshold: float | None = None,
+        overlap_mask_area_threshold: float | None = None,
+        target_sizes: Sequence[tuple[int, int]] | None = None,
+    ) -> list[dict[str, Any]]:
+        """[`~fisa.processing.post_processing.instance_segmentation`], by the settings where the call does not say."""
+        options = self._post_processing_options(threshold, mask_threshold, overlap_mask_area_threshold)
+        return instance_segmentation(outputs, target_sizes=target_sizes, **options)
+
+    def post_process_semantic_segmentation(
+        self, outputs: Any, target_sizes: Sequence[tuple[int, int]] | None = None
+    ) -> list[Any]:
+        """[`~fisa.processing.post_processing.semantic_segmentation`]."""
+        return semantic_segmentation(outputs, target_sizes=target_sizes)
+
+    def _post_processing_options(
+        self, threshold: float | None, mask_threshold: float | None, overlap_mask_area_threshold: float | None
+    ) -> dict[str, Any]:
+        given = {
+            "threshold": threshold,
+            "mask_threshold": mask_threshold,
+            "overlap_mask_area_threshold": overlap_mask_area_threshold,
+        }
+        options = {name: getattr(self, name) if value is None else value for name, value in given.items()}
+        return options | {"rule": self.post_processing_rule}
+
+    def _standardize_kwargs(self, size: Any = None, mask_generator_size: Any = None, **kwargs) -> dict[str, Any]:
+        kwargs = super()._standardize_kwargs(**kwargs)
+        kwargs["size"] = _checked_size("size", size, {"height", "width"})
+        if mask_generator_size is not None:
+            mask_generator_size = _checked_size(
+                "mask_generator_size", mask_generator_size, {"height", "width"}, {"shortest_edge", "longest_edge"}
+            )
+        kwargs["mask_generator_size"] = mask_generator_size
+        return {name: tuple(value) if isinstance(value, list) else value for name, value in kwargs.items()}
+
+    def _preprocess_image_like_inputs(
+        self,
+        images: ImageInput,
+        *,
+        input_data_format: str | ChannelDimension | None,
+        return_tensors: str | TensorType | None,
+        **settings,
+    ) -> BatchFeature:
+        photos = load_photos(images, input_data_format=input_data_format)
+        views = list(map(partial(self._views, settings), photos))  # a loop's variable would keep a photo too long
+        if not views:
+            raise ValueError("There is no image to process: an empty list was given.")
+        data = {name: np.stack([view[name] for view in views]) for name in views[0]}
+        return BatchFeature(data, tensor_type=return_tensors)
+
+    def _views(self, settings: dict[str, Any], photo: Image.Image) -> dict[str, np.ndarray]:
+        clip_view = self.resize(photo, settings["size"], settings["resample"])
+        views = {"pixel_values": self._normalized(clip_view, settings)}
+        if settings["mask_generator_size"] is not None:
+            views |= self._mask_generator_views(settings, photo)
+        return views
+
+    def _mask_generator_views(self, settings: dict[str, Any], photo: Image.Image) -> dict[str, np.ndarray]:
+        size, divisor = settings["mask_generator_size"], settings["mask_generator_size_divisor"]
+        resized = self.resize(photo, _size_on_canvas(photo, size, divisor), settings["mask_generator_resample"])
+        (canvas,), (mask,) = self.pad([resized], _canvas_size(size, divisor), return_mask=True)
+        canvas, mask = self._normalized(canvas, settings, prefix="mask_generator_"), mask.astype(bool)
+        if not settings["mask_generator_pads_with_black"]:
+            canvas *= mask
+        return {"mask_generator_pixel_values": canvas, "mask_generator_pixel_mask": mask}
+
+    def _normalized(self, pixels: np.ndarray, settings: dict[str, Any], *, prefix: str = "") -> np.ndarray:
+        if settings["do_rescale"]:
+            pixels = self.rescale(pixels, settings["rescale_factor"])
+        if settings["do_normalize"]:
+            pixels = self.normalize(pixels, settings[f"{prefix}image_mean"], settings[f"{prefix}image_std"])
+        return pixels.astype(np.float32)
+
+
+def _canvas_size(size: SizeDict, divisor: int) -> SizeDict:
+    return _rounded_up(size.height or size.longest_edge, size.width or size.longest_edge, divisor)
+
+
+def _size_on_canvas(photo: Image.Image, size: SizeDict, divisor: int) -> SizeDict:
+    if size.height:
+        return _canvas_size(size, divisor)
+    sides = get_size_with_aspect_ratio((photo.height, photo.width), size.shortest_edge, size.longest_edge)
+    # Its rounding can leave no pixel to the short side of a very long photo, and one too many to the long side.
+    height, width = (min(max(side, 1), size.longest_edge) for side in sides)
+    return _rounded_up(height, width, divisor)
+
+
+def _rounded_up(height: int, width: int, divisor: int) -> SizeDict:
+    divisor = max(divisor, 1)
+    return SizeDict(height=math.ceil(height / divisor) * divisor, width=math.ceil(width / divisor) * divisor)
+
+
+def _checked_size(name: str, size: Any, *kinds: set[str]) -> SizeDict:
+    size = get_size_dict(size, param_name=name)
+    if set(size) not in kinds or any(side is None or side < 1 for side in size.values()):
+        choices = " or ".join(str(sorted(kind)) for kind in kinds)
+        raise ValueError(f"`{name}` must have the keys {choices}, each at least 1; found {size}.")
+    return SizeDict(**size)
+
+
+def _image_processor_of(source: Any) -> Any:
+    if isinstance(source, str | os.PathLike):
+        return AutoImageProcessor.from_pretrained(source, backend="pil")
+    return getattr(source, "image_processor", source)
+
+
+def _square(size: SizeDict) -> dict[str, int]:
+    return {"height": size.height or size.shortest_edge, "width": size.width or size.shortest_edge}
+
+
+def _bounded(size: SizeDict) -> dict[str, int]:
+    # EoMT's semantic checkpoints name the shortest edge only and mean the sides of a square.
+    return dict(size) if size.height else {"longest_edge": size.shortest_edge} | dict(size)
+
+
+def _normalization(processor: Any) -> tuple[tuple[float, ...], ...]:
+    """Mean and standard deviation of a processor, in units of pixels from 0 to 1 whatever its own rescaling."""
+    mean, std = (processor.image_mean, processor.image_std) if processor.do_normalize else (0.0, 1.0)
+    white = 255 * processor.rescale_factor if processor.do_rescale else 255
+    return tuple(tuple((np.broadcast_to(value, 3) / white).tolist()) for value in (mean, std))

@@ -1,0 +1,163 @@
+"""FisaProcessor: photos and class names in, the model's inputs out."""
+
+import os
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from transformers import AutoTokenizer, BatchFeature
+from transformers.image_utils import ImageInput
+from transformers.processing_utils import ProcessorMixin
+from transformers.tokenization_utils_base import LARGE_INTEGER
+from transformers.utils import TensorType
+
+from fisa.processing.image_processing_fisa import FisaImageProcessor
+from fisa.processing.vocabulary import Vocabulary, quoted, resolve_templates
+
+
+_CLIP_CONTEXT_LENGTH = 77
+
+
+class FisaProcessor(ProcessorMixin):
+    r"""A [`FisaImageProcessor`] for the photos, CLIP's tokenizer for the class names, and the prompt templates.
+
+    Args:
+        image_processor (`FisaImageProcessor`):
+            Makes the image inputs, and segments from the model's outputs.
+        tokenizer (`CLIPTokenizer`):
+            Reads the prompts.
+        prompt_templates (`str` or `Sequence[str]`, defaults to `"default"`):
+            What each name is put into before CLIP reads it, averaged over: a key of `PROMPT_TEMPLATES` (`"default"`:
+            "a photo of a {}"; `"scene"`: a longer set), a template with `{}`, or a list of templates.
+
+    Raises:
+        ValueError: a template has no `{}`.
+    """
+
+    def __init__(
+        self, image_processor: Any = None, tokenizer: Any = None, prompt_templates: str | Sequence[str] = "default"
+    ):
+        super().__init__(image_processor, tokenizer)
+        self.prompt_templates = resolve_templates(prompt_templates)
+
+    @classmethod
+    def from_clip_and_mask_generator(
+        cls, clip: Any, mask_generator: Any = None, *, prompt_templates: str | Sequence[str] = "default"
+    ) -> "FisaProcessor":
+        """The processor of a model made by `FisaForUniversalSegmentation.from_clip_and_mask_generator`.
+
+        Args:
+            clip (`str`, `os.PathLike` or `CLIPProcessor`):
+                A folder with CLIP's processor, its name on the Hub, or the loaded processor.
+            mask_generator (`str`, `os.PathLike` or image processor, *optional*):
+                The same for the mask generator. `None`: the model has none and is given ready proposals.
+            prompt_templates (`str` or `Sequence[str]`, defaults to `"default"`): see [`FisaProcessor`].
+        """
+        is_name = isinstance(clip, str | os.PathLike)
+        return cls(
+            image_processor=FisaImageProcessor.from_clip_and_mask_generator(clip, mask_generator),
+            tokenizer=AutoTokenizer.from_pretrained(clip) if is_name else clip.tokenizer,
+            prompt_templates=prompt_templates,
+        )
+
+    def __call__(
+        self,
+        images: ImageInput | None = None,
+        text: Any = None,
+        return_tensors: str | TensorType | None = None,
+        **images_kwargs: Any,
+    ) -> BatchFeature:
+        """Make the model's inputs.
+
+        Args:
+            images (*optional*):
+                A photo, a list of photos or an array with a batch axis: PIL images, NumPy arrays, torch tensors, paths
+                or URLs; see [`FisaImageProcessor`].
+            text (*optional*):
+                The classes, as [`Vocabulary.parse`] takes them: `"dog, grass"`, a list of names, a dictionary of
+                synonyms and so on. Not given: the model uses its stored vocabulary.
+            return_tensors (`str`, *optional*):
+                `"pt"` for torch tensors; NumPy arrays otherwise.
+            images_kwargs:
+                Settings of the image processor for this call; see [`FisaImageProcessorKwargs`].
+
+        Returns:
+            [`BatchFeature`] with, for `images`, what [`FisaImageProcessor`] returns, and for `text`, with S names and
+            synonyms of C classes, T templates, and L tokens in the longest prompt:
+
+            - `input_ids`, `attention_mask` (S, T, L), int64;
+            - `prompt_class_ids` (S,), int64: the class of each name;
+            - `class_is_thing` (C,), bool.
+
+            A prompt that is longer than CLIP reads loses its end; a warning quotes it.
+
+        Raises:
+            ValueError: neither is given, a photo cannot be read, or the vocabulary is refused.
+        """
+        if images is None and text is None:
+            raise ValueError("Pass `images`, `text` (the class names), or both.")
+        inputs = BatchFeature()
+        if images is not None:
+            inputs.update(self.image_processor(images, return_tensors=return_tensors, **images_kwargs))
+        if text is not None:
+            vocabulary = self.parse_vocabulary(text)
+            inputs.update(self.tokenize(vocabulary.prompts(), return_tensors=return_tensors))
+            classes = {
+                "prompt_class_ids": np.array(vocabulary.prompt_class_ids, np.int64),
+                "class_is_thing": np.array(vocabulary.is_thing, bool),
+            }
+            inputs.update(BatchFeature(classes, tensor_type=return_tensors))
+        return inputs
+
+    def parse_vocabulary(self, labels: Any) -> Vocabulary:
+        """The classes, checked: see [`Vocabulary.parse`]."""
+        return Vocabulary.parse(labels)
+
+    def tokenize(self, names: Sequence[str], *, return_tensors: str | TensorType | None = "pt") -> BatchFeature:
+        """Put each name into each template and tokenise: the first two entries of what a call returns for `text`.
+
+        Args:
+            names (`Sequence[str]`): S names.
+            return_tensors (`str`, *optional*, defaults to `"pt"`): NumPy arrays if `None`.
+
+        Returns:
+            [`BatchFeature`] with `input_ids` and `attention_mask` (S, T, L), int64.
+        """
+        prompts = [template.replace("{}", name) for name in names for template in self.prompt_templates]
+        limit = self.tokenizer.model_max_length
+        limit = limit if limit < LARGE_INTEGER else _CLIP_CONTEXT_LENGTH
+        encoded = self.tokenizer(prompts, padding=True, truncation=True, max_length=limit, return_tensors="np")
+        self._warn_of_truncation(prompts, encoded["attention_mask"], limit)
+        tokens = {
+            name: encoded[name].astype(np.int64).reshape(len(names), len(self.prompt_templates), -1)
+            for name in ("input_ids", "attention_mask")
+        }
+        return BatchFeature(tokens, tensor_type=return_tensors)
+
+    def post_process_panoptic_segmentation(self, *args: Any, **kwargs: Any) -> list[dict[str, Any]]:
+        """See [`FisaImageProcessor.post_process_panoptic_segmentation`]."""
+        return self.image_processor.post_process_panoptic_segmentation(*args, **kwargs)
+
+    def post_process_instance_segmentation(self, *args: Any, **kwargs: Any) -> list[dict[str, Any]]:
+        """See [`FisaImageProcessor.post_process_instance_segmentation`]."""
+        return self.image_processor.post_process_instance_segmentation(*args, **kwargs)
+
+    def post_process_semantic_segmentation(self, *args: Any, **kwargs: Any) -> list[Any]:
+        """See [`FisaImageProcessor.post_process_semantic_segmentation`]."""
+        return self.image_processor.post_process_semantic_segmentation(*args, **kwargs)
+
+    @property
+    def model_input_names(self) -> list[str]:
+        """What a call can return."""
+        return [*super().model_input_names, "prompt_class_ids", "class_is_thing"]
+
+    def _warn_of_truncation(self, prompts: list[str], attention_mask: np.ndarray, limit: int) -> None:
+        full = [prompts[row] for row in np.flatnonzero(attention_mask.sum(axis=1) >= limit)]
+        longer = [prompt for prompt in full if len(self.tokenizer(prompt, verbose=False)["input_ids"]) > limit]
+        if longer:
+            warnings.warn(
+                f"Prompts of more than the {limit} tokens that CLIP reads lose their end: {quoted(longer)}. "
+                f"Shorten the class names or the templates.",
+                stacklevel=4,
+            )

@@ -1,0 +1,295 @@
+"""The vocabulary: which classes to look for, by what names, whether each is a thing or stuff, and the sentences
+(prompt templates) that each name is put into before CLIP reads it."""
+
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+PROMPT_TEMPLATES: dict[str, tuple[str, ...]] = {
+    "default": ("a photo of a {}",),
+    "scene": (
+        "a photo of a {}",
+        "a photo with a {} in it",
+        "a picture of the {} in a room or a street",
+        "an everyday scene that shows a {}",
+        "the {} fills a part of this photo",
+        "a {} next to other things",
+        "a {} partly hidden behind something",
+        "a small {} far away",
+        "a large {} close to the camera",
+        "a {} in the background of a photo",
+        "a blurry or dark photo of a {}",
+        "a drawing or a painting of a {}",
+    ),
+}
+
+# Heads of the names that people give to regions without countable instances: stuff in COCO, ADE20K or Cityscapes.
+_STUFF = """
+    asphalt background beach building buildings bush bushes ceiling cloud clouds concrete desert dirt earth fence field
+    floor flooring foliage fog forest grass gravel ground hill hills ice lake land lava lawn leaves meadow mountain
+    mountains mud ocean path pavement platform playingfield railroad river road rock rocks rubble sand sea shore
+    sidewalk sky smoke snow soil street swamp terrain tree trees vegetation wall walls water waterfall wood woods
+"""
+_STUFF_WORDS = frozenset(_STUFF.split())
+_KINDS = {"thing": True, "stuff": False}
+_KIND_SUFFIX = re.compile(r"\s*\[([^\[\]]*)\]\s*$")
+_COMMENT = re.compile(r"(^|\s)#.*")
+
+
+@dataclass(frozen=True)
+class Class:
+    """What to look for: a class, by one or more names.
+
+    Args:
+        name (`str`):
+            The name that results are labelled with, and the first prompt. Runs of white space become one space.
+        synonyms (`Sequence[str]`, *optional*):
+            Other names of the same class, each a prompt of its own; the best one counts.
+        is_thing (`bool`, *optional*):
+            `True` where instances are counted (a dog, a car), `False` for stuff (sky, grass), whose regions are one.
+            `None`: stuff if the name is in a short built-in list of common stuff words, a thing otherwise.
+
+    Raises:
+        TypeError: a name is not a string, `synonyms` not a list of strings, or `is_thing` not a boolean.
+    """
+
+    name: str
+    synonyms: Sequence[str] = ()
+    is_thing: bool | None = None
+
+    def __post_init__(self):
+        object.__setattr__(self, "name", _tidy(self.name))
+        if isinstance(self.synonyms, str) or not isinstance(self.synonyms, Iterable):
+            raise TypeError(f"The synonyms of {self.name!r} must be a list of strings, found {self.synonyms!r}.")
+        object.__setattr__(self, "synonyms", tuple(_tidy(synonym) for synonym in self.synonyms))
+        if self.is_thing not in (None, True, False):
+            raise TypeError(f"`is_thing` of {self.name!r} must be true, false or absent, found {self.is_thing!r}.")
+        is_thing = not _sounds_like_stuff(self.name) if self.is_thing is None else bool(self.is_thing)
+        object.__setattr__(self, "is_thing", is_thing)
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """The name and the synonyms."""
+        return (self.name, *self.synonyms)
+
+
+class Vocabulary(Sequence[Class]):
+    """An immutable sequence of classes. Class ids are positions in it.
+
+    Args:
+        classes (`Iterable[Class]`): the classes, in the order of their ids.
+
+    Raises:
+        ValueError: no class, an empty name, or a name or synonym that occurs twice (whatever its case).
+    """
+
+    def __init__(self, classes: Iterable[Class]):
+        self._classes = tuple(classes)
+        _refuse_empty(self._classes)
+        _refuse_duplicates(self._classes)
+
+    @classmethod
+    def parse(cls, labels: Any) -> "Vocabulary":
+        """Make a vocabulary of whatever says plainly what the classes are.
+
+        Args:
+            labels (`Vocabulary`, `str`, `Iterable` or `Mapping`):
+                - a string of names with commas between them: `"dog, grass, red car"`;
+                - a list whose items are names, [`Class`]es or dictionaries with `name`, `synonyms` and `is_thing`
+                  (COCO's `isthing` and further keys such as `id` and `color` are fine);
+                - a dictionary from each name to the list of its synonyms, possibly empty;
+                - a vocabulary, returned as it is.
+
+                Wherever a class is a string, it may end in `[thing]` or `[stuff]`: `"curtain [stuff]"`.
+
+        Raises:
+            TypeError: something is neither of these. ValueError: see [`Vocabulary`].
+        """
+        if isinstance(labels, Vocabulary):
+            return labels
+        if isinstance(labels, str):
+            labels = labels.split(",") if labels.strip() else ()
+        elif isinstance(labels, Mapping):
+            labels = (_class_of_text(name, synonyms) for name, synonyms in labels.items())
+        elif not isinstance(labels, Iterable) or isinstance(labels, AbstractSet):
+            raise TypeError(
+                f"Labels must be a string with commas, an ordered list, or a dictionary from names to synonyms, "
+                f"found {type(labels).__name__}: {labels!r}."
+            )
+        return cls(_class_of(item) for item in labels)
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike) -> "Vocabulary":
+        """Read a vocabulary from a file.
+
+        Args:
+            path (`str` or `os.PathLike`):
+                A `.txt` file (UTF-8) with a class a line, `name, synonym, synonym`, optionally followed by `[thing]`
+                or `[stuff]`; what follows a `#` is a comment. Or a `.json` file with anything that
+                [`Vocabulary.parse`] takes, or a COCO file with `categories`.
+
+        Raises:
+            ValueError: the file is neither, or its content is refused; the message names the file.
+        """
+        path = Path(path)
+        readers = {".txt": _read_text, ".json": _read_json}
+        if path.suffix.lower() not in readers:
+            raise ValueError(f"{path}: a vocabulary is read from a .txt or a .json file, found {path.suffix!r}.")
+        try:
+            return cls.parse(readers[path.suffix.lower()](path.read_text(encoding="utf-8-sig")))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path}: {error}") from error
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the C classes."""
+        return [item.name for item in self._classes]
+
+    @property
+    def is_thing(self) -> list[bool]:
+        """For each of the C classes, whether it is a thing (or else stuff)."""
+        return [item.is_thing for item in self._classes]
+
+    def prompts(self) -> list[str]:
+        """All S names and synonyms, class by class, the name first."""
+        return [prompt for item in self._classes for prompt in item.prompts]
+
+    @property
+    def prompt_class_ids(self) -> list[int]:
+        """For each of the S [`Vocabulary.prompts`], the id of its class, from 0 to C - 1."""
+        return [class_id for class_id, item in enumerate(self._classes) for _ in item.prompts]
+
+    def to_config(self) -> list[dict[str, Any]]:
+        """The classes as plain data for JSON; [`Vocabulary.parse`] reads it back."""
+        return [
+            {"name": item.name, "synonyms": list(item.synonyms), "is_thing": item.is_thing} for item in self._classes
+        ]
+
+    def __len__(self) -> int:
+        return len(self._classes)
+
+    def __getitem__(self, index):
+        return self._classes[index]
+
+    def __iter__(self) -> Iterator[Class]:
+        return iter(self._classes)
+
+    def __eq__(self, other) -> bool:
+        return isinstance(other, Vocabulary) and self._classes == other._classes
+
+    def __hash__(self) -> int:
+        return hash(self._classes)
+
+    def __repr__(self) -> str:
+        return f"Vocabulary of {len(self)}: {quoted(self.names)}"
+
+
+def resolve_templates(templates: str | Sequence[str]) -> tuple[str, ...]:
+    """The prompt templates meant by a key of `PROMPT_TEMPLATES`, by one template, or by a list of templates.
+
+    Raises:
+        ValueError: a template has no `{}` to put the name in, or there is none at all.
+    """
+    if isinstance(templates, str):
+        templates = PROMPT_TEMPLATES.get(templates, (templates,))
+    templates = tuple(templates)
+    wrong = [template for template in templates if not isinstance(template, str) or "{}" not in template]
+    if wrong or not templates:
+        raise ValueError(
+            f"A prompt template is a sentence with {{}} where the class name goes, or one of the sets "
+            f"{quoted(PROMPT_TEMPLATES)}; found {quoted(wrong) or 'an empty list'}."
+        )
+    return templates
+
+
+def quoted(texts: Iterable[Any], *, limit: int = 5) -> str:
+    """The first `limit` texts in quotation marks, and how many more there are."""
+    return _listed([f'"{text}"' for text in texts], limit)
+
+
+def _listed(texts: list[str], limit: int = 5) -> str:
+    rest = [f"and {len(texts) - limit} more"] if len(texts) > limit else []
+    return ", ".join(texts[:limit] + rest)
+
+
+def _tidy(name: Any) -> str:
+    if not isinstance(name, str):
+        raise TypeError(f"A class name must be a string, found {name!r} ({type(name).__name__}).")
+    return " ".join(name.split())
+
+
+def _sounds_like_stuff(name: str) -> bool:
+    # The head of "brick wall" is its last word, that of "glass of water" or "wall-brick" stands before the break.
+    head = name.lower().partition("-")[0].partition(" of ")[0].replace("_", " ").split()
+    return bool(head) and head[-1] in _STUFF_WORDS
+
+
+def _refuse_empty(classes: Sequence[Class]) -> None:
+    if not classes:
+        raise ValueError("The vocabulary is empty: name at least one class.")
+    for class_id, item in enumerate(classes):
+        if not all(item.prompts):
+            before = f"after {quoted(classes[class_id - 1].prompts)}" if class_id else "at the start"
+            raise ValueError(f"An empty name in the vocabulary, {before}: {quoted(item.prompts)}. Name or remove it.")
+
+
+def _refuse_duplicates(classes: Sequence[Class]) -> None:
+    owners: dict[str, str] = {}
+    clashes = []
+    for item in classes:
+        for prompt in item.prompts:
+            key = prompt.casefold()
+            if key in owners:
+                clashes.append(f'"{prompt}" of class "{item.name}" is already in class "{owners[key]}"')
+            owners[key] = item.name
+    if clashes:
+        raise ValueError(f"Names that occur twice in the vocabulary: {_listed(clashes)}. Keep each name once.")
+
+
+def _class_of(item: Any) -> Class:
+    if isinstance(item, Class):
+        return item
+    if isinstance(item, str):
+        return _class_of_text(item)
+    if isinstance(item, Mapping) and "name" in item:
+        return Class(item["name"], item.get("synonyms", ()), item.get("is_thing", item.get("isthing")))
+    raise TypeError(
+        f"A class must be a name, a Class, or a dictionary with a name, found {item!r} ({type(item).__name__})."
+    )
+
+
+def _class_of_text(text: str, synonyms: Iterable[str] = ()) -> Class:
+    name, is_thing = _split_kind(_tidy(text))
+    return Class(name, synonyms, is_thing)
+
+
+def _split_kind(text: str) -> tuple[str, bool | None]:
+    """Split "sky [stuff]" into the name and `is_thing`, `None` where the text does not say."""
+    suffix = _KIND_SUFFIX.search(text)
+    if suffix is None:
+        return text, None
+    kind = suffix[1].strip().lower()
+    if kind not in _KINDS:
+        raise ValueError(f'A class may end in [thing] or [stuff], found "{text}". Make it a Class if it is a name.')
+    return text[: suffix.start()], _KINDS[kind]
+
+
+def _read_text(text: str) -> list[Class]:
+    lines = (_COMMENT.sub("", line).strip() for line in text.splitlines())
+    classes = []
+    for names, is_thing in map(_split_kind, filter(None, lines)):
+        name, *synonyms = names.split(",")
+        classes.append(Class(name, synonyms, is_thing))
+    return classes
+
+
+def _read_json(text: str) -> Any:
+    labels = json.loads(text)
+    is_coco = isinstance(labels, dict) and isinstance(labels.get("categories"), list)
+    return labels["categories"] if is_coco else labels

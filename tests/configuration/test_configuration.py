@@ -1,0 +1,201 @@
+"""FisaConfig survives JSON, refuses what cannot be, and holds no field that nothing reads."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+from transformers import AutoConfig, PreTrainedConfig
+
+from fisa import FisaConfig, FisaForUniversalSegmentation, FisaModel
+from tests.configurations import GENERATOR_KINDS, tiny_config, tiny_generator_inputs, tiny_inputs, tiny_text_config
+from tests.models import randomise
+
+
+VOCABULARY = [
+    {"name": "dog", "synonyms": [], "is_thing": True},
+    {"name": "sky", "synonyms": ["clouds", "heaven"], "is_thing": False},
+]
+
+
+# Round trips
+
+
+@pytest.mark.parametrize("load", [FisaConfig.from_pretrained, AutoConfig.from_pretrained])
+@pytest.mark.parametrize("generator", [*GENERATOR_KINDS, None])
+def test_config_survives_json(tmp_path, generator, load):
+    config = tiny_config(
+        generator, seve_layers=[0, 2], seve_tokens="mask", mask_coverage_threshold=0.5, ensemble_weight=0.25
+    )
+    config.store_vocabulary(VOCABULARY)
+    config.save_pretrained(tmp_path)
+    loaded = load(tmp_path)
+    assert type(loaded) is FisaConfig
+    assert loaded.vocabulary == VOCABULARY
+    assert type(loaded.mask_generator_config) is type(config.mask_generator_config)
+    assert loaded.to_dict() | {"_name_or_path": ""} == config.to_dict() | {"_name_or_path": ""}
+    again = FisaConfig.from_dict(json.loads(loaded.to_json_string(use_diff=False)))
+    assert again.to_dict() | {"_name_or_path": ""} == config.to_dict() | {"_name_or_path": ""}
+
+
+def test_a_written_config_names_its_generators_class_in_full(tmp_path):
+    tiny_config("eomt").save_pretrained(tmp_path)
+    content = json.loads((tmp_path / "config.json").read_text())
+    assert content["model_type"] == "fisa"
+    assert content["mask_generator_config"]["model_type"] == "eomt"
+    assert content["mask_generator_config"]["num_queries"] == 5
+
+
+def test_defaults_are_a_clip_without_generator_or_vocabulary():
+    config = FisaConfig()
+    assert config.mask_generator_config is None
+    assert config.text_config.model_type == "clip_text_model"
+    assert config.vision_config.model_type == "clip_vision_model"
+    assert config.num_labels == config.num_prompts == 0 and config.vocabulary == []
+    assert config.seve_layers == [0]
+
+
+def test_parts_may_be_given_as_dicts():
+    config = FisaConfig(
+        vision_config={"hidden_size": 64, "num_attention_heads": 4},
+        mask_generator_config={"model_type": "eomt", "num_queries": 7},
+    )
+    assert config.vision_config.hidden_size == 64
+    assert config.mask_generator_config.num_queries == 7
+
+
+def test_an_unknown_kind_of_generator_is_refused_by_name():
+    with pytest.raises(ValueError, match="no-such-model"):
+        FisaConfig(mask_generator_config={"model_type": "no-such-model"})
+
+
+def test_two_configs_share_nothing():
+    first, second = FisaConfig(), FisaConfig()
+    first.seve_layers.append(1)
+    first.id2label[0] = "dog"
+    assert second.seve_layers == [0] and second.id2label == {}
+
+
+# The stored vocabulary
+
+
+def test_a_vocabulary_is_stored_class_by_class():
+    config = tiny_config()
+    config.store_vocabulary(VOCABULARY)
+    assert config.id2label == {0: "dog", 1: "sky"} and config.label2id == {"dog": 0, "sky": 1}
+    assert config.num_labels == 2
+    assert config.class_names == [["dog"], ["sky", "clouds", "heaven"]]
+    assert config.prompt_class_ids == [0, 1, 1, 1] and config.num_prompts == 4
+    assert config.vocabulary == VOCABULARY
+
+
+def test_a_smaller_vocabulary_replaces_a_larger_one():
+    config = tiny_config()
+    config.store_vocabulary(VOCABULARY)
+    config.store_vocabulary(VOCABULARY[:1])
+    assert config.vocabulary == VOCABULARY[:1] and config.label2id == {"dog": 0}
+
+
+# What cannot be
+
+
+@pytest.mark.parametrize(
+    "options, named",
+    [
+        ({"mask_coverage_threshold": 1.5}, ["mask_coverage_threshold", "1.5", "[0, 1]"]),
+        ({"mask_coverage_threshold": -0.1}, ["mask_coverage_threshold", "-0.1", "[0, 1]"]),
+        ({"mask_coverage_threshold": float("nan")}, ["mask_coverage_threshold", "nan", "[0, 1]"]),
+        ({"mask_coverage_threshold": "high"}, ["mask_coverage_threshold", "high", "float"]),
+        ({"ensemble_weight": 2}, ["ensemble_weight", "2", "[0, 1]"]),
+        ({"seve_tokens": "text"}, ["seve_tokens", "text", "both", "image", "mask"]),
+        ({"seve_layers": [0, 3]}, ["seve_layers", "[0, 3]", "0 to 2"]),
+        ({"seve_layers": [-1]}, ["seve_layers", "[-1]", "0 to 2"]),
+        ({"seve_layers": [1, 1]}, ["seve_layers", "[1, 1]", "different"]),
+        ({"seve_layers": 0}, ["seve_layers", "0", "list"]),
+        ({"seve_width": 10, "seve_num_heads": 4}, ["seve_width", "10", "seve_num_heads", "4", "multiple"]),
+        ({"seve_num_heads": 0}, ["seve_num_heads", "0"]),
+        ({"seve_width": -8}, ["seve_width", "-8"]),
+        ({"projection_dim": "wide"}, ["projection_dim", "wide", "int"]),
+        ({"id2label": {0: "a", 1: "b"}, "synonyms": [[]], "is_thing": [True]}, ["synonyms", "1", "id2label", "2"]),
+        ({"id2label": {0: "a", 1: "b"}, "synonyms": [[], []], "is_thing": [True]}, ["is_thing", "1", "id2label", "2"]),
+        ({"synonyms": [[]], "is_thing": [True]}, ["synonyms", "1", "id2label", "0"]),
+        ({"id2label": {0: "a"}, "synonyms": [[]]}, ["is_thing", "synonyms"]),
+    ],
+    ids=lambda value: str(value) if isinstance(value, dict) else "",
+)
+def test_a_wrong_value_names_itself_what_it_was_and_what_is_allowed(options, named):
+    with pytest.raises(Exception) as caught:
+        tiny_config(**options)
+    message = str(caught.value)
+    assert [word for word in named if word not in message] == []
+
+
+def test_a_wrong_value_in_a_file_is_refused_too(tmp_path):
+    tiny_config().save_pretrained(tmp_path)
+    content = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(content | {"mask_coverage_threshold": 3.0}))
+    with pytest.raises(Exception, match="mask_coverage_threshold.*3.0"):
+        FisaConfig.from_pretrained(tmp_path)
+
+
+# Every field is read
+
+
+def shapes(config: FisaConfig) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in FisaForUniversalSegmentation(config).state_dict().items()}
+
+
+@torch.no_grad()
+def scores(config: FisaConfig) -> torch.Tensor:
+    model = randomise(FisaForUniversalSegmentation(config)).eval()
+    inputs = tiny_inputs(batch_size=1)
+    if config.mask_generator_config is not None:
+        del inputs["mask_proposals"]
+        inputs |= tiny_generator_inputs([(64, 64)], canvas=(64, 64))
+    return model(**inputs, generator_class_ids=torch.tensor([0, 1, -1])).class_queries_logits
+
+
+def initial_spread(config: FisaConfig) -> tuple[float, float]:
+    torch.manual_seed(0)
+    model = FisaModel(config)
+    seve = model.mask_encoder.layers[0].semantic_guidance
+    return round(seve.k_proj.weight.std().item(), 2), round(model.logit_scale.item(), 2)
+
+
+def vocabulary(config: FisaConfig) -> tuple:
+    model = FisaModel(config)
+    stored = None if model.class_embeds is None else len(model.class_embeds)
+    return stored, config.vocabulary
+
+
+TWO = {"id2label": {0: "a", 1: "b"}, "synonyms": [[], []], "is_thing": [True, True]}
+NARROW_TEXT = {**tiny_text_config().to_dict(), "hidden_size": 12}
+# For each field: what to look at, and two configurations between which it must differ.
+READ = {
+    "text_config": (shapes, {}, {"text_config": NARROW_TEXT}),
+    "vision_config": (shapes, {}, {"vision": {"hidden_size": 64}}),
+    "mask_generator_config": (shapes, {}, {"generator": "eomt"}),
+    "projection_dim": (shapes, {}, {"projection_dim": 24}),
+    "logit_scale_init_value": (initial_spread, {}, {"logit_scale_init_value": 1.0}),
+    "mask_coverage_threshold": (scores, {}, {"mask_coverage_threshold": 0.9}),
+    "seve_layers": (scores, {}, {"seve_layers": []}),
+    "seve_tokens": (scores, {}, {"seve_tokens": "image"}),
+    "seve_num_heads": (scores, {}, {"seve_num_heads": 4}),
+    "seve_width": (shapes, {}, {"seve_width": 24}),
+    "ensemble_weight": (scores, {"generator": "eomt"}, {"generator": "eomt", "ensemble_weight": 0.5}),
+    "initializer_range": (initial_spread, {}, {"initializer_range": 0.5}),
+    "synonyms": (vocabulary, TWO, {**TWO, "synonyms": [["c"], []]}),
+    "is_thing": (vocabulary, TWO, {**TWO, "is_thing": [True, False]}),
+}
+
+
+def test_the_table_of_fields_is_complete():
+    fields = {field.name for field in dataclasses.fields(FisaConfig)}
+    assert fields - {field.name for field in dataclasses.fields(PreTrainedConfig)} == set(READ)
+
+
+@pytest.mark.parametrize("field", READ)
+def test_every_field_is_read(field):
+    look, before, after = READ[field]
+    first, second = look(tiny_config(**before)), look(tiny_config(**after))
+    assert not (torch.equal(first, second) if isinstance(first, torch.Tensor) else first == second)

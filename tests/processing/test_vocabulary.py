@@ -1,0 +1,194 @@
+"""Vocabularies: every form that labels come in, what is refused, and what the prompts are."""
+
+import json
+import time
+
+import pytest
+
+from fisa.processing.vocabulary import PROMPT_TEMPLATES, Class, Vocabulary, resolve_templates
+
+
+DOG, CURTAIN = Class("dog", ("puppy",), True), Class("curtain", (), False)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        "dog, curtain [stuff]",
+        ["dog", Class("curtain", is_thing=False)],
+        ("dog", {"name": "curtain", "is_thing": False}),
+        (label for label in ["dog [thing]", " curtain  [ Stuff ] "]),
+        {"dog": [], "curtain [stuff]": []},
+        [{"id": 18, "name": "dog", "isthing": 1, "color": [0, 0, 0]}, {"id": 5, "name": "curtain", "isthing": 0}],
+    ],
+)
+def test_every_form_of_labels_says_the_same(labels):
+    assert Vocabulary.parse(labels) == Vocabulary([Class("dog", (), True), Class("curtain", (), False)])
+
+
+def test_prompts_come_class_by_class_with_the_name_first():
+    vocabulary = Vocabulary.parse({"dog": ["puppy", "hound"], "sky": [], "car": ["automobile"]})
+    assert vocabulary.names == ["dog", "sky", "car"]
+    assert vocabulary.prompts() == ["dog", "puppy", "hound", "sky", "car", "automobile"]
+    assert vocabulary.prompt_class_ids == [0, 0, 0, 1, 2, 2]
+    assert vocabulary.is_thing == [True, False, True]
+
+
+def test_is_an_immutable_sequence():
+    vocabulary = Vocabulary([DOG, CURTAIN])
+    assert (
+        len(vocabulary) == 2 and vocabulary[1] == CURTAIN and list(vocabulary) == [DOG, CURTAIN] and DOG in vocabulary
+    )
+    assert vocabulary == Vocabulary([DOG, CURTAIN]) != Vocabulary([CURTAIN, DOG])
+    assert hash(vocabulary) == hash(Vocabulary([DOG, CURTAIN]))
+    assert Vocabulary.parse(vocabulary) is vocabulary
+    with pytest.raises(TypeError):
+        vocabulary[0] = CURTAIN
+
+
+def test_round_trips_through_json():
+    vocabulary = Vocabulary.parse([DOG, CURTAIN, "sky", "Ampel (rot)", "赤い車"])
+    assert Vocabulary.parse(json.loads(json.dumps(vocabulary.to_config()))) == vocabulary
+    assert vocabulary.to_config()[0] == {"name": "dog", "synonyms": ["puppy"], "is_thing": True}
+
+
+@pytest.mark.parametrize(
+    "name", ["sky", "Grass", "brick wall", "wall-brick", "tree-merged", "wet_sand", "field of wheat"]
+)
+def test_common_stuff_is_stuff(name):
+    assert not Class(name).is_thing and Class(name, is_thing=True).is_thing
+
+
+@pytest.mark.parametrize(
+    "name", ["dog", "wall clock", "sea lion", "glass of water", "sandcastle", "street light", "T-shirt"]
+)
+def test_all_else_is_a_thing(name):
+    assert Class(name).is_thing and not Class(name, is_thing=False).is_thing
+
+
+def test_white_space_in_names_is_tidied():
+    assert Class("  red \n car ", [" fire  truck"]) == Class("red car", ("fire truck",))
+
+
+@pytest.mark.parametrize(
+    ("labels", "quotes"),
+    [
+        ("", ["empty"]),
+        ([], ["empty"]),
+        ({}, ["empty"]),
+        ("dog,,cat", ['"dog"', '""']),
+        ("dog, ", ['"dog"', '""']),
+        (["", "dog"], ['""', "start"]),
+        ({"dog": ["puppy", " "]}, ['"dog"', '"puppy"', '""']),
+        ("dog, cat, Dog", ['"Dog"', '"dog"']),
+        ({"dog": ["hound"], "cat": ["HOUND"]}, ['"HOUND"', '"cat"', '"dog"']),
+        ({"dog": ["Dog"]}, ['"Dog"']),
+        ({"dog": [], "puppy": ["dog"]}, ['"dog"', '"puppy"']),
+        ("straße, STRASSE", ['"STRASSE"', '"straße"']),
+        ("sky [stuf]", ["sky [stuf]", "[stuff]"]),
+    ],
+)
+def test_refuses_what_cannot_be_told_apart_or_has_no_name(labels, quotes):
+    with pytest.raises(ValueError) as error:
+        Vocabulary.parse(labels)
+    assert all(quote in str(error.value) for quote in quotes), str(error.value)
+
+
+def test_quotes_a_handful_of_many_duplicates():
+    names = [f"name {index}" for index in range(1000)]
+    with pytest.raises(ValueError, match="and 995 more") as error:
+        Vocabulary.parse(names + names)
+    assert len(str(error.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    ("labels", "quote"),
+    [
+        (3, "int: 3"),
+        ({"dog", "cat"}, "set"),
+        ([3], "3 (int)"),
+        ({0: "dog"}, "0 (int)"),
+        ({"dog": "puppy"}, "'puppy'"),
+        ({"dog": [3]}, "3 (int)"),
+        ([{"title": "dog"}], "'title'"),
+        ([{"name": "dog", "is_thing": "false"}], "'false'"),
+    ],
+)
+def test_refuses_what_are_no_labels(labels, quote):
+    with pytest.raises(TypeError) as error:
+        Vocabulary.parse(labels)
+    assert quote in str(error.value)
+
+
+def test_reads_a_text_file(tmp_path):
+    path = tmp_path / "labels.txt"
+    path.write_text(
+        "\ufeff# what lives here\ndog, puppy, hound\n\ncurtain, drape [stuff]   # not a thing\nC#\n", encoding="utf-8"
+    )
+    assert Vocabulary.from_file(path) == Vocabulary(
+        [Class("dog", ("puppy", "hound")), Class("curtain", ("drape",), False), Class("C#")]
+    )
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        ["dog", {"name": "sky", "is_thing": False}],
+        {"dog": [], "sky": []},
+        [{"id": 7, "name": "dog", "isthing": 1}, {"id": 9, "name": "sky", "isthing": 0, "supercategory": "outdoor"}],
+        {"images": [], "categories": [{"id": 7, "name": "dog", "isthing": 1}, {"id": 9, "name": "sky", "isthing": 0}]},
+    ],
+)
+def test_reads_a_json_file(tmp_path, content):
+    path = tmp_path / "labels.JSON"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    assert Vocabulary.from_file(str(path)) == Vocabulary.parse("dog, sky")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "quote"),
+    [
+        ("labels.txt", "dog\ncat\ndog\n", '"dog"'),
+        ("labels.txt", "# nothing\n", "empty"),
+        ("labels.txt", "dog,,puppy\n", '""'),
+        ("labels.json", "{", "Expecting"),
+        ("labels.json", "3", "int: 3"),
+        ("labels.csv", "dog\n", "'.csv'"),
+    ],
+)
+def test_names_the_file_that_it_refuses(tmp_path, name, content, quote):
+    path = tmp_path / name
+    path.write_text(content)
+    with pytest.raises(ValueError) as error:
+        Vocabulary.from_file(path)
+    assert str(path) in str(error.value) and quote in str(error.value)
+
+
+def test_a_hundred_thousand_names_take_about_a_second():
+    names = [f"class number {index}" for index in range(100_000)]
+    start = time.process_time()
+    vocabulary = Vocabulary.parse(names)
+    prompts, class_ids = vocabulary.prompts(), vocabulary.prompt_class_ids
+    assert time.process_time() - start < 4  # quadratic work would take minutes
+    assert prompts == names and class_ids == list(range(100_000))
+
+
+def test_templates_by_name_alone_or_in_a_list():
+    assert resolve_templates("default") == ("a photo of a {}",)
+    assert resolve_templates("scene") == PROMPT_TEMPLATES["scene"] and len(PROMPT_TEMPLATES["scene"]) >= 10
+    assert resolve_templates("my {}") == ("my {}",)
+    assert resolve_templates(["{}", "my {}"]) == ("{}", "my {}")
+
+
+def test_the_shipped_templates_are_distinct_and_have_one_place_for_the_name():
+    for templates in PROMPT_TEMPLATES.values():
+        assert len(set(templates)) == len(templates)
+        assert all(template.count("{}") == 1 for template in templates)
+
+
+@pytest.mark.parametrize("templates", ["scenes", "a photo", ["a {}", "a photo"], [""], [], [3]])
+def test_refuses_templates_without_a_place_for_the_name(templates):
+    wrong = templates if isinstance(templates, str) else (templates or ["empty list"])[-1]
+    with pytest.raises(ValueError) as error:
+        resolve_templates(templates)
+    assert str(wrong) in str(error.value) and '"scene"' in str(error.value)
