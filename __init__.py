@@ -13,6 +13,7 @@ from transformers import (
     AutoProcessor,
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING_NAMES
+from transformers.pipelines import PIPELINE_REGISTRY
 
 from fisa.configuration.configuration_fisa import FisaConfig
 from fisa.modeling_fisa.modeling_fisa import (
@@ -23,6 +24,7 @@ from fisa.modeling_fisa.modeling_fisa import (
     FisaPreTrainedModel,
 )
 from fisa.processing.image_processing_fisa import FisaImageProcessor
+from fisa.processing.pipeline_fisa import FisaPipeline
 from fisa.processing.processing_fisa import FisaProcessor
 from fisa.processing.vocabulary import PROMPT_TEMPLATES, Class, Vocabulary
 
@@ -38,6 +40,7 @@ __all__ = [
     "FisaModel",
     "FisaModelOutput",
     "FisaOutput",
+    "FisaPipeline",
     "FisaPreTrainedModel",
     "FisaProcessor",
     "Vocabulary",
@@ -54,3 +57,7 @@ AutoImageProcessor.register(
 AutoProcessor.register(FisaConfig, FisaProcessor, exist_ok=True)
 # The stock pipeline looks a model's name up in this list and, not finding it, reports it as unsupported.
 MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING_NAMES.setdefault(FisaConfig.model_type, FisaForUniversalSegmentation.__name__)
+if FisaPipeline.task not in PIPELINE_REGISTRY.supported_tasks:
+    PIPELINE_REGISTRY.register_pipeline(
+        FisaPipeline.task, pipeline_class=FisaPipeline, pt_model=AutoModelForUniversalSegmentation, type="image"
+    )

@@ -1,0 +1,191 @@
+"""What a person runs: `segment.py PHOTO… --labels "dog, grass, frisbee"` writes pictures and COCO panoptic files."""
+
+import argparse
+import glob
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from tqdm import tqdm
+from transformers import pipeline
+
+import fisa
+from fisa.processing.coco_panoptic import panoptic_to_rgb, segments_info
+from fisa.processing.photos import load_photo
+from fisa.processing.pipeline_fisa import SUBTASKS
+from fisa.processing.vocabulary import Vocabulary
+from fisa.visualization import draw_segments
+
+
+EXAMPLES = """examples:
+  segment.py photo.jpg --model FOLDER --labels "dog, grass, frisbee"
+  segment.py holiday/ "more/*.png" https://example.com/cat.jpg --model FOLDER --labels-file words.txt --output found
+  segment.py street.jpg --model FOLDER --subtask semantic --labels "road [stuff], car, sky [stuff]"
+
+In a labels file a line is a class: its name, then synonyms, with commas between; [stuff] or [thing] may follow.
+A .json file holds a list of names, a dictionary from names to synonyms, or COCO categories.
+Exit status: 0 all done, 1 some photos could not be read (the others are done), 2 a wrong argument.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Segment photos as the command line says; returns the exit status."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        vocabulary = _vocabulary(options)
+        photos = find_photos(options.photos)
+        segmenter = _segmenter(options)
+        if vocabulary is None:
+            vocabulary = _stored_vocabulary(segmenter.model.config)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    writer = ResultWriter(Path(options.output), vocabulary)
+    failures = []
+    # None: a bar on a terminal, none in a file
+    for source in tqdm(photos, desc="segmenting", unit="photo", disable=True if len(photos) == 1 else None):
+        try:
+            photo = load_photo(source)
+            segments = segmenter(
+                photo, candidate_labels=vocabulary, subtask=options.subtask, threshold=options.threshold
+            )
+        except (OSError, ValueError) as error:
+            failures.append(source)
+            tqdm.write(f"skipped: {error}", file=sys.stderr)
+            continue
+        overlay = writer.add(source, photo, segments)
+        tqdm.write(f"{source} -> {overlay}")
+        for segment in segments:
+            score = "" if segment["score"] is None else f"{segment['score']:5.2f}"
+            share = np.asarray(segment["mask"]).astype(bool).mean()
+            tqdm.write(f"  {segment['label']:<24} {score:>5}  {share:6.1%} of the photo")
+    annotations = writer.close()
+    print(
+        f"{len(photos) - len(failures)} of {len(photos)} photos segmented; COCO panoptic annotations in {annotations}"
+    )
+    if failures:
+        print(f"could not be read: {', '.join(failures)}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def find_photos(places: Iterable[str]) -> list[str]:
+    """Paths and URLs of the photos that the arguments mean, in their order, folders and patterns sorted.
+
+    Raises:
+        `ValueError`: a folder or pattern without a photo. A missing file is left for its turn to be reported.
+    """
+    endings = set(Image.registered_extensions())
+    photos: list[str] = []
+    for place in places:
+        if place.startswith(("http://", "https://")) or not (Path(place).is_dir() or glob.has_magic(place)):
+            photos.append(place)
+            continue
+        found = Path(place).iterdir() if Path(place).is_dir() else map(Path, glob.glob(place, recursive=True))
+        found = sorted(str(path) for path in found if path.suffix.lower() in endings)
+        if not found:
+            raise ValueError(f"{place}: no photo found there; give files, folders with photos, patterns or URLs.")
+        photos += found
+    return photos
+
+
+class ResultWriter:
+    """Writes an overlay picture and a COCO panoptic PNG a photo, and `panoptic.json` for all of them at the end."""
+
+    def __init__(self, folder: Path, vocabulary: Vocabulary):
+        self.folder = folder
+        self.category_ids = {name: index for index, name in enumerate(vocabulary.names, start=1)}
+        self.categories = [
+            {"id": category_id, "name": item.name, "isthing": int(item.is_thing)}
+            for category_id, item in enumerate(vocabulary, start=1)
+        ]
+        self.images: list[dict[str, Any]] = []
+        self.annotations: list[dict[str, Any]] = []
+        self._names: set[str] = set()
+        (folder / "panoptic").mkdir(parents=True, exist_ok=True)
+
+    def add(self, source: str, photo: Image.Image, segments: list[dict[str, Any]]) -> Path:
+        """Write one photo's results; returns the path of the overlay picture."""
+        name = self._free_name(source)
+        overlay = self.folder / f"{name}_overlay.png"
+        draw_segments(photo, segments).save(overlay)
+        ids = np.zeros((photo.height, photo.width), dtype=np.int64)
+        for segment_id, segment in enumerate(segments, start=1):
+            ids[np.asarray(segment["mask"]) > 0] = segment_id
+        Image.fromarray(panoptic_to_rgb(ids)).save(self.folder / "panoptic" / f"{name}.png")
+        image_id = len(self.images) + 1
+        self.images.append({"id": image_id, "file_name": source, "height": photo.height, "width": photo.width})
+        infos = segments_info(ids, [self.category_ids[segment["label"]] for segment in segments])
+        for info in infos:
+            info["score"] = segments[info["id"] - 1]["score"]
+        self.annotations.append({"image_id": image_id, "file_name": f"{name}.png", "segments_info": infos})
+        return overlay
+
+    def close(self) -> Path:
+        """Write `panoptic.json`; returns its path."""
+        path = self.folder / "panoptic.json"
+        content = {"images": self.images, "annotations": self.annotations, "categories": self.categories}
+        path.write_text(json.dumps(content, indent=1), encoding="utf-8")
+        return path
+
+    def _free_name(self, source: str) -> str:
+        """The photo's own name, numbered where another photo of this run has taken it."""
+        stem = Path(source.split("?")[0]).stem or "photo"
+        name, number = stem, 1
+        while name in self._names:
+            number += 1
+            name = f"{stem}-{number}"
+        self._names.add(name)
+        return name
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="segment.py",
+        description="Segment photos with any words.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("photos", nargs="+", metavar="PHOTO", help="files, folders, patterns or URLs")
+    parser.add_argument("--model", required=True, help="folder or Hub name of a FISA model")
+    words = parser.add_mutually_exclusive_group()
+    words.add_argument("--labels", help="the classes, with commas between (default: those stored in the model)")
+    words.add_argument("--labels-file", help="a .txt or .json file with the classes")
+    parser.add_argument("--subtask", choices=SUBTASKS, default="panoptic")
+    parser.add_argument("--threshold", type=float, help="least objectness of a segment, 0 to 1 (default: the model's)")
+    parser.add_argument("--device", help="cpu, cuda, mps, … (default: the fastest there is)")
+    parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto")
+    parser.add_argument("--output", default="segments", help="folder for the results (default: %(default)s)")
+    return parser
+
+
+def _vocabulary(options: argparse.Namespace) -> Vocabulary | None:
+    if options.labels_file is not None:
+        return Vocabulary.from_file(options.labels_file)
+    return None if options.labels is None else Vocabulary.parse(options.labels)
+
+
+def _stored_vocabulary(config: fisa.FisaConfig) -> Vocabulary:
+    if not config.num_prompts:
+        raise ValueError("This model stores no classes of its own; name some with --labels or --labels-file.")
+    return Vocabulary.parse(config.vocabulary)
+
+
+def _segmenter(options: argparse.Namespace) -> fisa.FisaPipeline:
+    # By its class, not by its own task name: a folder exported for the Hub brings code under that name, and would ask
+    # for trust in what is installed here anyway.
+    return pipeline(
+        "image-segmentation",
+        pipeline_class=fisa.FisaPipeline,
+        model=options.model,
+        device=options.device,
+        dtype=options.dtype if options.dtype == "auto" else getattr(torch, options.dtype),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,134 @@
+"""The stock pipeline with the stored vocabulary, and FisaPipeline with one of the call's own."""
+
+import numpy as np
+import pytest
+from transformers import pipeline
+from transformers.utils import logging
+
+import fisa
+
+
+@pytest.fixture(scope="module")
+def segmenter(checkpoint):
+    return pipeline("open-vocabulary-image-segmentation", model=str(checkpoint), device="cpu")
+
+
+def same(first: list[dict], second: list[dict]) -> bool:
+    return len(first) == len(second) and all(
+        a["label"] == b["label"] and a["score"] == b["score"] and np.array_equal(a["mask"], b["mask"])
+        for a, b in zip(first, second)
+    )
+
+
+@pytest.mark.parametrize("subtask", [None, "panoptic", "instance", "semantic"])
+def test_stock_pipeline_uses_the_stored_vocabulary(checkpoint, photo, subtask):
+    stock = pipeline("image-segmentation", model=str(checkpoint), device="cpu")
+    segments = stock(photo, threshold=0.0, overlap_mask_area_threshold=0.0, subtask=subtask)
+    assert segments
+    assert {segment["label"] for segment in segments} <= {"dog", "sky", "car"}
+    assert all(segment["mask"].size == photo.size for segment in segments)
+
+
+def test_stock_pipeline_takes_batches_of_photos_of_different_sizes(checkpoint, photo):
+    stock = pipeline("image-segmentation", model=str(checkpoint), device="cpu")
+    photos = [photo, photo.crop((0, 0, 200, 470)), photo.resize((90, 30))]
+    options = {"threshold": 0.0, "overlap_mask_area_threshold": 0.0}
+    together = stock(photos, batch_size=3, **options)
+    for alone, batched in zip([stock(item, **options) for item in photos], together, strict=True):
+        assert [segment["label"] for segment in alone] == [segment["label"] for segment in batched]
+        assert all(np.array_equal(a["mask"], b["mask"]) for a, b in zip(alone, batched))
+
+
+def test_stock_pipeline_says_nothing_of_an_unsupported_model(checkpoint, caplog):
+    logging.enable_propagation()
+    try:
+        pipeline("image-segmentation", model=str(checkpoint), device="cpu")
+    finally:
+        logging.disable_propagation()
+    assert "not supported" not in caplog.text
+
+
+def test_pipeline_class_and_task_are_the_same(checkpoint, photo, segmenter):
+    by_class = pipeline("image-segmentation", model=str(checkpoint), pipeline_class=fisa.FisaPipeline, device="cpu")
+    options = {"candidate_labels": "house, tree", "threshold": 0.0}
+    assert same(by_class(photo, **options), segmenter(photo, **options))
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [["house", "tree"], "house, tree", {"house": ["hut"], "tree": []}, [fisa.Class("house"), {"name": "tree"}]],
+    ids=["list", "string", "synonyms", "classes"],
+)
+def test_labels_of_every_form_name_the_segments(segmenter, photo, labels):
+    segments = segmenter(photo, candidate_labels=labels, threshold=0.0, overlap_mask_area_threshold=0.0)
+    assert segments
+    assert {segment["label"] for segment in segments} <= {"house", "tree"}
+
+
+def test_labels_of_one_call_never_leak_into_the_next(segmenter, photo):
+    options = {"threshold": 0.0, "overlap_mask_area_threshold": 0.0}
+    before = segmenter(photo, **options)
+    segmenter(photo, candidate_labels=["house", "tree", "sun", "meadow"], **options)
+    assert same(segmenter(photo, **options), before)
+    assert segmenter.model.config.id2label == {0: "dog", 1: "sky", 2: "car"}
+
+
+def test_labels_of_the_pipeline_hold_until_a_call_brings_its_own(checkpoint, photo):
+    options = {"threshold": 0.0, "overlap_mask_area_threshold": 0.0}
+    segmenter = pipeline(
+        "open-vocabulary-image-segmentation", model=str(checkpoint), candidate_labels=["house"], device="cpu"
+    )
+    assert {segment["label"] for segment in segmenter(photo, **options)} == {"house"}
+    assert {segment["label"] for segment in segmenter(photo, candidate_labels="tree", **options)} == {"tree"}
+    assert {segment["label"] for segment in segmenter(photo, **options)} == {"house"}
+
+
+def test_batches_and_lists_equal_single_photos(segmenter, photo):
+    photos = [photo, photo.crop((0, 0, 200, 470)), photo.resize((90, 30))]
+    options = {"candidate_labels": "house, tree", "threshold": 0.0, "overlap_mask_area_threshold": 0.0}
+    single = [segmenter(item, **options) for item in photos]
+    for batch_size in (1, 2, 3):
+        batched = segmenter(photos, batch_size=batch_size, **options)
+        for alone, together in zip(single, batched, strict=True):
+            assert [s["label"] for s in alone] == [s["label"] for s in together]
+            assert all(np.array_equal(a["mask"], b["mask"]) for a, b in zip(alone, together))
+            np.testing.assert_allclose([s["score"] for s in alone], [s["score"] for s in together], atol=1e-5)
+
+
+def test_panoptic_masks_do_not_overlap_and_stuff_is_one_segment(segmenter, photo):
+    segments = segmenter(
+        photo, candidate_labels="sky [stuff], ground [stuff]", threshold=0.0, overlap_mask_area_threshold=0.0
+    )
+    assert np.sum([np.asarray(segment["mask"]) > 0 for segment in segments], axis=0).max() == 1
+    labels = [segment["label"] for segment in segments]
+    assert len(labels) == len(set(labels))
+
+
+def test_semantic_masks_cover_the_photo_once(segmenter, photo):
+    segments = segmenter(photo, candidate_labels="house, tree, sun", subtask="semantic")
+    assert np.all(np.sum([np.asarray(segment["mask"]) > 0 for segment in segments], axis=0) == 1)
+    assert all(segment["score"] is None for segment in segments)
+
+
+def test_threshold_of_the_call_counts(segmenter, photo):
+    objectness = segmenter.model(**segmenter.processor(images=photo, return_tensors="pt")).objectness
+    just_above = min(1.0, objectness.max().item() + 1e-3)
+    options = {"candidate_labels": "house, tree", "overlap_mask_area_threshold": 0.0}
+    assert segmenter(photo, threshold=0.0, **options)
+    assert segmenter(photo, threshold=just_above, **options) == []
+
+
+def test_paths_are_read_right_side_up(segmenter, photo, tmp_path):
+    turned = photo.transpose(2)  # by 90°, which the EXIF tag undoes
+    exif = turned.getexif()
+    exif[274] = 6
+    turned.save(tmp_path / "turned.png", exif=exif)
+    segments = segmenter(str(tmp_path / "turned.png"), candidate_labels="house", threshold=0.0)
+    assert all(segment["mask"].size == photo.size for segment in segments)
+
+
+def test_unknown_arguments_and_subtasks_are_refused(segmenter, photo):
+    with pytest.raises(TypeError, match="labels.*candidate_labels"):
+        segmenter(photo, labels=["dog"])
+    with pytest.raises(ValueError, match="'panoptical'.*panoptic, instance, semantic"):
+        segmenter(photo, subtask="panoptical")

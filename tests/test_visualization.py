@@ -1,0 +1,201 @@
+"""Pictures of segmentations, looked at pixel by pixel; COCO's panoptic format against COCO's own files."""
+
+import colorsys
+import itertools
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fisa.processing.coco_panoptic import panoptic_to_rgb, rgb_to_panoptic, segments_info
+from fisa.visualization import class_color, draw_segments
+
+
+def segment(label, size, box, score=0.9):
+    mask = Image.new("L", size)
+    mask.paste(255, box)
+    return {"label": label, "score": score, "mask": mask}
+
+
+def box_of(changed):
+    rows, columns = np.nonzero(changed)
+    return columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
+
+
+def strokes(photo, picture):
+    """Where text was written on the photo: nearly white, as neither photo nor fills nor contours are here."""
+    return (np.asarray(picture)[: photo.height, : photo.width] > 180).all(-1)
+
+
+class TestColors:
+    def test_are_the_same_in_every_run(self):
+        names = ["sky", "person", "red car"]
+        assert list(map(class_color, names)) == [(39, 180, 255), (224, 94, 136), (0, 184, 188)]
+
+    def test_belong_to_the_name_however_it_is_written(self):
+        assert class_color("Sky ") == class_color("sky")
+
+    def test_are_spread_over_all_hues_and_legible_between_black_and_white(self):
+        colors = np.array([class_color(f"class {i}") for i in range(500)])
+        hues = [colorsys.rgb_to_hsv(*color / 255)[0] for color in colors]
+        assert np.histogram(hues, bins=6, range=(0, 1))[0].min() > 25
+        brightness = colors @ [0.299, 0.587, 0.114]
+        assert brightness.min() > 60 and brightness.max() < 230
+
+    def test_are_what_one_expects_of_common_words(self):
+        sky, grass = class_color("sky"), class_color("grass")
+        assert max(sky) == sky[2] and max(grass) == grass[1]
+
+    def test_of_instances_differ_a_little(self):
+        shades = np.array([class_color("dog", instance) for instance in range(5)])
+        for one, two in itertools.combinations(shades, 2):
+            assert 5 < np.abs(one - two).max() < 120
+
+
+class TestDrawSegments:
+    def test_fills_segments_with_their_classes_colours_and_leaves_the_rest(self):
+        photo = Image.new("RGB", (400, 300), (90, 90, 90))
+        segments = [segment("dog", photo.size, (20, 20, 180, 280)), segment("cat", photo.size, (250, 20, 380, 280))]
+        picture = np.asarray(draw_segments(photo, segments))
+        assert (picture[30:270, 190:240] == 90).all()
+        for x, name in [(30, "dog"), (260, "cat")]:
+            pixel, color = picture[40, x].astype(float), np.array(class_color(name))
+            assert np.allclose((pixel - 90) / (color - 90), 0.45, atol=0.05)
+        assert (picture[20, 100] == class_color("dog")).all()  # the contour
+
+    def test_writes_the_label_well_inside_its_segment(self):
+        photo = Image.new("RGB", (400, 300), (90, 90, 90))
+        for box in [(20, 20, 180, 120), (200, 100, 390, 290)]:
+            left, top, right, bottom = box_of(strokes(photo, draw_segments(photo, [segment("dog", photo.size, box)])))
+            assert box[0] < left < right < box[2] and box[1] < top < bottom < box[3]
+            middle = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+            assert abs((left + right) / 2 - middle[0]) < 10 and abs((top + bottom) / 2 - middle[1]) < 10
+
+    def test_labels_keep_clear_of_each_other(self):
+        # Two segments around the same centre: a disc and the frame about it.
+        photo = Image.new("RGB", (300, 300), (90, 90, 90))
+        inner, outer = (
+            segment("dog", photo.size, (130, 130, 170, 170)),
+            segment("cat", photo.size, (90, 90, 210, 210)),
+        )
+        alone = [strokes(photo, draw_segments(photo, [one])) for one in (inner, outer)]
+        assert (alone[0] & alone[1]).any()
+        both = strokes(photo, draw_segments(photo, [outer, inner]))
+        assert both.sum() == alone[0].sum() + alone[1].sum()
+
+    def test_scores_are_written_where_there_are_any(self):
+        photo = Image.new("RGB", (300, 200), (90, 90, 90))
+        with_score, without = (
+            strokes(photo, draw_segments(photo, [segment("dog", photo.size, (0, 0, 300, 200), score)])).sum()
+            for score in (0.75, None)
+        )
+        assert with_score > without > 0
+
+    def test_legend_holds_every_class_once_with_its_colour(self):
+        photo = Image.new("RGB", (640, 400), (90, 90, 90))
+        segments = [segment("dog", photo.size, (i * 40, 0, i * 40 + 30, 90)) for i in range(12)]
+        segments.append(segment("sky", photo.size, (0, 200, 640, 400)))
+        picture = np.asarray(draw_segments(photo, segments))
+        assert picture.shape[1] == 640 and 430 < picture.shape[0] < 500
+        legend = picture[400:]
+        for name in ("dog", "sky"):
+            left, top, right, bottom = box_of((legend == class_color(name)).all(-1))
+            assert right - left == bottom - top >= 12
+        assert (legend.max(-1) < 60).any()  # names
+
+    def test_nothing_found_leaves_the_photo_and_says_so(self):
+        photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (120, 300, 3), dtype=np.uint8))
+        picture = np.asarray(draw_segments(photo, []))
+        assert (picture[:120] == np.asarray(photo)).all()
+        assert picture.shape[0] > 120 and len(np.unique(picture[120:])) > 10
+
+    @pytest.mark.parametrize("mode", ["L", "1", "RGBA", "P", "I;16", "CMYK"])
+    def test_photos_of_any_mode(self, mode):
+        photo = Image.new(mode, (64, 48))
+        picture = draw_segments(photo, [segment("dog", photo.size, (8, 8, 40, 40))])
+        assert picture.mode == "RGB" and picture.width >= 64 and picture.height > 48
+
+    @pytest.mark.parametrize("size", [(1, 1), (1, 500), (900, 2), (5000, 3000)])
+    def test_photos_of_any_size(self, size):
+        photo = Image.new("L", size, 90)
+        picture = draw_segments(
+            photo, [segment("dog", size, (0, 0, *size)), segment("a dog’s tail", size, (0, 0, 1, 1))]
+        )
+        assert picture.width >= size[0] and picture.height > size[1]
+
+    def test_text_grows_with_the_photo(self):
+        heights = []
+        for width in (400, 1600):
+            photo = Image.new("RGB", (width, width), (90, 90, 90))
+            _, top, _, bottom = box_of(
+                strokes(photo, draw_segments(photo, [segment("dog", photo.size, (0, 0, width, width))]))
+            )
+            heights.append(bottom - top)
+        assert heights[1] > 2.5 * heights[0]
+
+    def test_labels_of_any_length(self):
+        photo = Image.new("RGB", (120, 90), (90, 90, 90))
+        labels = ["", "two\nlines", "犬", "word " * 100]
+        segments = [segment(label, photo.size, (0, 20 * i, 120, 20 * i + 20)) for i, label in enumerate(labels)]
+        assert draw_segments(photo, segments).width < 600
+
+    def test_hidden_segments_do_no_harm(self):
+        photo = Image.new("RGB", (120, 90), (90, 90, 90))
+        shown = segment("cat", photo.size, (0, 0, 120, 90))
+        draw_segments(
+            photo, [segment("dog", photo.size, (5, 5, 60, 60)), shown, segment("cow", photo.size, (0, 0, 0, 0))]
+        )
+
+    def test_a_mask_of_another_size_is_refused(self):
+        with pytest.raises(ValueError, match=r"segment 0 \('dog'\) is \(30, 40\) and the photo \(40, 30\)"):
+            draw_segments(Image.new("RGB", (40, 30)), [segment("dog", (30, 40), (0, 0, 5, 5))])
+
+    def test_real_photos(self, coco_sample):
+        annotations = json.loads((coco_sample / "annotations" / "panoptic.json").read_text())
+        names = {category["id"]: category["name"] for category in annotations["categories"]}
+        for entry, info in zip(annotations["annotations"], annotations["images"]):
+            photo = Image.open(coco_sample / "images" / info["file_name"])
+            ids = rgb_to_panoptic(Image.open(coco_sample / "annotations" / "panoptic" / entry["file_name"]))
+            segments = [
+                {"label": names[item["category_id"]], "score": None, "mask": Image.fromarray(ids == item["id"])}
+                for item in entry["segments_info"]
+            ]
+            picture = np.asarray(draw_segments(photo, segments))[: photo.height]
+            unpainted = (picture == np.asarray(photo)).all(-1)
+            assert unpainted[ids == 0].mean() > 0.8 and unpainted[ids > 0].mean() < 0.1
+
+
+class TestCocoPanoptic:
+    def test_round_trip_of_all_bytes(self):
+        ids = np.array([[0, 1, 255, 256], [65535, 65536, 16777214, 16777215]])
+        rgb = panoptic_to_rgb(ids)
+        assert rgb.dtype == np.uint8 and rgb[0, 3].tolist() == [0, 1, 0]
+        assert (rgb_to_panoptic(rgb) == ids).all()
+
+    def test_coco_s_own_files(self, coco_sample):
+        annotations = json.loads((coco_sample / "annotations" / "panoptic.json").read_text())
+        for entry in annotations["annotations"]:
+            rgb = np.asarray(Image.open(coco_sample / "annotations" / "panoptic" / entry["file_name"]))
+            ids = rgb_to_panoptic(rgb)
+            assert (panoptic_to_rgb(ids) == rgb).all()
+            expected = [item | {"iscrowd": 0} for item in entry["segments_info"]]
+            found = segments_info(ids, {item["id"]: item["category_id"] for item in expected})
+            assert found == sorted(expected, key=lambda item: item["id"])
+
+    def test_segments_of_a_small_map(self):
+        ids = np.array([[0, 2, 2], [1, 2, 0]])
+        assert json.loads(json.dumps(segments_info(ids, [7, 9]))) == [
+            {"id": 1, "category_id": 7, "area": 1, "bbox": [0, 1, 1, 1], "iscrowd": 0},
+            {"id": 2, "category_id": 9, "area": 3, "bbox": [1, 0, 2, 2], "iscrowd": 0},
+        ]
+        assert segments_info(np.zeros((4, 4), dtype=int), []) == []
+
+    @pytest.mark.parametrize("ids", [[[-1]], [[256**3]]])
+    def test_ids_that_a_png_cannot_hold_are_refused(self, ids):
+        with pytest.raises(ValueError, match="0 to 16777215"):
+            panoptic_to_rgb(np.array(ids))
+
+    def test_segments_without_a_category_are_refused(self):
+        with pytest.raises(ValueError, match="segment 2"):
+            segments_info(np.array([[1, 2]]), [5])
