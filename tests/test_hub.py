@@ -1,0 +1,132 @@
+"""An exported folder loads anywhere: without the package by trust_remote_code, with it by the plain Auto classes."""
+
+import importlib
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+from huggingface_hub import ModelCard
+from safetensors.torch import load_file
+from transformers import AutoModel, AutoModelForUniversalSegmentation, AutoProcessor, pipeline
+
+import fisa
+from fisa import hub
+
+
+# A process in which `import fisa` fails, as on a machine without the package.
+WITHOUT_PACKAGE = """
+import sys
+sys.meta_path[:] = [finder for finder in sys.meta_path if "fisa" not in repr(finder)]
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name == "fisa" or name.startswith("fisa."):
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Absent())
+try:
+    import fisa
+    raise SystemExit("the package is there")
+except ModuleNotFoundError:
+    pass
+"""
+
+LOAD_AND_RUN = """
+import sys
+import torch
+from safetensors.torch import save_file
+from transformers import AutoModelForUniversalSegmentation, AutoProcessor, pipeline
+folder, photo = "exported", "photo.jpg"
+model = AutoModelForUniversalSegmentation.from_pretrained(folder, trust_remote_code=True).eval()
+processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
+with torch.no_grad():
+    stored = model(**processor(images=photo, return_tensors="pt"))
+    called = model(**processor(images=photo, text=["house", "tree"], return_tensors="pt"))
+words = {"image-segmentation": {}, "open-vocabulary-image-segmentation": {"candidate_labels": "house, tree"}}
+for task, labels in words.items():
+    segmenter = pipeline(task, model=folder, trust_remote_code=True, device="cpu")
+    segments = segmenter(photo, threshold=0.0, overlap_mask_area_threshold=0.0, **labels)
+    print(task, [segment["label"] for segment in segments])
+outputs = {"stored": stored.class_queries_logits, "called": called.class_queries_logits}
+save_file(outputs | {"masks": called.masks_queries_logits.contiguous()}, "outputs.safetensors")
+"""
+
+
+@pytest.fixture(scope="module")
+def exported(checkpoint, photo, tmp_path_factory):
+    """A working directory with the folder `exported` and `photo.jpg` in it."""
+    place = tmp_path_factory.mktemp("hub")
+    photo.save(place / "photo.jpg")
+    model = AutoModelForUniversalSegmentation.from_pretrained(checkpoint)
+    processor = AutoProcessor.from_pretrained(checkpoint)
+    parts = {"openai/clip-vit-base-patch16": "mit", "facebook/mask2former-swin-tiny-coco-panoptic": "other"}
+    hub.export(model, processor, place / "exported", repo_id="exported", base_models=parts)
+    return place
+
+
+def run(code: str, place) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=place,
+        capture_output=True,
+        text=True,
+        env={"HF_HOME": str(place / "home"), "PATH": "", "OMP_NUM_THREADS": str(torch.get_num_threads())},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def test_loads_without_the_package_and_gives_bit_equal_outputs(exported, checkpoint):
+    printed = run(WITHOUT_PACKAGE + LOAD_AND_RUN, exported)
+    assert "image-segmentation ['" in printed and "open-vocabulary-image-segmentation ['" in printed
+    there = load_file(exported / "outputs.safetensors")
+    model = AutoModelForUniversalSegmentation.from_pretrained(checkpoint).eval()
+    processor = AutoProcessor.from_pretrained(checkpoint)
+    photo = str(exported / "photo.jpg")
+    with torch.no_grad():
+        stored = model(**processor(images=photo, return_tensors="pt"))
+        called = model(**processor(images=photo, text=["house", "tree"], return_tensors="pt"))
+    assert torch.equal(there["stored"], stored.class_queries_logits)
+    assert torch.equal(there["called"], called.class_queries_logits)
+    assert torch.equal(there["masks"], called.masks_queries_logits)
+
+
+def test_loads_with_the_package_without_trust(exported, photo):
+    model = AutoModel.from_pretrained(exported / "exported")
+    assert type(model).__module__ == "fisa.modeling_fisa.modeling_fisa"
+    segmenter = pipeline("image-segmentation", model=str(exported / "exported"), pipeline_class=fisa.FisaPipeline)
+    segments = segmenter(photo, candidate_labels="house", threshold=0.0, overlap_mask_area_threshold=0.0)
+    assert {segment["label"] for segment in segments} == {"house"}
+
+
+def test_weights_are_safetensors_only_and_code_is_flat(exported):
+    names = {path.name for path in (exported / "exported").iterdir()}
+    assert "model.safetensors" in names
+    assert not any(name.endswith((".bin", ".pt", ".pkl")) for name in names)
+    code = "".join(path.read_text() for path in (exported / "exported").glob("*.py"))
+    assert not re.search(r"^\s*(from|import) fisa", code, flags=re.MULTILINE)
+
+
+def test_model_card_metadata_is_what_the_hub_reads(exported):
+    card = ModelCard.load(exported / "exported" / "README.md")
+    assert card.data.pipeline_tag == "image-segmentation"
+    assert card.data.library_name == "transformers"
+    assert card.data.base_model == ["openai/clip-vit-base-patch16", "facebook/mask2former-swin-tiny-coco-panoptic"]
+    assert "`openai/clip-vit-base-patch16`: mit" in card.text
+
+
+def test_usage_in_the_model_card_works_when_pasted(exported):
+    examples = re.findall(r"```python\n(.*?)```", (exported / "exported" / "README.md").read_text(), flags=re.DOTALL)
+    assert len(examples) == 2
+    run(WITHOUT_PACKAGE + "\n".join(examples), exported)
+
+
+def test_two_modules_of_one_name_are_refused(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    classes = []
+    for package, name in (("first_package", "First"), ("second_package", "Second")):
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "same.py").write_text(f"class {name}: ...\n")
+        classes.append(getattr(importlib.import_module(f"{package}.same"), name))
+    with pytest.raises(ValueError, match=r"same\.py in one folder"):
+        hub.write_flat_code(tmp_path, classes)
