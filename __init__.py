@@ -16,13 +16,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_UNIVERSAL_SEGMENTAT
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from fisa.configuration.configuration_fisa import FisaConfig
-from fisa.modeling_fisa.modeling_fisa import (
-    FisaForUniversalSegmentation,
-    FisaModel,
-    FisaModelOutput,
-    FisaOutput,
-    FisaPreTrainedModel,
-)
+from fisa.modeling_fisa.modeling_fisa import FisaForUniversalSegmentation, FisaModel, FisaPreTrainedModel
+from fisa.modeling_fisa.outputs_fisa import FisaModelOutput, FisaOutput
 from fisa.processing.image_processing_fisa import FisaImageProcessor
 from fisa.processing.pipeline_fisa import FisaPipeline
 from fisa.processing.processing_fisa import FisaProcessor

@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 
 from PIL import Image, ImageDraw
+from transformers.utils import logging
 
 from fisa import segment
 from fisa.miniature import miniature
@@ -23,6 +24,7 @@ that everything runs here: photos, words, proposals, classification, segments, p
 def main() -> int:
     """Make a model, segment photos with it, say where the pictures are; returns the exit status."""
     print(MEANINGLESS)
+    logging.disable_progress_bar()  # saving and loading so small a model takes no time
     with tempfile.TemporaryDirectory() as folder:
         model, processor = miniature(seed=2)
         model.save_pretrained(folder)

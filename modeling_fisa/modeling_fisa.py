@@ -2,7 +2,7 @@
 which puts a frozen mask generator before it and scores behind it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from os import PathLike
 from typing import Any
 
@@ -16,7 +16,7 @@ from transformers import (
     PreTrainedModel,
     initialization,
 )
-from transformers.utils import ModelOutput, can_return_tuple
+from transformers.utils import can_return_tuple
 
 from fisa.configuration.configuration_fisa import FisaConfig
 from fisa.modeling_fisa.class_texts import ClassTextCache, average_templates
@@ -29,68 +29,8 @@ from fisa.modeling_fisa.mask_classification import (
     resolve_prompt_classes,
 )
 from fisa.modeling_fisa.mask_generation import generate_proposals, ready_proposals
+from fisa.modeling_fisa.outputs_fisa import FisaModelOutput, FisaOutput
 from fisa.modeling_fisa.semantic_guidance import ZeroLinear
-
-
-@dataclass
-class FisaModelOutput(ModelOutput):
-    r"""
-    mask_embeds (`torch.Tensor` of shape `(batch_size, num_proposals, projection_dim)`):
-        Embedding of each proposal in CLIP's shared space, not normalised.
-    class_embeds (`torch.Tensor` of shape `(batch_size, num_prompts, projection_dim)`, *optional*):
-        The class text embeddings in use.
-    last_hidden_state (`torch.Tensor` of shape `(batch_size, 1 + num_patches, hidden_size)`):
-        The image tokens after CLIP's last layer.
-    hidden_states, mask_hidden_states (`tuple(torch.Tensor)`, *optional*, with `output_hidden_states=True`):
-        Image tokens and mask tokens before the first layer and after each.
-    attentions, mask_attentions (`tuple(torch.Tensor)`, *optional*, with `output_attentions=True` and eager attention):
-        Attention weights of the image tokens and of the mask tokens to the image tokens, layer by layer:
-        `(batch_size, num_heads, 1 + num_patches or num_proposals, 1 + num_patches)`.
-    """
-
-    mask_embeds: torch.Tensor | None = None
-    class_embeds: torch.Tensor | None = None
-    last_hidden_state: torch.Tensor | None = None
-    hidden_states: tuple[torch.Tensor, ...] | None = None
-    mask_hidden_states: tuple[torch.Tensor, ...] | None = None
-    attentions: tuple[torch.Tensor, ...] | None = None
-    mask_attentions: tuple[torch.Tensor, ...] | None = None
-
-
-@dataclass
-class FisaOutput(ModelOutput):
-    r"""
-    class_queries_logits (`torch.Tensor` of shape `(batch_size, num_proposals, num_classes + 1)`):
-        Log-probabilities in float32: log(objectness · p(class)), last log(1 − objectness). A softmax gives the
-        probabilities back, so that tools written for Mask2Former's outputs read them as they are.
-    masks_queries_logits (`torch.Tensor` of shape `(batch_size, num_proposals, height, width)`):
-        Mask logits of the proposals.
-    objectness (`torch.Tensor` of shape `(batch_size, num_proposals)`):
-        Probability that a proposal is an object at all.
-    logits_per_mask (`torch.Tensor` of shape `(batch_size, num_proposals, num_classes)`):
-        CLIP's logits before any softmax: temperature times cosine, a class counting as its best synonym.
-    mask_embeds (`torch.Tensor` of shape `(batch_size, num_proposals, projection_dim)`)
-    class_embeds (`torch.Tensor` of shape `(batch_size, num_prompts, projection_dim)`)
-    class_is_thing (`torch.Tensor` of shape `(batch_size, num_classes)`, *optional*):
-        Whether each class is a thing or stuff, where the vocabulary says so.
-    proposal_sizes (`torch.Tensor` of shape `(batch_size, 2)`, *optional*):
-        Height and width of the part of each mask that spans its photo, in mask pixels; the rest is padding.
-        `None`: all of it.
-    hidden_states, mask_hidden_states, attentions, mask_attentions: as in [`FisaModelOutput`].
-    """
-
-    class_queries_logits: torch.Tensor | None = None
-    masks_queries_logits: torch.Tensor | None = None
-    objectness: torch.Tensor | None = None
-    logits_per_mask: torch.Tensor | None = None
-    mask_embeds: torch.Tensor | None = None
-    class_embeds: torch.Tensor | None = None
-    class_is_thing: torch.Tensor | None = None
-    proposal_sizes: torch.Tensor | None = None
-    hidden_states: tuple[torch.Tensor, ...] | None = None
-    mask_hidden_states: tuple[torch.Tensor, ...] | None = None
-    attentions: tuple[torch.Tensor, ...] | None = None
-    mask_attentions: tuple[torch.Tensor, ...] | None = None
 
 
 class FisaPreTrainedModel(PreTrainedModel):
@@ -553,4 +493,4 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
         }
 
 
-__all__ = ["FisaForUniversalSegmentation", "FisaModel", "FisaModelOutput", "FisaOutput", "FisaPreTrainedModel"]
+__all__ = ["FisaForUniversalSegmentation", "FisaModel", "FisaPreTrainedModel"]

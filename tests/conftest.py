@@ -3,11 +3,15 @@
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from fisa.demo import draw_picture
 from fisa.miniature import miniature
 
+
+# The models here are so small that sharing their work out costs more than doing it.
+torch.set_num_threads(1)
 
 SAMPLE = Path(__file__).resolve().parents[2] / "shared" / "data" / "coco_panoptic_sample"
 
