@@ -135,6 +135,11 @@ class ModelTester:
         for name in ("hidden_states", "mask_hidden_states", "attentions", "mask_attentions"):
             assert outputs[name] is None if name in outputs else getattr(outputs, name) is None
 
+    def test_sdpa_has_no_attentions_to_give(self, model):
+        use_attention(model, "sdpa")
+        outputs = self.run(model, output_attentions=True)
+        assert outputs.attentions is None and outputs.mask_attentions is None
+
     def test_config_can_ask_for_hidden_states_and_attentions(self):
         config = self.config()
         config.output_hidden_states = True

@@ -1,5 +1,7 @@
 """Class texts: CLIP's embeddings of the prompts, averaged over templates, encoded once, stored with the model."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -142,6 +144,15 @@ def test_words_seen_before_are_not_encoded_again(pair):
     second = model.encode_vocabulary(processor, ["one more", *reversed(words)])["class_embeds"]
     assert runs.prompts - before <= 1 + 1
     assert torch.equal(second[1:].flip(0), first)
+
+
+def test_a_copy_of_the_model_encodes_for_itself(pair):
+    model, processor = pair
+    wanted = model.encode_vocabulary(processor, WORDS)["class_embeds"]
+    twin = copy.deepcopy(model)
+    runs = TextRuns(twin)
+    assert torch.equal(twin.encode_vocabulary(processor, WORDS)["class_embeds"], wanted)
+    assert runs.prompts >= len(wanted)
 
 
 def test_other_templates_are_other_prompts(pair):
