@@ -38,39 +38,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
-        vocabulary = _vocabulary(options)
+        words = _words(options)
         photos = find_photos(options.photos)
         segmenter = _segmenter(options)
-        if vocabulary is None:
-            vocabulary = _stored_vocabulary(segmenter.model.config)
+        vocabulary = words or _stored_vocabulary(segmenter.model.config)
     except (OSError, ValueError) as error:
         parser.error(str(error))
-    writer = ResultWriter(Path(options.output), vocabulary)
     failures = []
-    # None: a bar on a terminal, none in a file
-    for source in tqdm(photos, desc="segmenting", unit="photo", disable=True if len(photos) == 1 else None):
-        try:
-            photo = load_photo(source)
-            segments = segmenter(
-                photo, candidate_labels=vocabulary, subtask=options.subtask, threshold=options.threshold
-            )
-        except (OSError, ValueError) as error:
-            failures.append(source)
-            tqdm.write(f"skipped: {error}", file=sys.stderr)
-            continue
-        overlay = writer.add(source, photo, segments)
-        tqdm.write(f"{source} -> {overlay}")
-        for segment in segments:
-            score = "" if segment["score"] is None else f"{segment['score']:5.2f}"
-            share = np.asarray(segment["mask"]).astype(bool).mean()
-            tqdm.write(f"  {segment['label']:<24} {score:>5}  {share:6.1%} of the photo")
-    annotations = writer.close()
-    print(
-        f"{len(photos) - len(failures)} of {len(photos)} photos segmented; COCO panoptic annotations in {annotations}"
-    )
+    with ResultWriter(Path(options.output), vocabulary) as writer:
+        # None: a bar on a terminal, none in a file
+        for source in tqdm(photos, desc="segmenting", unit="photo", disable=True if len(photos) == 1 else None):
+            try:
+                photo = load_photo(source)
+            except (OSError, ValueError) as error:
+                failures.append(source)
+                tqdm.write(f"skipped: {error}", file=sys.stderr)
+                continue
+            segments = segmenter(photo, candidate_labels=words, subtask=options.subtask, threshold=options.threshold)
+            tqdm.write(f"{source} -> {writer.add(source, photo, segments)}")
+            tqdm.write("\n".join(map(_described, segments)))
+    print(f"{len(photos) - len(failures)} of {len(photos)} photos segmented; COCO panoptic annotations: {writer.path}")
     if failures:
         print(f"could not be read: {', '.join(failures)}", file=sys.stderr)
     return 1 if failures else 0
+
+
+def _described(segment: dict[str, Any]) -> str:
+    score = "" if segment["score"] is None else f"{segment['score']:5.2f}"
+    share = np.asarray(segment["mask"]).astype(bool).mean()
+    return f"  {segment['label']:<24} {score:>5}  {share:6.1%} of the photo"
 
 
 def find_photos(places: Iterable[str]) -> list[str]:
@@ -94,10 +90,11 @@ def find_photos(places: Iterable[str]) -> list[str]:
 
 
 class ResultWriter:
-    """Writes an overlay picture and a COCO panoptic PNG a photo, and `panoptic.json` for all of them at the end."""
+    """Writes an overlay picture and a COCO panoptic PNG a photo, and `panoptic.json` for all of them on leaving."""
 
     def __init__(self, folder: Path, vocabulary: Vocabulary):
         self.folder = folder
+        self.path = folder / "panoptic.json"
         self.category_ids = {name: index for index, name in enumerate(vocabulary.names, start=1)}
         self.categories = [
             {"id": category_id, "name": item.name, "isthing": int(item.is_thing)}
@@ -125,12 +122,13 @@ class ResultWriter:
         self.annotations.append({"image_id": image_id, "file_name": f"{name}.png", "segments_info": infos})
         return overlay
 
-    def close(self) -> Path:
-        """Write `panoptic.json`; returns its path."""
-        path = self.folder / "panoptic.json"
+    def __enter__(self) -> "ResultWriter":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        # Also after an error: what was found until then is not lost.
         content = {"images": self.images, "annotations": self.annotations, "categories": self.categories}
-        path.write_text(json.dumps(content, indent=1), encoding="utf-8")
-        return path
+        self.path.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
     def _free_name(self, source: str) -> str:
         """The photo's own name, numbered where another photo of this run has taken it."""
@@ -156,14 +154,23 @@ def _parser() -> argparse.ArgumentParser:
     words.add_argument("--labels", help="the classes, with commas between (default: those stored in the model)")
     words.add_argument("--labels-file", help="a .txt or .json file with the classes")
     parser.add_argument("--subtask", choices=SUBTASKS, default="panoptic")
-    parser.add_argument("--threshold", type=float, help="least objectness of a segment, 0 to 1 (default: the model's)")
+    parser.add_argument(
+        "--threshold", type=_fraction, help="least objectness of a segment, 0 to 1 (default: the model's)"
+    )
     parser.add_argument("--device", help="cpu, cuda, mps, … (default: the fastest there is)")
     parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto")
     parser.add_argument("--output", default="segments", help="folder for the results (default: %(default)s)")
     return parser
 
 
-def _vocabulary(options: argparse.Namespace) -> Vocabulary | None:
+def _fraction(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return value
+
+
+def _words(options: argparse.Namespace) -> Vocabulary | None:
     if options.labels_file is not None:
         return Vocabulary.from_file(options.labels_file)
     return None if options.labels is None else Vocabulary.parse(options.labels)

@@ -10,8 +10,11 @@ from threading import Thread
 import numpy as np
 import pytest
 from PIL import Image
+from transformers import pipeline
 
+import fisa
 from fisa import segment
+from fisa.miniature import miniature
 from fisa.processing.coco_panoptic import rgb_to_panoptic
 
 
@@ -113,6 +116,22 @@ def test_stored_vocabulary_serves_without_labels(run, folder):
     assert [category["name"] for category in annotations["categories"]] == ["dog", "sky", "car"]
 
 
+def test_stored_vocabulary_is_not_encoded_anew(photo, tmp_path):
+    model, processor = miniature()
+    model.set_vocabulary(processor, ["dog", "car"])
+    model.fisa.class_embeds.neg_()  # embeddings that no words would give
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    photo.save(tmp_path / "a.png")
+    output = tmp_path / "out"
+    segment.main([str(tmp_path / "a.png"), "--model", str(tmp_path), "--output", str(output), *LOOSE])
+    (entry,) = json.loads((output / "panoptic.json").read_text())["annotations"]
+    segments = pipeline("image-segmentation", model=str(tmp_path), pipeline_class=fisa.FisaPipeline)(
+        photo, threshold=0.0
+    )
+    assert [info["score"] for info in entry["segments_info"]] == [item["score"] for item in segments]
+
+
 def test_labels_files(run, folder, tmp_path):
     (tmp_path / "words.txt").write_text("house, hut  # a comment\nmeadow [stuff]\n")
     _, annotations = run(folder / "a.png", "--labels-file", tmp_path / "words.txt")
@@ -125,6 +144,7 @@ def test_labels_files(run, folder, tmp_path):
         (["--labels", "dog, dog"], "dog"),
         (["--labels-file", "missing.txt"], "missing.txt"),
         (["--labels", "dog", "--dtype", "int4"], "int4"),
+        (["--labels", "dog", "--threshold", "2"], "2 is not between 0 and 1"),
     ],
 )
 def test_wrong_arguments_end_with_status_2_and_say_why(run, folder, capsys, arguments, message):
