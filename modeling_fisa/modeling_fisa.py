@@ -176,8 +176,9 @@ class FisaModel(FisaPreTrainedModel):
 
     def set_vocabulary(self, processor, labels) -> None:
         """Encode a vocabulary once and store it with the model and its config: both are saved with it."""
-        encoded = self.encode_vocabulary(processor, labels)
-        self.config.store_vocabulary(processor.parse_vocabulary(labels).to_config())
+        vocabulary = processor.parse_vocabulary(labels)
+        encoded = self.encode_vocabulary(processor, vocabulary)
+        self.config.store_vocabulary(vocabulary.to_config())
         self.register_buffer("class_embeds", encoded["class_embeds"].to(self.dtype))
 
     def resolve_class_embeds(
@@ -358,9 +359,10 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
 
     def encode_vocabulary(self, processor, labels, *, batch_size: int = 256) -> dict[str, torch.Tensor]:
         """As [`FisaModel.encode_vocabulary`], with the classes that the generator knows where its opinion counts."""
-        encoded = self.fisa.encode_vocabulary(processor, labels, batch_size=batch_size)
+        vocabulary = processor.parse_vocabulary(labels)
+        encoded = self.fisa.encode_vocabulary(processor, vocabulary, batch_size=batch_size)
         if self._asks_generator:
-            names = [[entry["name"], *entry["synonyms"]] for entry in processor.parse_vocabulary(labels).to_config()]
+            names = [[entry["name"], *entry["synonyms"]] for entry in vocabulary.to_config()]
             encoded["generator_class_ids"] = self._generator_class_ids(names)
         return encoded
 
