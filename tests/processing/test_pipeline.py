@@ -6,6 +6,7 @@ from transformers import pipeline
 from transformers.utils import logging
 
 import fisa
+from tests.quiet import raising_on_any_warning
 
 
 @pytest.fixture(scope="module")
@@ -132,3 +133,16 @@ def test_unknown_arguments_and_subtasks_are_refused(segmenter, photo):
         segmenter(photo, labels=["dog"])
     with pytest.raises(ValueError, match="'panoptical'.*panoptic, instance, semantic"):
         segmenter(photo, subtask="panoptical")
+
+
+@pytest.mark.parametrize("size", [(1, 1), (400, 20), (20, 400)], ids=["one pixel", "panorama", "tall"])
+@pytest.mark.parametrize("subtask", ["panoptic", "instance", "semantic"])
+def test_photos_of_extreme_shapes_are_segmented_in_silence(segmenter, photo, size, subtask):
+    extreme = photo.resize(size)
+    # Whatever the random masks are, one of them wins each pixel.
+    all_thresholds = dict.fromkeys(("threshold", "mask_threshold", "overlap_mask_area_threshold"), 0.0)
+    with raising_on_any_warning():
+        outputs = segmenter.model(**segmenter.processor(images=extreme, text="house, tree", return_tensors="pt"))
+        segments = segmenter(extreme, candidate_labels="house, tree", subtask=subtask, **all_thresholds)
+    assert outputs.class_queries_logits.isfinite().all() and outputs.masks_queries_logits.isfinite().all()
+    assert segments and all(segment["mask"].size == size for segment in segments)
