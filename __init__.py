@@ -16,8 +16,10 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_UNIVERSAL_SEGMENTAT
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from fisa.configuration.configuration_fisa import FisaConfig
+from fisa.configuration.configuration_simo import SimoConfig
 from fisa.modeling_fisa.modeling_fisa import FisaForUniversalSegmentation, FisaModel, FisaPreTrainedModel
 from fisa.modeling_fisa.outputs_fisa import FisaModelOutput, FisaOutput
+from fisa.modeling_fisa.simo import get_simo_model
 from fisa.processing.image_processing_fisa import FisaImageProcessor
 from fisa.processing.pipeline_fisa import FisaPipeline
 from fisa.processing.processing_fisa import FisaProcessor
@@ -38,7 +40,9 @@ __all__ = [
     "FisaPipeline",
     "FisaPreTrainedModel",
     "FisaProcessor",
+    "SimoConfig",
     "Vocabulary",
+    "get_simo_model",
 ]
 
 AutoConfig.register(FisaConfig.model_type, FisaConfig, exist_ok=True)

@@ -42,6 +42,11 @@ class FisaConfig(PreTrainedConfig):
         ensemble_weight (`float`, defaults to 0.0):
             Weight of the generator's own classifier in a geometric ensemble with CLIP, in [0, 1], for the classes
             that it knows by name (FC-CLIP's in-vocabulary rule). 0 leaves the generator's classes unread.
+        proposal_matcher (`"iou"` or `"hungarian"`, defaults to `"iou"`):
+            How proposals are matched to ground truth in training: each to the segment that it overlaps most, or one
+            to one at the least mask cost; see [`~fisa.modeling_fisa.proposal_matching`].
+        proposal_matcher_iou (`float`, defaults to 0.5):
+            The least IoU of a match by `"iou"`, in [0, 1].
         initializer_range (`float`, defaults to 0.02):
             Standard deviation of SEVE's linear layers at the start.
         id2label (`dict[int, str]`, *optional*):
@@ -79,6 +84,8 @@ class FisaConfig(PreTrainedConfig):
     seve_num_heads: int = 8
     seve_width: int = 256
     ensemble_weight: float | int = 0.0
+    proposal_matcher: Literal["iou", "hungarian"] = "iou"
+    proposal_matcher_iou: float | int = 0.5
     initializer_range: float = 0.02
     synonyms: list[list[str]] | None = None
     is_thing: list[bool] | None = None
@@ -122,7 +129,7 @@ class FisaConfig(PreTrainedConfig):
         self.is_thing = [bool(entry["is_thing"]) for entry in classes]
 
     def validate_fractions(self):
-        for name in ("mask_coverage_threshold", "ensemble_weight"):
+        for name in ("mask_coverage_threshold", "ensemble_weight", "proposal_matcher_iou"):
             value = getattr(self, name)
             if not 0 <= value <= 1:
                 raise ValueError(f"`{name}` was {value}; it must lie in [0, 1].")

@@ -63,23 +63,35 @@ def _area_shares(sides: torch.Tensor, *, length: int, image_side: int, patch_siz
     return overlap.clamp(min=0) / (patch_size * sides)
 
 
-def mask_attention_bias(coverage: torch.Tensor, *, threshold: float, dtype: torch.dtype) -> torch.Tensor:
-    """What a mask token may attend to: 0 for the CLS token and the covered patches, −∞ elsewhere.
+def attended_patches(coverage: torch.Tensor, *, threshold: float) -> torch.Tensor:
+    """The patches that each mask token attends to: those that its proposal covers.
 
     A patch is covered at a coverage of at least `threshold`, and never at none; where no patch reaches the threshold,
-    those of the largest coverage count. A proposal that covers nothing attends to the CLS token alone.
+    those of the largest coverage count. A proposal that covers nothing attends to no patch.
 
     Args:
         coverage (`torch.Tensor` of shape `(batch_size, num_proposals, num_patches)`): fractions in [0, 1].
         threshold (`float`): τ of [`FisaConfig`].
-        dtype (`torch.dtype`): type of the attention scores that the bias is added to.
+
+    Returns:
+        `torch.BoolTensor` of the same shape. As coverage of zeros and ones it gives itself again.
+    """
+    reached = coverage.amax(dim=-1, keepdim=True).clamp(max=threshold)
+    return (coverage >= reached - COVERAGE_TOLERANCE) & (coverage > 0)
+
+
+def mask_attention_bias(coverage: torch.Tensor, *, threshold: float, dtype: torch.dtype) -> torch.Tensor:
+    """What is added to a mask token's attention scores: 0 for the CLS token and the patches that it attends to, −∞
+    elsewhere.
+
+    Args:
+        coverage, threshold: as for [`attended_patches`].
+        dtype (`torch.dtype`): type of the attention scores.
 
     Returns:
         `torch.Tensor` of shape `(batch_size, 1, num_proposals, 1 + num_patches)`, the same for all heads.
     """
-    reached = coverage.amax(dim=-1, keepdim=True).clamp(max=threshold)
-    covered = (coverage >= reached - COVERAGE_TOLERANCE) & (coverage > 0)
-    attended = nn.functional.pad(covered, (1, 0), value=True)
+    attended = nn.functional.pad(attended_patches(coverage, threshold=threshold), (1, 0), value=True)
     bias = torch.zeros(attended.shape, dtype=dtype, device=coverage.device)
     return bias.masked_fill(~attended, float("-inf")).unsqueeze(1)
 

@@ -20,6 +20,7 @@ from transformers.utils import can_return_tuple
 
 from fisa.configuration.configuration_fisa import FisaConfig
 from fisa.modeling_fisa.class_texts import ClassTextCache, average_templates
+from fisa.modeling_fisa.loss_fisa import IGNORED, mask_classification_loss
 from fisa.modeling_fisa.mask_attention import MaskEncoder, mask_attention_bias, patch_coverage
 from fisa.modeling_fisa.mask_classification import (
     class_logits,
@@ -28,8 +29,9 @@ from fisa.modeling_fisa.mask_classification import (
     known_class_ids,
     resolve_prompt_classes,
 )
-from fisa.modeling_fisa.mask_generation import generate_proposals, ready_proposals
+from fisa.modeling_fisa.mask_generation import MaskProposals, generate_proposals, ready_proposals
 from fisa.modeling_fisa.outputs_fisa import FisaModelOutput, FisaOutput
+from fisa.modeling_fisa.proposal_matching import UNMATCHED, match_proposals
 from fisa.modeling_fisa.semantic_guidance import ZeroLinear
 
 
@@ -235,7 +237,9 @@ class FisaModel(FisaPreTrainedModel):
 
         embeddings, normalise = self.vision_model.embeddings, self.vision_model.pre_layrnorm
         image_tokens = normalise(embeddings(pixel_values, interpolate_pos_encoding=True))
-        mask_tokens = normalise(embeddings.class_embedding + self.mask_encoder.mask_position.weight)
+        # Called rather than read, so that an adapter on it takes part.
+        mask_position = self.mask_encoder.mask_position(image_tokens.new_zeros(1, dtype=torch.long))
+        mask_tokens = normalise(embeddings.class_embedding + mask_position)
         mask_tokens = mask_tokens.expand(*mask_proposals.shape[:2], -1)
         coverage = patch_coverage(
             mask_proposals,
@@ -389,6 +393,8 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
         class_embeds: torch.FloatTensor | None = None,
         class_is_thing: torch.BoolTensor | None = None,
         generator_class_ids: torch.LongTensor | None = None,
+        mask_labels: torch.Tensor | Sequence[torch.Tensor] | None = None,
+        class_labels: torch.LongTensor | Sequence[torch.LongTensor] | None = None,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
     ) -> FisaOutput:
@@ -416,6 +422,12 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
                 Handed on to post-processing, where stuff of one class becomes one segment.
             generator_class_ids (`torch.LongTensor` of shape `(num_classes,)`, *optional*):
                 The generator's index of each class, −1 where it does not know it; read if `ensemble_weight` > 0.
+            mask_labels (`Sequence[torch.Tensor]`, *optional*):
+                For training: the ground-truth masks of each photo, `(num_masks, height, width)`, boolean or 0 and 1,
+                each spanning its photo. The proposals are matched to them.
+            class_labels (`Sequence[torch.LongTensor]` or `torch.LongTensor`, *optional*):
+                The class of each ground-truth mask, `(num_masks,)` a photo; or, without `mask_labels`, of each
+                proposal, `(batch_size, num_proposals)`. −100: a mask that is ignored, such as void or a crowd.
         """
         if mask_proposals is not None:
             proposals = ready_proposals(mask_proposals, objectness=objectness)
@@ -454,6 +466,11 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
             prompt_class_ids=prompt_class_ids,
             num_classes=num_classes,
         )
+        loss = None
+        if class_labels is not None:
+            if mask_labels is not None:
+                class_labels = self._labels_of_proposals(proposals, mask_labels, class_labels)
+            loss = mask_classification_loss(logits, class_labels)
         log_probs = logits.log_softmax(dim=-1)
         if self._asks_generator and generator_class_ids is not None and proposals.class_logits is not None:
             log_probs = ensemble_with_generator(
@@ -463,6 +480,7 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
                 weight=self.config.ensemble_weight,
             )
         return FisaOutput(
+            loss=loss,
             class_queries_logits=joint_log_probs(log_probs, proposals.objectness),
             masks_queries_logits=proposals.mask_logits,
             objectness=proposals.objectness,
@@ -471,6 +489,33 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
             proposal_sizes=proposals.sizes,
             **{key: value for key, value in encoded.items() if key != "last_hidden_state"},
         )
+
+    def _labels_of_proposals(
+        self,
+        proposals: MaskProposals,
+        mask_labels: Sequence[torch.Tensor] | torch.Tensor,
+        class_labels: Sequence[torch.Tensor] | torch.Tensor,
+    ) -> torch.Tensor:
+        """Class of the mask that each proposal stands for, else `IGNORED`: `(batch_size, num_proposals)`."""
+        if not len(mask_labels) == len(class_labels) == len(proposals.mask_logits):
+            raise ValueError(
+                f"Found `mask_labels` of {len(mask_labels)} photos, `class_labels` of {len(class_labels)} and "
+                f"proposals of {len(proposals.mask_logits)}; there must be one of each a photo."
+            )
+        sizes = [None] * len(mask_labels) if proposals.sizes is None else map(tuple, proposals.sizes.tolist())
+        labels = []
+        for mask_logits, masks, classes, size in zip(proposals.mask_logits, mask_labels, class_labels, sizes):
+            matched = match_proposals(
+                mask_logits,
+                masks,
+                classes,
+                size=size,
+                matcher=self.config.proposal_matcher,
+                iou_threshold=self.config.proposal_matcher_iou,
+            )
+            none = classes.new_tensor([IGNORED])
+            labels.append(torch.cat([classes, none])[torch.where(matched == UNMATCHED, len(classes), matched)])
+        return torch.stack(labels)
 
     @property
     def _asks_generator(self) -> bool:

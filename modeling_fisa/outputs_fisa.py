@@ -34,6 +34,8 @@ class FisaModelOutput(ModelOutput):
 @dataclass
 class FisaOutput(ModelOutput):
     r"""
+    loss (`torch.Tensor` of shape `()`, *optional*, with labels):
+        Cross-entropy of the masks' classes; see [`~fisa.modeling_fisa.loss_fisa.mask_classification_loss`].
     class_queries_logits (`torch.Tensor` of shape `(batch_size, num_proposals, num_classes + 1)`):
         Log-probabilities in float32: log(objectness · p(class)), last log(1 − objectness). A softmax gives the
         probabilities back, so that tools written for Mask2Former's outputs read them as they are.
@@ -53,6 +55,7 @@ class FisaOutput(ModelOutput):
     hidden_states, mask_hidden_states, attentions, mask_attentions: as in [`FisaModelOutput`].
     """
 
+    loss: torch.Tensor | None = None
     class_queries_logits: torch.Tensor | None = None
     masks_queries_logits: torch.Tensor | None = None
     objectness: torch.Tensor | None = None

@@ -31,7 +31,8 @@ class SemanticGuidance(nn.Module):
         self.token_norm = nn.LayerNorm(token_width, eps=config.vision_config.layer_norm_eps)
         self.text_norm = nn.LayerNorm(text_width, eps=config.vision_config.layer_norm_eps)
         self.q_proj = nn.Linear(token_width, config.seve_width)
-        self.k_proj = nn.Linear(text_width, config.seve_width)
+        # Without a bias: it would raise all scores of a token alike, which the softmax takes back, and never learn.
+        self.k_proj = nn.Linear(text_width, config.seve_width, bias=False)
         self.v_proj = nn.Linear(text_width, config.seve_width)
         self.out_proj = ZeroLinear(config.seve_width, token_width)
 

@@ -155,6 +155,16 @@ def scores(config: FisaConfig) -> torch.Tensor:
     return model(**inputs, generator_class_ids=torch.tensor([0, 1, -1])).class_queries_logits
 
 
+def loss(config: FisaConfig) -> float:
+    model = randomise(FisaForUniversalSegmentation(config)).eval()
+    inputs = tiny_inputs(batch_size=1)
+    columns = torch.arange(17).expand(1, 13, 17)
+    truth = torch.cat([columns < 8, columns >= 8])
+    with torch.no_grad():
+        outputs = model(**inputs, mask_labels=truth[None], class_labels=torch.tensor([[0, 1]]))
+    return round(outputs.loss.item(), 4)
+
+
 def initial_spread(config: FisaConfig) -> tuple[float, float]:
     torch.manual_seed(0)
     model = FisaModel(config)
@@ -183,6 +193,8 @@ READ = {
     "seve_num_heads": (scores, {}, {"seve_num_heads": 4}),
     "seve_width": (shapes, {}, {"seve_width": 24}),
     "ensemble_weight": (scores, {"generator": "eomt"}, {"generator": "eomt", "ensemble_weight": 0.5}),
+    "proposal_matcher": (loss, {}, {"proposal_matcher": "hungarian"}),
+    "proposal_matcher_iou": (loss, {"proposal_matcher_iou": 0.9}, {"proposal_matcher_iou": 0.01}),
     "initializer_range": (initial_spread, {}, {"initializer_range": 0.5}),
     "synonyms": (vocabulary, TWO, {**TWO, "synonyms": [["c"], []]}),
     "is_thing": (vocabulary, TWO, {**TWO, "is_thing": [True, False]}),

@@ -102,7 +102,7 @@ class PlainFisa:
         return self.linear(hidden / (1 + np.exp(-1.702 * hidden)), f"{clip_layer}.mlp.fc2")
 
     def linear(self, vector, name) -> np.ndarray:
-        return self.weights[f"{name}.weight"] @ vector + self.weights[f"{name}.bias"]
+        return self.weights[f"{name}.weight"] @ vector + self.weights.get(f"{name}.bias", 0.0)
 
     def norm(self, vector, name) -> np.ndarray:
         centred = vector - vector.mean()

@@ -1,0 +1,50 @@
+"""SimoConfig: which small part of CLIP is trained (SIMO, strategic image-mask optimisation)."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+
+ImageProjection = Literal["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]
+
+
+@dataclass(frozen=True)
+class SimoConfig:
+    """The leaves that SIMO trains; all else stays frozen.
+
+    Args:
+        image_projections (defaults to `("q_proj",)`):
+            Projections of CLIP's image stream: `"q_proj"`, `"k_proj"`, `"v_proj"`, `"out_proj"` of its attention,
+            `"fc1"`, `"fc2"` of its MLP. The query projection is the image tokens' own; the others serve the mask
+            tokens too. Training them moves CLIP's image embeddings as well; an empty tuple leaves those as they are.
+        image_layers (`tuple[int, ...]`, *optional*):
+            The layers in which they are trained, counted from 0. `None`: in all. The last layer's `"q_proj"` is never
+            among them: what it changes, no mask token reads.
+        mask_queries (`bool`, defaults to `True`):
+            The mask tokens' query projections, in all layers.
+        mask_position (`bool`, defaults to `True`):
+            The mask tokens' position.
+        semantic_guidance (`bool`, defaults to `True`):
+            SEVE, where the model has it.
+
+    Raises:
+        ValueError: an unknown projection, or nothing to train.
+    """
+
+    image_projections: tuple[ImageProjection, ...] = ("q_proj",)
+    image_layers: tuple[int, ...] | None = None
+    mask_queries: bool = True
+    mask_position: bool = True
+    semantic_guidance: bool = True
+
+    def __post_init__(self):
+        unknown = [name for name in self.image_projections if name not in get_args(ImageProjection)]
+        if unknown:
+            raise ValueError(
+                f"`image_projections` names {', '.join(unknown)}; "
+                f"CLIP's image layers have {', '.join(get_args(ImageProjection))}."
+            )
+        if not (self.image_projections or self.mask_queries or self.mask_position or self.semantic_guidance):
+            raise ValueError("Everything is switched off: SIMO needs at least one part to train.")
+
+
+__all__ = ["SimoConfig"]
