@@ -15,7 +15,7 @@ import pytest
 
 
 ROOT = Path(__file__).resolve().parent.parent
-MODULES = ("fisa", "fisa.configuration", "fisa.modeling_fisa", "fisa.processing")
+MODULES = ("fisa", "fisa.configuration", "fisa.data", "fisa.modeling_fisa", "fisa.processing")
 EXTRAS = {"accelerate", "datasets", "evaluate", "gradio", "hotcoco", "matplotlib", "onnx", "peft", "tensorboard"}
 
 
@@ -77,6 +77,8 @@ def test_wheel_holds_every_module_and_nothing_else(checkout, distributions):
     names = [name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name]
     assert all(name.startswith("fisa/") for name in names)
     assert {name.removeprefix("fisa/") for name in names if name.endswith(".py")} == modules
+    lists = {name.removeprefix("fisa/data/vocabularies/") for name in names if "/vocabularies/" in name}
+    assert lists == {path.name for path in (checkout / "data" / "vocabularies").iterdir()}
     assert not any(name.startswith("fisa/tests/") for name in names)
 
 

@@ -1,0 +1,29 @@
+"""Class lists of data sets whose files do not bring them."""
+
+from pathlib import Path
+
+from fisa.processing.vocabulary import Vocabulary
+
+
+FOLDER = Path(__file__).parent / "vocabularies"
+
+# The data set's own number of the first class of each list. Where that is 1, 0 stands for no label.
+FIRST_IDS = {
+    "ade20k_150": 1,
+    "ade20k_847": 0,
+    "cityscapes_19": 0,
+    "pascal_context_59": 1,
+    "voc_20": 1,
+    "voc_21": 0,
+}
+
+
+def class_list(name: str) -> Vocabulary:
+    """A shipped class list, in the order of the data set's own numbers.
+
+    Raises:
+        ValueError: there is none of that name; the message says which there are.
+    """
+    if name not in FIRST_IDS:
+        raise ValueError(f"No class list {name!r}; there are {', '.join(FIRST_IDS)}.")
+    return Vocabulary.from_file(FOLDER / f"{name}.txt")

@@ -1,0 +1,53 @@
+"""The formats by name, and the one way to open any of them."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from fisa.data import coco, label_maps
+from fisa.data.hub_datasets import hub
+from fisa.data.segmentation_datasets import SegmentationDataset, StreamedSegmentationDataset
+
+
+DATASET_FORMATS: dict[str, Callable[..., SegmentationDataset]] = {
+    "coco_panoptic": coco.coco_panoptic,
+    "coco_instances": coco.coco_instances,
+    "ade20k": label_maps.ade20k,
+    "ade20k_full": label_maps.ade20k_full,
+    "pascal_context_59": label_maps.pascal_context_59,
+    "pascal_context_459": label_maps.pascal_context_459,
+    "voc_20": label_maps.voc_20,
+    "voc_21": label_maps.voc_21,
+    "cityscapes": label_maps.cityscapes,
+    "label_maps": label_maps.label_maps,
+    "hub": hub,
+}
+
+
+def load_segmentation_dataset(
+    format: str, source: str, *, split: str, classes: str | None = None, streaming: bool = False
+) -> SegmentationDataset | StreamedSegmentationDataset:
+    """Open a data set; nothing but its lists is read yet.
+
+    Args:
+        format: one of `DATASET_FORMATS`; each says where its files must lie.
+        source: its folder, or for `"hub"` its name.
+        split: `"train"`, `"validation"`, or what the format calls it.
+        classes: a file with the classes, for formats whose files do not bring them (`"label_maps"`, `"hub"`).
+        streaming: read a data set of the Hub as a stream.
+
+    Raises:
+        ValueError: an unknown format, an option that it does not take, or files that are not there.
+    """
+    if format not in DATASET_FORMATS:
+        raise ValueError(f"No format {format!r}; there are {', '.join(DATASET_FORMATS)}.")
+    if format == "hub":
+        return hub(source, split=split, classes=classes, streaming=streaming)
+    if streaming:
+        raise ValueError(f"--streaming is for data sets of the Hub; {format} lies in files that are read one by one.")
+    if classes is not None and format != "label_maps":
+        raise ValueError(f"--classes was {classes}, but {format} brings its classes.")
+    open_format = DATASET_FORMATS[format]
+    if classes is not None:
+        open_format = partial(open_format, classes=classes)
+    return open_format(Path(source), split=split)

@@ -1,0 +1,315 @@
+"""Data sets of label maps, whose pixels are classes: ADE20K, Pascal Context, Pascal VOC, plain folders; and
+Cityscapes, whose pixels are classes and instances."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from scipy.io import loadmat
+
+from fisa.data.categories import Category, categories_of
+from fisa.data.class_lists import class_list
+from fisa.data.segmentation_datasets import Entry, LabelProblem, SegmentationDataset
+from fisa.processing.vocabulary import Class, Vocabulary
+
+
+PHOTO_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+LABEL_ENDINGS = (".png", ".tif", ".tiff")
+VOID = 255
+
+
+@dataclass(frozen=True)
+class ClassMapReader:
+    """Reads a map of classes as a map of segments, one a class.
+
+    Args:
+        category_ids: category of each pixel value; values that stand for nothing are absent.
+        void: pixel values of pixels that nothing is known of.
+        read: reads the file's pixel values, `(H, W)` integers.
+    """
+
+    category_ids: Mapping[int, int]
+    void: frozenset[int]
+    read: Callable[[Path], np.ndarray]
+
+    def __call__(self, entry: Entry) -> tuple[np.ndarray, list[dict[str, Any]]]:
+        values = self.read(entry.label)
+        found, places = np.unique(values, return_inverse=True)
+        unknown = [value for value in found.tolist() if value not in self.category_ids and value not in self.void]
+        if unknown:
+            raise LabelProblem(
+                f"holds the values {unknown[:5]}, which are no class (known are {_span(self.category_ids)}, ignored "
+                f"{sorted(self.void)}). Is this the label map of another format?"
+            )
+        # Segment ids count from 1 in the order of the values; 0 is void.
+        is_class = np.array([value in self.category_ids and value not in self.void for value in found.tolist()], bool)
+        segment_ids = np.where(is_class, np.cumsum(is_class), 0).astype(np.int32)
+        segments = [
+            {"id": segment_id, "category_id": self.category_ids[value], "iscrowd": 0}
+            for value, segment_id in zip(found.tolist(), segment_ids.tolist())
+            if segment_id
+        ]
+        return segment_ids[places].reshape(values.shape), segments
+
+
+def read_values(path: Path) -> np.ndarray:
+    """Pixel values of a grey or palette image, 8 or 16 bits."""
+    with Image.open(path) as image:
+        if image.mode in ("RGB", "RGBA"):
+            raise LabelProblem(
+                f"is a colour image ({image.mode}); a label map has one channel, whose values are the classes."
+            )
+        return np.asarray(image).astype(np.int32)
+
+
+def read_mat(path: Path) -> np.ndarray:
+    """The `LabelMap` of one of Pascal Context's MATLAB files."""
+    return loadmat(path)["LabelMap"].astype(np.int32)
+
+
+def ade20k(root: Path, *, split: str) -> SegmentationDataset:
+    """ADE20K with 150 classes (ADEChallengeData2016): `images/validation/`, `annotations/validation/`.
+
+    Pixel value 0 is ignored, 1 to 150 are the classes. Names come from `objectInfo150.txt` where it is there.
+    """
+    split = {"train": "training"}.get(split, split)
+    vocabulary = _object_info(root / "objectInfo150.txt") or class_list("ade20k_150")
+    reader = ClassMapReader(_numbered(150, first=1), frozenset({0}), read_values)
+    categories = categories_of(vocabulary, first_id=1)
+    return _of_folders(root / "images" / split, root / "annotations" / split, categories, reader)
+
+
+def ade20k_full(root: Path, *, split: str) -> SegmentationDataset:
+    """ADE20K with 847 classes (ADE20K_2021_17_01), in the layout that MaskFormer's and FC-CLIP's preparation makes:
+    `images_detectron2/validation/`, `annotations_detectron2/validation/`, 16-bit TIFF.
+
+    Pixel values 0 to 846 are the classes, 65535 is ignored.
+    """
+    split = {"train": "training"}.get(split, split)
+    reader = ClassMapReader(_numbered(847), frozenset({65535}), read_values)
+    folders = (root / f"{kind}_detectron2" / split for kind in ("images", "annotations"))
+    return _of_folders(*folders, categories_of(class_list("ade20k_847")), reader)
+
+
+def pascal_context_459(root: Path, *, split: str) -> SegmentationDataset:
+    """Pascal Context with all 459 classes, as released: VOC2010's `JPEGImages/`, `trainval/*.mat` and `labels.txt`.
+
+    The split is a list of names in `ImageSets/SegmentationContext/val.txt` or `pascalcontext_val.txt`. What is a thing
+    is known of the 59 frequent classes; the release does not say it, and the others are things.
+    """
+    names = _numbered_names(root / "labels.txt")
+    vocabulary = _with_kinds(names.values(), class_list("pascal_context_59"))
+    return _pascal_context(root, split, categories_of(vocabulary, first_id=1), {value: value for value in names})
+
+
+def pascal_context_59(root: Path, *, split: str) -> SegmentationDataset:
+    """Pascal Context with the 59 frequent classes of `59_labels.txt`; the other 400 are ignored. As for
+    [`pascal_context_459`]."""
+    values = {name: value for value, name in _numbered_names(root / "labels.txt").items()}
+    names = list(_numbered_names(root / "59_labels.txt").values())
+    vocabulary = _with_kinds(names, class_list("pascal_context_59"))
+    category_ids = {values[_spelling(name, values)]: index for index, name in enumerate(names, start=1)}
+    return _pascal_context(root, split, categories_of(vocabulary, first_id=1), category_ids)
+
+
+def voc_20(root: Path, *, split: str) -> SegmentationDataset:
+    """Pascal VOC's 20 classes: `JPEGImages/`, `SegmentationClass/` (palette PNG), `ImageSets/Segmentation/val.txt`.
+
+    Background (0) and the outlines (255) are ignored.
+    """
+    return _voc(root, split, class_list("voc_20"), first=1, void=frozenset({0, VOID}))
+
+
+def voc_21(root: Path, *, split: str) -> SegmentationDataset:
+    """Pascal VOC's 20 classes and the background, which is whatever they are not. As for [`voc_20`]; the outlines
+    (255) alone are ignored."""
+    return _voc(root, split, class_list("voc_21"), first=0, void=frozenset({VOID}))
+
+
+def cityscapes(root: Path, *, split: str) -> SegmentationDataset:
+    """Cityscapes' 19 classes with instances: `leftImg8bit/val/*/`, `gtFine/val/*/*_gtFine_instanceIds.png`.
+
+    As in cityscapesScripts' createPanopticImgs: a pixel value from 1000 on is an instance of class value // 1000, a
+    smaller one of a class with instances a group of them (a crowd), and classes that are left out of the evaluation
+    are void. Category ids are Cityscapes' label ids.
+    """
+    split = {"validation": "val"}.get(split, split)
+    vocabulary = class_list("cityscapes_19")
+    categories = tuple(
+        Category(label_id, item.name, item.is_thing, tuple(item.synonyms))
+        for label_id, item in zip(CITYSCAPES_LABEL_IDS, vocabulary)
+    )
+    photos = root / "leftImg8bit" / split
+    entries = [
+        Entry(
+            image_id=path.name.removesuffix("_leftImg8bit.png"),
+            image=path,
+            label=root
+            / "gtFine"
+            / split
+            / path.parent.name
+            / path.name.replace("_leftImg8bit.png", "_gtFine_instanceIds.png"),
+        )
+        for path in sorted(photos.glob("*/*_leftImg8bit.png"))
+    ]
+    reader = CityscapesReader({category.id: category.isthing for category in categories})
+    return SegmentationDataset(_some(entries, photos, "*/*_leftImg8bit.png"), categories, read_label=reader)
+
+
+# road, sidewalk, building, wall, fence, pole, traffic light, traffic sign, vegetation, terrain, sky, person, rider,
+# car, truck, bus, train, motorcycle, bicycle: in the order of Cityscapes' train ids.
+CITYSCAPES_LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
+
+
+@dataclass(frozen=True)
+class CityscapesReader:
+    """Reads Cityscapes' instance ids.
+
+    Args:
+        has_instances: of each label id that is evaluated.
+    """
+
+    has_instances: Mapping[int, bool]
+
+    def __call__(self, entry: Entry) -> tuple[np.ndarray, list[dict[str, Any]]]:
+        values = read_values(entry.label)
+        label, segments = np.zeros(values.shape, np.int32), []
+        for value in np.unique(values).tolist():
+            label_id = value // 1000 if value >= 1000 else value
+            if label_id not in self.has_instances:
+                continue
+            label[values == value] = value
+            is_crowd = value < 1000 and self.has_instances[label_id]
+            segments.append({"id": value, "category_id": label_id, "iscrowd": int(is_crowd)})
+        return label, segments
+
+
+def label_maps(root: Path, *, split: str, classes: str | None = None) -> SegmentationDataset:
+    """A plain folder: `images/`, `labels/` with a PNG or TIFF of the same name for each photo, and `classes.txt` with
+    a class a line; or the same in `images/train/`, `labels/train/` and so on, by split.
+
+    Pixel value v is the v-th class of `classes.txt`, counted from 0; 255 is ignored (65535 in a 16-bit map too). A
+    class named `_` is ignored as well: put it first where 0 means "no label".
+    """
+    path = Path(classes) if classes else root / "classes.txt"
+    if not path.exists():
+        raise ValueError(f"{path}: no such file. Write the classes there, one a line, in the order of their values.")
+    vocabulary = Vocabulary.from_file(path)
+    categories = categories_of(vocabulary)
+    ignored = frozenset(category.id for category in categories if category.name == "_")
+    reader = ClassMapReader(_numbered(len(categories)), ignored | {VOID, 65535}, read_values)
+    kept = tuple(category for category in categories if category.id not in ignored)
+    folders = [root / kind / split if (root / kind / split).is_dir() else root / kind for kind in ("images", "labels")]
+    return _of_folders(*folders, kept, reader)
+
+
+def _of_folders(
+    photos: Path, labels: Path, categories: tuple[Category, ...], reader: ClassMapReader
+) -> SegmentationDataset:
+    """Photos and label maps of the same names in two folders."""
+    for folder in (photos, labels):
+        if not folder.is_dir():
+            raise ValueError(f"{folder}: no such folder. Name the folder above it, and the --…_split.")
+    found = {path.stem: path for path in labels.iterdir() if path.suffix.lower() in LABEL_ENDINGS}
+    entries = [
+        Entry(image_id=path.stem, image=path, label=found.get(path.stem, labels / f"{path.stem}.png"))
+        for path in sorted(photos.iterdir())
+        if path.suffix.lower() in PHOTO_ENDINGS
+    ]
+    return SegmentationDataset(_some(entries, photos, "photos"), categories, read_label=reader)
+
+
+def _voc(root: Path, split: str, vocabulary: Vocabulary, *, first: int, void: frozenset[int]) -> SegmentationDataset:
+    root = root / "VOC2012" if (root / "VOC2012").is_dir() else root
+    reader = ClassMapReader(_numbered(len(vocabulary), first=first), void, read_values)
+    entries = [
+        Entry(
+            image_id=name, image=root / "JPEGImages" / f"{name}.jpg", label=root / "SegmentationClass" / f"{name}.png"
+        )
+        for name in _listed(split, root / "ImageSets" / "Segmentation")
+    ]
+    return SegmentationDataset(entries, categories_of(vocabulary, first_id=first), read_label=reader)
+
+
+def _pascal_context(
+    root: Path, split: str, categories: tuple[Category, ...], category_ids: Mapping[int, int]
+) -> SegmentationDataset:
+    entries = [
+        Entry(image_id=name, image=root / "JPEGImages" / f"{name}.jpg", label=root / "trainval" / f"{name}.mat")
+        for name in _listed(split, root / "ImageSets" / "SegmentationContext", root)
+    ]
+    void = frozenset(range(0, 460)) - frozenset(category_ids)
+    return SegmentationDataset(entries, categories, read_label=ClassMapReader(category_ids, void, read_mat))
+
+
+def _listed(split: str, *folders: Path) -> list[str]:
+    """The names in a split's list."""
+    name = {"validation": "val"}.get(split, split)
+    paths = [folder / file for folder in folders for file in (f"{name}.txt", f"pascalcontext_{name}.txt")]
+    for path in paths:
+        if path.exists():
+            return path.read_text().split()
+    raise ValueError(f"No list of the photos of split {split!r}: looked for {', '.join(map(str, paths))}.")
+
+
+def _numbered(count: int, *, first: int = 0) -> dict[int, int]:
+    return {value: value for value in range(first, first + count)}
+
+
+def _numbered_names(path: Path) -> dict[int, str]:
+    """Lines such as `12: bag`, in Pascal Context's lists."""
+    if not path.exists():
+        raise ValueError(f"{path}: no such file; it comes with Pascal Context's annotations.")
+    numbered = (line.partition(":") for line in path.read_text().splitlines() if line.strip())
+    return {int(number): name.strip() for number, _, name in numbered}
+
+
+# What 59_labels.txt calls differently than labels.txt.
+_SPELLINGS = {"diningtable": "table", "bedcloth": "bedclothes", "clothes": "cloth"}
+
+
+def _spelling(name: str, known: Mapping[str, int]) -> str:
+    for spelling in (name, _SPELLINGS.get(name, name), name.replace(" ", "")):
+        if spelling in known:
+            return spelling
+    raise ValueError(f"labels.txt has no class {name!r}, which 59_labels.txt names.")
+
+
+def _with_kinds(names: Iterable[str], shipped: Vocabulary) -> Vocabulary:
+    """A data set's own names, with synonyms and kinds from the shipped list where it has the same name."""
+    known = {item.name.casefold(): item for item in shipped}
+    return Vocabulary(
+        replace(known[name.casefold()], name=name) if name.casefold() in known else Class(name) for name in names
+    )
+
+
+def _object_info(path: Path) -> Vocabulary | None:
+    """ADE20K's own list: a table with a column `Name`, of synonyms, and perhaps one `Stuff`."""
+    if not path.exists():
+        return None
+    shipped = class_list("ade20k_150")
+    header, *rows = [line.split("\t") for line in path.read_text().splitlines() if line.strip()]
+    column = [title.strip().casefold() for title in header].index("name")
+    names = [[name.strip() for name in row[column].replace(";", ",").split(",")] for row in rows]
+    return Vocabulary(_deduplicated(names, [item.is_thing for item in shipped]))
+
+
+def _deduplicated(names: list[list[str]], is_thing: list[bool]) -> Iterator[Class]:
+    taken = {name.casefold() for name, *_ in names}
+    for (name, *synonyms), thing in zip(names, is_thing):
+        free = [synonym for synonym in dict.fromkeys(synonyms) if synonym.casefold() not in taken]
+        taken.update(synonym.casefold() for synonym in free)
+        yield Class(name, free, thing)
+
+
+def _some(entries: list[Entry], folder: Path, what: str) -> list[Entry]:
+    if not entries:
+        raise ValueError(f"{folder}: no {what} found there. Name the folder above it, and the --…_split.")
+    return entries
+
+
+def _span(values: Mapping[int, int]) -> str:
+    return f"{min(values)} to {max(values)}"

@@ -1,0 +1,179 @@
+"""Fills a proposal cache: runs the frozen generator over a data set once, matches, packs."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+from transformers.utils import logging
+
+from fisa.data.augmentation import PhotoChange
+from fisa.data.proposal_cache import (
+    MatchedProposals,
+    ProposalCache,
+    fingerprint,
+    remove_leftovers,
+)
+from fisa.data.segmentation_datasets import SegmentationDataset
+from fisa.data.training_masks import GroundTruthMasks, patch_grid
+from fisa.modeling_fisa.mask_attention import attended_patches, patch_coverage
+from fisa.modeling_fisa.mask_generation import MaskProposals, generate_proposals
+from fisa.modeling_fisa.modeling_fisa import FisaForUniversalSegmentation
+from fisa.modeling_fisa.proposal_matching import match_proposals
+from fisa.processing.processing_fisa import FisaProcessor
+
+
+logger = logging.get_logger(__name__)
+
+VIEWS = (PhotoChange(), PhotoChange(flipped=True))
+
+
+def cached_proposals(
+    folder: str,
+    data: SegmentationDataset,
+    *,
+    model: FisaForUniversalSegmentation,
+    processor: FisaProcessor,
+    flips: bool,
+    num_workers: int = 0,
+) -> ProposalCache:
+    """The proposal cache of a data set, filled where it is not yet.
+
+    Safe to call from several processes at once, which share the work out, and to be killed at any moment.
+
+    Args:
+        folder: where it lies.
+        data: whose photos, in their order.
+        model: whose generator, matcher and τ.
+        processor: whose settings prepare the photos.
+        flips: whether mirrored photos are cached too.
+        num_workers: processes that read and prepare photos.
+
+    Raises:
+        StaleCacheError: the folder holds a cache of another generator, data set or setting.
+    """
+    state = PartialState()
+    grid = patch_grid(model.config, image_size=_image_size(processor))
+    with state.main_process_first():  # who writes what the cache is made from; the others compare
+        cache = ProposalCache(
+            folder,
+            key=cache_key(data, model=model, processor=processor),
+            num_photos=len(data),
+            grid=grid,
+            views=1 + flips,
+        )
+    missing = cache.missing_shards()
+    started = time.perf_counter()
+    views = _Views(data, processor, num_views=cache.views)
+    bar = tqdm(
+        total=len(missing), unit="shard", desc="caching proposals", disable=not missing or not state.is_main_process
+    )
+    for shard in missing[state.process_index :: state.num_processes]:
+        cache.write_shard(shard, _matched(views, cache.photos_of(shard), model=model, num_workers=num_workers))
+        bar.update(min(state.num_processes, bar.total - bar.n))
+    bar.close()
+    state.wait_for_everyone()
+    if state.is_main_process and cache.missing_shards() == []:
+        remove_leftovers(cache.folder)
+        num_bytes = cache.num_bytes()
+        speed = ""
+        if missing:
+            num_views = sum(len(cache.photos_of(shard)) for shard in missing) * cache.views
+            speed = f", {num_views / (time.perf_counter() - started):.2f} views a second"
+        per_view = num_bytes / max(len(data) * cache.views, 1)
+        tqdm.write(
+            f"Proposal cache {cache.folder}: {len(data)} photos x {cache.views} views, "
+            f"{num_bytes:,} bytes, {per_view:,.0f} a view{speed}"
+        )
+    return cache
+
+
+def cache_key(
+    data: SegmentationDataset, *, model: FisaForUniversalSegmentation, processor: FisaProcessor
+) -> dict[str, Any]:
+    """What the matched proposals depend on, by names that a person understands."""
+    config, images = model.config, processor.image_processor
+    settings = images.to_dict()
+    generator_settings = {
+        name: settings[name] for name in sorted(settings) if name.startswith("mask_generator_") or "rescale" in name
+    }
+    return {
+        "data set": data.fingerprint,
+        "unlabelled pixels": data.unlabelled,
+        "mask generator": fingerprint(model.mask_generator),
+        "image processor": generator_settings | {"size": dict(images.size)},
+        "mask_coverage_threshold": config.mask_coverage_threshold,
+        "patch_size": config.vision_config.patch_size,
+        "proposal_matcher": [config.proposal_matcher, config.proposal_matcher_iou],
+    }
+
+
+class _Views(Dataset):
+    """The views of the photos, prepared for the generator, with their ground truth."""
+
+    def __init__(self, data: SegmentationDataset, processor: FisaProcessor, *, num_views: int):
+        self.data, self.images, self.num_views = data, processor.image_processor, num_views
+        # Classes play no part in matching: any index that is not `IGNORED` will do.
+        self.class_indices = {category.id: 0 for category in data.categories}
+
+    def __len__(self) -> int:
+        return len(self.data) * self.num_views
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        record, change = self.data[index // self.num_views], VIEWS[index % self.num_views]
+        inputs = self.images(change.photo(record["image"]), return_tensors="pt")
+        truth = GroundTruthMasks.of(record, self.class_indices, unlabelled=self.data.unlabelled).changed(change)
+        return {"inputs": inputs, "truth": truth}
+
+
+@torch.no_grad()
+def _matched(
+    views: _Views, photos: range, *, model: FisaForUniversalSegmentation, num_workers: int
+) -> list[MatchedProposals]:
+    indices = range(photos.start * views.num_views, photos.stop * views.num_views)
+    loader = DataLoader(views, batch_size=None, sampler=indices, num_workers=num_workers)
+    return [_matched_view(item["inputs"], item["truth"], model=model) for item in loader]
+
+
+def _matched_view(
+    inputs: Mapping[str, torch.Tensor], truth: GroundTruthMasks, *, model: FisaForUniversalSegmentation
+) -> MatchedProposals:
+    inputs = {name: tensor.to(model.device) for name, tensor in inputs.items()}
+    proposals = generate_proposals(
+        model.mask_generator,
+        inputs["mask_generator_pixel_values"],
+        pixel_mask=inputs["mask_generator_pixel_mask"],
+    )
+    matched = match_to_truth(proposals, truth, model=model)
+    coverage = patch_coverage(
+        proposals.mask_logits,
+        image_size=inputs["pixel_values"].shape[-2:],
+        patch_size=model.config.vision_config.patch_size,
+        proposal_sizes=proposals.sizes,
+    )
+    seen = attended_patches(coverage, threshold=model.config.mask_coverage_threshold)[0]
+    kept = matched >= 0
+    return MatchedProposals(seen[kept].cpu().numpy(), truth.segment_ids[matched[kept].cpu().numpy()])
+
+
+def match_to_truth(
+    proposals: MaskProposals, truth: GroundTruthMasks, *, model: FisaForUniversalSegmentation
+) -> torch.Tensor:
+    """Index of the ground-truth mask of each proposal of a single photo, −1 for none: `(Q,)` int64."""
+    device = proposals.mask_logits.device
+    return match_proposals(
+        proposals.mask_logits[0],
+        torch.from_numpy(truth.masks.copy()).to(device),
+        torch.from_numpy(truth.labels).to(device),
+        size=None if proposals.sizes is None else tuple(proposals.sizes[0].tolist()),
+        matcher=model.config.proposal_matcher,
+        iou_threshold=model.config.proposal_matcher_iou,
+    )
+
+
+def _image_size(processor: FisaProcessor) -> tuple[int, int]:
+    size = processor.image_processor.size
+    return size["height"], size["width"]

@@ -1,0 +1,191 @@
+"""COCO's formats: the real sample, files as COCO lays them, and pycocotools as the reference for outlines."""
+
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+from pycocotools import mask as reference
+from pycocotools.coco import COCO
+
+from fisa.data.categories import Category, vocabulary_of
+from fisa.data.formats import load_segmentation_dataset
+from fisa.data.segmentation_datasets import LabelProblem
+from fisa.data.training_masks import segment_mask
+from tests.data.made_files import (
+    CATEGORIES,
+    HEIGHT,
+    WIDTH,
+    quarters,
+    rewrite_json,
+    write_coco_panoptic,
+    write_photo,
+)
+
+
+# Panoptic
+
+
+def test_the_real_sample(coco_sample):
+    data = load_segmentation_dataset("coco_panoptic", str(coco_sample), split="validation").check()
+    assert len(data) == 2 and len(data.categories) == 133
+    assert sum(category.isthing for category in data.categories) == 80
+    content = json.loads((coco_sample / "annotations" / "panoptic.json").read_text())
+    for index, annotation in enumerate(content["annotations"]):
+        record = data[index]
+        assert record["image_id"] == str(annotation["image_id"])
+        assert record["image"].mode == "RGB" and record["image"].size == record["label"].shape[::-1]
+        areas = Counter(record["label"].ravel().tolist())
+        assert {info["id"]: areas[info["id"]] for info in record["segments_info"]} == {
+            info["id"]: info["area"] for info in annotation["segments_info"]
+        }
+        assert [info["iscrowd"] for info in record["segments_info"]] == [
+            info["iscrowd"] for info in annotation["segments_info"]
+        ]
+
+
+@pytest.mark.parametrize("split", ["validation", "val2017"])
+def test_cocos_own_layout(tmp_path, split):
+    write_coco_panoptic(tmp_path)
+    data = load_segmentation_dataset("coco_panoptic", str(tmp_path), split=split).check()
+    record = data[1]
+    assert record["image_id"] == "2"
+    np.testing.assert_array_equal(record["label"], quarters(70_000, 5, 300, 0, dtype=np.int32))
+    assert record["segments_info"] == [
+        {"id": 70_000, "category_id": 1, "iscrowd": 0},
+        {"id": 5, "category_id": 184, "iscrowd": 0},
+        {"id": 300, "category_id": 1, "iscrowd": 1},
+    ]
+    assert data.unlabelled == "ignored"
+
+
+def test_coco_names_become_plain_words():
+    names = ["wall-other-merged", "wall-brick", "playing-field", "person", "door-stuff", "door", "person"]
+    vocabulary = vocabulary_of([Category(number, name, True) for number, name in enumerate(names)])
+    # "door" would be both the stuff's and the thing's, and two are called "person".
+    assert [item.name for item in vocabulary] == [
+        "wall", "wall brick", "playing field", "person", "door-stuff", "door", "person 6",
+    ]  # fmt: skip
+
+
+def test_the_sample_s_names_are_all_different_and_plain(coco_sample):
+    data = load_segmentation_dataset("coco_panoptic", str(coco_sample), split="validation")
+    names = [item.name for item in vocabulary_of(data.categories)]
+    assert len(set(names)) == 133 and not any("-" in name or "merged" in name for name in names)
+
+
+@pytest.mark.parametrize(
+    "change, named",
+    [
+        (
+            lambda content: content["annotations"][0]["segments_info"].pop(),
+            ["000000000001.png", "300", "does not list", "same release"],
+        ),
+        (
+            lambda content: content["annotations"][0]["segments_info"][0].update(id=9),
+            ["000000000001.png", "70000", "[9]"],
+        ),
+    ],
+    ids=["a segment is not listed", "another id is listed"],
+)
+def test_png_and_json_that_do_not_fit_are_named_when_read(tmp_path, change, named):
+    rewrite_json(write_coco_panoptic(tmp_path), change)
+    data = load_segmentation_dataset("coco_panoptic", str(tmp_path), split="val2017")
+    with pytest.raises(LabelProblem) as caught:
+        data[0]
+    assert [word for word in named if word not in str(caught.value)] == []
+
+
+def test_an_annotation_of_an_unknown_image_is_refused(tmp_path):
+    rewrite_json(write_coco_panoptic(tmp_path), lambda content: content["images"].pop(0))
+    with pytest.raises(ValueError, match="image 1, which is not among its images"):
+        load_segmentation_dataset("coco_panoptic", str(tmp_path), split="val2017")
+
+
+def test_a_json_file_that_is_none_is_named(tmp_path):
+    write_coco_panoptic(tmp_path).write_text("<html>not found</html>")
+    with pytest.raises(ValueError, match="panoptic_val2017.json: not a JSON file"):
+        load_segmentation_dataset("coco_panoptic", str(tmp_path), split="val2017")
+
+
+@pytest.mark.parametrize("kind", ["panoptic", "instances"])
+def test_a_folder_without_annotations_says_what_was_looked_for(tmp_path, kind):
+    with pytest.raises(ValueError, match=f"{kind}_val2017.json.*{kind}.json.*split"):
+        load_segmentation_dataset(f"coco_{kind}", str(tmp_path), split="validation")
+
+
+# Instances
+
+TRIANGLE = [1, 1, 13, 1, 1, 10]
+TWO_PARTS = [[0, 0, 4, 0, 4, 4, 0, 4], [10, 6, 15.5, 6, 15.5, 11, 10, 11]]
+INSIDE = [2, 2, 5, 2, 5, 5, 2, 5]
+
+
+def instance(id, segmentation, *, category_id=1, iscrowd=0):
+    return {
+        "id": id, "image_id": 7, "category_id": category_id, "iscrowd": iscrowd,
+        "segmentation": segmentation, "area": 1.0, "bbox": [0, 0, 1, 1],
+    }  # fmt: skip
+
+
+def write_instances(root, annotations):
+    write_photo(root / "val2017" / "7.jpg")
+    (root / "annotations").mkdir()
+    path = root / "annotations" / "instances_val2017.json"
+    images = [{"id": 7, "file_name": "7.jpg", "height": HEIGHT, "width": WIDTH}]
+    things = [category for category in CATEGORIES if category["isthing"]]
+    path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": things}))
+    return path
+
+
+def run_lengths(*, compressed):
+    crowd = np.asfortranarray(quarters(0, 0, 0, 1))
+    if not compressed:
+        flat = crowd.T.ravel()
+        edges = np.flatnonzero(np.diff(flat)) + 1
+        return {"size": [HEIGHT, WIDTH], "counts": np.diff([0, *edges, flat.size]).tolist()}
+    rle = reference.encode(crowd)
+    return rle | {"counts": rle["counts"].decode()}
+
+
+def test_masks_are_those_of_pycocotools(tmp_path):
+    path = write_instances(
+        tmp_path,
+        [
+            instance(900_000_000_000, [TRIANGLE]),
+            instance(2, TWO_PARTS, category_id=3),
+            instance(3, run_lengths(compressed=False), iscrowd=1),
+            instance(4, run_lengths(compressed=True), category_id=3),
+        ],
+    )
+    data = load_segmentation_dataset("coco_instances", str(tmp_path), split="validation").check()
+    record = data[0]
+    theirs = COCO(path)
+    expected = [theirs.annToMask(annotation) for annotation in theirs.loadAnns(theirs.getAnnIds(imgIds=7))]
+    assert [(info["category_id"], info["iscrowd"]) for info in record["segments_info"]] == [
+        (1, 0), (3, 0), (1, 1), (3, 0)
+    ]  # fmt: skip
+    for info, mask in zip(record["segments_info"], expected, strict=True):
+        np.testing.assert_array_equal(segment_mask(info, record["label"]), mask.astype(bool))
+    assert data.unlabelled == "background"
+
+
+def test_of_instances_that_overlap_the_smaller_is_on_top_and_both_stay_whole(tmp_path):
+    write_instances(tmp_path, [instance(1, [INSIDE]), instance(2, [TRIANGLE])])
+    record = load_segmentation_dataset("coco_instances", str(tmp_path), split="validation")[0]
+    small, large = (segment_mask(info, record["label"]) for info in record["segments_info"])
+    assert (small & large).any() and small.sum() < large.sum()
+    np.testing.assert_array_equal(record["label"], np.where(small, 1, np.where(large, 2, 0)))
+
+
+def test_an_image_without_instances_and_an_instance_without_pixels(tmp_path):
+    write_instances(tmp_path, [instance(1, [[3, 3, 3, 3, 3, 3]])])
+    data = load_segmentation_dataset("coco_instances", str(tmp_path), split="validation").check()
+    assert data[0]["segments_info"] == [] and not data[0]["label"].any()
+
+
+def test_run_lengths_of_another_image_size_are_named(tmp_path):
+    write_instances(tmp_path, [instance(1, {"size": [9, 9], "counts": [81]})])
+    data = load_segmentation_dataset("coco_instances", str(tmp_path), split="validation")
+    with pytest.raises(ValueError, match=r"\[9, 9\], but the image has \[12, 16\]"):
+        data.check()

@@ -1,0 +1,231 @@
+"""Label maps: ADE20K, Pascal Context, VOC, Cityscapes and plain folders, in files made as the originals are."""
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.io import savemat
+
+from fisa.data.class_lists import FIRST_IDS, class_list
+from fisa.data.formats import DATASET_FORMATS, load_segmentation_dataset
+from tests.data.made_files import quarters, write_photo, write_values
+
+
+def classes_per_quarter(data, index=0):
+    """Names of the classes at the four quarters' first pixels; `None` for void."""
+    record = data[index]
+    names = {category.id: category.name for category in data.categories}
+    of_segment = {info["id"]: names[info["category_id"]] for info in record["segments_info"]}
+    label = record["label"]
+    height, width = (side // 2 for side in label.shape)
+    quarters = [label[:height, :width], label[:height, width:], label[height:, :width], label[height:, width:]]
+    assert all(len(np.unique(quarter)) == 1 for quarter in quarters)
+    assert set(of_segment) == set(np.unique(label).tolist()) - {0}
+    return [of_segment.get(int(quarter[0, 0])) for quarter in quarters]
+
+
+def opened(format, root, *, split="validation", **options):
+    return load_segmentation_dataset(format, str(root), split=split, **options).check()
+
+
+# ADE20K
+
+
+def test_ade20k_counts_from_1_and_ignores_0(tmp_path):
+    write_photo(tmp_path / "images" / "validation" / "ADE_val_00000001.jpg")
+    write_values(tmp_path / "annotations" / "validation" / "ADE_val_00000001.png", quarters(0, 1, 13, 150))
+    data = opened("ade20k", tmp_path)
+    assert classes_per_quarter(data) == [None, "wall", "person", "flag"]
+    assert len(data.categories) == 150 and data[0]["image_id"] == "ADE_val_00000001"
+    kinds = {category.name: category.isthing for category in data.categories}
+    assert kinds["person"] and not kinds["wall"]
+
+
+def test_ade20k_takes_names_from_its_own_list(tmp_path):
+    write_photo(tmp_path / "images" / "training" / "a.jpg")
+    write_values(tmp_path / "annotations" / "training" / "a.png", quarters(1, 2, 3, 4))
+    rows = [
+        "Idx\tRatio\tTrain\tVal\tStuff\tName",
+        *(f"{i}\t0\t1\t1\t1\tname {i}, other {i}, name 1" for i in range(150)),
+    ]
+    (tmp_path / "objectInfo150.txt").write_text("\n".join(rows) + "\n")
+    data = opened("ade20k", tmp_path, split="train")
+    # "name 1" is the second class's name and no other's synonym.
+    assert classes_per_quarter(data) == ["name 0", "name 1", "name 2", "name 3"]
+    assert data.categories[0].synonyms == ("other 0",) and data.categories[1].synonyms == ("other 1",)
+
+
+def test_ade20k_full_is_16_bit_tiff(tmp_path):
+    write_photo(tmp_path / "images_detectron2" / "validation" / "a.jpg")
+    values = quarters(65535, 0, 11, 846, dtype=np.uint16)
+    write_values(tmp_path / "annotations_detectron2" / "validation" / "a.tif", values)
+    data = opened("ade20k_full", tmp_path)
+    names = [category.name for category in data.categories]
+    assert len(names) == 847
+    assert classes_per_quarter(data) == [None, "wall", "person", names[846]]
+
+
+# Pascal
+
+
+def write_context(root, values):
+    write_photo(root / "JPEGImages" / "2008_000002.jpg")
+    (root / "trainval").mkdir()
+    savemat(root / "trainval" / "2008_000002.mat", {"LabelMap": values})
+    (root / "pascalcontext_val.txt").write_text("2008_000002\n")
+    names = ["accordion", "aeroplane", "table", "bedclothes", "sky", "zebra"]
+    (root / "labels.txt").write_text("".join(f"{number}: {name}\n" for number, name in enumerate(names, start=1)))
+    frequent = ["aeroplane", "diningtable", "bedcloth", "sky"]
+    (root / "59_labels.txt").write_text(
+        "".join(f"{number}: {name}\n" for number, name in enumerate(frequent, start=1))
+    )
+
+
+def test_pascal_context_59_is_part_of_the_459_under_other_spellings(tmp_path):
+    write_context(tmp_path, quarters(1, 2, 3, 4, dtype=np.uint16))
+    data = opened("pascal_context_59", tmp_path)
+    # An accordion is not among the frequent ones.
+    assert classes_per_quarter(data) == [None, "aeroplane", "diningtable", "bedcloth"]
+    kinds = {category.name: (category.isthing, category.synonyms) for category in data.categories}
+    assert kinds["sky"][0] is False and kinds["aeroplane"] == (True, ("airplane",))
+
+
+def test_pascal_context_459_has_them_all(tmp_path):
+    write_context(tmp_path, quarters(0, 1, 3, 6, dtype=np.uint16))
+    assert classes_per_quarter(opened("pascal_context_459", tmp_path)) == [None, "accordion", "table", "zebra"]
+
+
+def test_pascal_context_without_its_lists_says_which_file_is_missing(tmp_path):
+    write_context(tmp_path, quarters(1, 2, 3, 4))
+    (tmp_path / "59_labels.txt").unlink()
+    with pytest.raises(ValueError, match="59_labels.txt: no such file"):
+        opened("pascal_context_59", tmp_path)
+    (tmp_path / "pascalcontext_val.txt").unlink()
+    with pytest.raises(ValueError, match="SegmentationContext/val.txt"):
+        opened("pascal_context_459", tmp_path)
+
+
+@pytest.fixture
+def voc(tmp_path):
+    root = tmp_path / "VOC2012"
+    for number, name in enumerate(("2007_000033", "2007_000042")):
+        write_photo(root / "JPEGImages" / f"{name}.jpg", seed=number)
+        write_values(root / "SegmentationClass" / f"{name}.png", quarters(0, 1, 255, 20), palette=True)
+    lists = root / "ImageSets" / "Segmentation"
+    lists.mkdir(parents=True)
+    (lists / "val.txt").write_text("2007_000042\n")
+    return tmp_path
+
+
+def test_voc_with_and_without_background(voc):
+    assert classes_per_quarter(opened("voc_20", voc)) == [None, "aeroplane", None, "tv monitor"]
+    background, plane, void, monitor = classes_per_quarter(opened("voc_21", voc))
+    assert background == "background" and void is None and (plane, monitor) == ("aeroplane", "tv monitor")
+    assert [len(opened(name, voc).categories) for name in ("voc_20", "voc_21")] == [20, 21]
+
+
+def test_voc_takes_the_split_s_list_and_opens_from_either_folder(voc):
+    data = opened("voc_20", voc / "VOC2012", split="val")
+    assert [data.image_id(index) for index in range(len(data))] == ["2007_000042"]
+
+
+# Cityscapes
+
+
+def test_cityscapes_by_createPanopticImgs_rules(tmp_path):
+    write_photo(tmp_path / "leftImg8bit" / "val" / "ulm" / "ulm_000000_000019_leftImg8bit.png")
+    # Two cars, a group of cars (26), the ego vehicle (1, never evaluated), road (7), sky (23) in one strip each.
+    strips = np.array([26000, 26001, 26, 1, 7, 23], np.uint16)
+    values = np.repeat(strips, 2)[:, None] * np.ones((1, 16), np.uint16)
+    write_values(tmp_path / "gtFine" / "val" / "ulm" / "ulm_000000_000019_gtFine_instanceIds.png", values)
+    data = opened("cityscapes", tmp_path)
+    record = data[0]
+    assert record["image_id"] == "ulm_000000_000019" and len(data.categories) == 19
+    found = {info["id"]: (info["category_id"], info["iscrowd"]) for info in record["segments_info"]}
+    assert found == {26000: (26, 0), 26001: (26, 0), 26: (26, 1), 7: (7, 0), 23: (23, 0)}
+    assert sorted(np.unique(record["label"]).tolist()) == [0, 7, 23, 26, 26000, 26001]
+    kinds = {category.id: (category.name, category.isthing) for category in data.categories}
+    assert kinds[26] == ("car", True) and kinds[7] == ("road", False) and kinds[24] == ("person", True)
+
+
+# Plain folders
+
+
+def write_plain(root, values, *, classes="sky\ndog, puppy\n", split=""):
+    write_photo(root / "images" / split / "one.jpg")
+    write_values(root / "labels" / split / "one.png", values)
+    (root / "classes.txt").write_text(classes)
+
+
+@pytest.mark.parametrize("split", ["", "train"])
+def test_a_plain_folder_counts_from_0_and_ignores_255(tmp_path, split):
+    write_plain(tmp_path, quarters(0, 1, 255, 0), split=split)
+    data = opened("label_maps", tmp_path, split="train")
+    assert classes_per_quarter(data) == ["sky", "dog", None, "sky"]
+    assert data.categories[1].synonyms == ("puppy",)
+
+
+def test_a_class_named_underscore_is_no_label(tmp_path):
+    write_plain(tmp_path, quarters(0, 1, 2, 255), classes="_\nsky\ndog\n")
+    data = opened("label_maps", tmp_path, split="train")
+    assert classes_per_quarter(data) == [None, "sky", "dog", None]
+    assert [category.name for category in data.categories] == ["sky", "dog"]
+
+
+def test_classes_may_lie_elsewhere(tmp_path):
+    write_plain(tmp_path, quarters(0, 1, 1, 1))
+    other = tmp_path / "mine.txt"
+    other.write_text("cloud\ncat\n")
+    assert classes_per_quarter(opened("label_maps", tmp_path, classes=str(other))) == ["cloud", "cat", "cat", "cat"]
+
+
+# What cannot be
+
+
+def test_a_value_that_is_no_class_names_the_file_and_the_known_ones(tmp_path):
+    write_plain(tmp_path, quarters(0, 1, 7, 9))
+    with pytest.raises(ValueError, match=r"one.png: holds the values \[7, 9\].*0 to 1.*255"):
+        opened("label_maps", tmp_path)
+
+
+def test_a_colour_image_is_no_label_map(tmp_path):
+    write_plain(tmp_path, quarters(0, 1, 1, 1))
+    Image.new("RGB", (16, 12)).save(tmp_path / "labels" / "one.png")
+    with pytest.raises(ValueError, match="one.png: is a colour image"):
+        opened("label_maps", tmp_path)
+
+
+def test_missing_folders_and_classes_are_named(tmp_path):
+    with pytest.raises(ValueError, match="classes.txt: no such file"):
+        opened("label_maps", tmp_path)
+    (tmp_path / "classes.txt").write_text("sky\n")
+    with pytest.raises(ValueError, match="images: no such folder"):
+        opened("label_maps", tmp_path)
+    with pytest.raises(ValueError, match="leftImg8bit/val: no"):
+        opened("cityscapes", tmp_path)
+
+
+@pytest.mark.parametrize("options, named", [({"streaming": True}, "--streaming"), ({"classes": "a.txt"}, "--classes")])
+def test_options_that_a_format_does_not_take_are_refused(voc, options, named):
+    with pytest.raises(ValueError, match=named):
+        opened("voc_20", voc, **options)
+
+
+def test_an_unknown_format_lists_those_there_are():
+    with pytest.raises(ValueError, match="'coco'.*coco_panoptic.*cityscapes"):
+        load_segmentation_dataset("coco", ".", split="train")
+    assert len(DATASET_FORMATS) == 11
+
+
+# Shipped class lists
+
+
+@pytest.mark.parametrize("name", FIRST_IDS)
+def test_a_shipped_list_is_as_long_as_its_name_says(name):
+    classes = class_list(name)
+    assert len(classes) == int(name.rpartition("_")[2])
+    assert any(item.is_thing for item in classes)
+
+
+def test_an_unknown_class_list_names_those_there_are():
+    with pytest.raises(ValueError, match="'ade'.*ade20k_150"):
+        class_list("ade")

@@ -1,0 +1,236 @@
+"""The proposal cache: the generator's own losses, whatever happens while it is built, and never those of another."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from fisa.data.augmentation import Augmentation
+from fisa.data.formats import load_segmentation_dataset
+from fisa.data.proposal_cache import PARTIAL, PHOTOS_PER_SHARD, MatchedProposals, ProposalCache, StaleCacheError
+from fisa.data.proposal_caching import cached_proposals
+from fisa.miniature import miniature
+from tests.data.training import made_data, training_parts
+from tests.models import randomise
+
+
+@pytest.fixture(scope="module")
+def parts():
+    model, processor = miniature(proposal_matcher_iou=0.05)  # a random generator's proposals fit nothing well
+    return model.eval(), processor
+
+
+def files(folder):
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def build(folder, data, parts, **options):
+    model, processor = parts
+    return cached_proposals(str(folder), data, model=model, processor=processor, **{"flips": True} | options)
+
+
+# What it holds
+
+
+@pytest.mark.parametrize("matcher", ["iou", "hungarian"])
+@pytest.mark.parametrize("flip", [False, True])
+def test_the_loss_is_that_of_the_generator_in_the_loop(tmp_path, flip, matcher):
+    model, processor = miniature(proposal_matcher=matcher, proposal_matcher_iou=0.05)
+    randomise(model.fisa, seed=3)
+    model.eval()
+    data = made_data(tmp_path / "data", photos=4)
+    augmentation = Augmentation(flip=flip)
+    losses = {}
+    for source in ("generator", "cache"):
+        examples, collator = training_parts(
+            model, processor, data, source=source, cache=tmp_path / "cache", augmentation=augmentation
+        )
+        with torch.no_grad():
+            losses[source] = torch.stack([model(**collator([examples[index]])).loss for index in range(len(data))])
+    assert (losses["generator"] > 0).any()
+    torch.testing.assert_close(losses["cache"], losses["generator"], atol=1e-5, rtol=0)
+
+
+def test_the_real_photos_too(tmp_path, coco_sample, parts):
+    data = load_segmentation_dataset("coco_panoptic", str(coco_sample), split="validation")
+    model, processor = parts
+    losses = {}
+    for source in ("generator", "cache"):
+        examples, collator = training_parts(*parts, data, source=source, cache=tmp_path / "cache", vocabulary_size=64)
+        with torch.no_grad():
+            losses[source] = model(**collator([examples[0], examples[1]])).loss
+    assert losses["generator"] > 0
+    torch.testing.assert_close(losses["cache"], losses["generator"], atol=1e-5, rtol=0)
+
+
+def test_gradients_are_those_of_the_generator_in_the_loop(tmp_path, parts):
+    model, _ = parts
+    data = made_data(tmp_path / "data")
+    gradients = []
+    for source in ("generator", "cache"):
+        examples, collator = training_parts(*parts, data, source=source, cache=tmp_path / "cache")
+        model.zero_grad()
+        model(**collator([examples[0], examples[1]])).loss.backward()
+        query = model.fisa.mask_encoder.layers[0].mask_attention.query_proj.weight
+        gradients.append(query.grad.clone())
+    assert gradients[0].abs().max() > 0
+    torch.testing.assert_close(gradients[0], gradients[1], atol=1e-6, rtol=1e-4)
+
+
+def test_no_generator_and_no_label_map_is_needed_to_train_from_it(tmp_path, parts):
+    data = made_data(tmp_path / "data")
+    examples, _ = training_parts(*parts, data, source="cache", cache=tmp_path / "cache")
+    for path in (tmp_path / "data" / "annotations" / "panoptic_val2017").iterdir():
+        path.unlink()
+    example = examples[1]
+    assert "mask_generator_pixel_values" not in example and "mask_proposals" in example
+
+
+# Building
+
+
+def test_a_cache_is_the_same_however_it_was_built(tmp_path, parts):
+    data = made_data(tmp_path / "data", photos=PHOTOS_PER_SHARD + 3)
+    build(tmp_path / "whole", data, parts)
+    whole = files(tmp_path / "whole")
+    assert len(whole) == 3
+    # Broken off after the first shard, with half a file of the second; then continued.
+    partly = tmp_path / "partly"
+    build(partly, data, parts)
+    (partly / "000001.safetensors").rename(partly / f"000001.safetensorsxyz{PARTIAL}")
+    first = (partly / "000000.safetensors").stat().st_mtime_ns
+    build(partly, data, parts)
+    assert (partly / "000000.safetensors").stat().st_mtime_ns == first  # not made again
+    leftover = partly / f"000001.safetensorsxyz{PARTIAL}"
+    assert {name: content for name, content in files(partly).items() if name != leftover.name} == whole
+    os.utime(leftover, (0, 0))
+    build(partly, data, parts)
+    assert files(partly) == whole
+
+
+BUILD = """
+import sys
+from pathlib import Path
+from fisa.data.formats import load_segmentation_dataset
+from fisa.data.proposal_caching import cached_proposals
+from fisa.miniature import miniature
+model, processor = miniature(proposal_matcher_iou=0.05)
+data = load_segmentation_dataset("coco_panoptic", sys.argv[1], split="val2017")
+cached_proposals(sys.argv[2], data, model=model.eval(), processor=processor, flips=True)
+"""
+
+
+def builder(data, folder):
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-c", BUILD, str(data), str(folder)], env=environment, stdout=subprocess.PIPE, text=True
+    )
+
+
+def test_a_build_that_is_killed_and_two_that_run_at_once_leave_the_same_cache(tmp_path, parts):
+    data = made_data(tmp_path / "data", photos=2 * PHOTOS_PER_SHARD + 1)
+    build(tmp_path / "whole", data, parts)
+    folder = tmp_path / "killed"
+    process = builder(tmp_path / "data", folder)
+    deadline = time.monotonic() + 120
+    while not (folder / "000000.safetensors").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert (folder / "000000.safetensors").exists() and len(list(folder.glob("*.safetensors"))) < 3
+    both = [builder(tmp_path / "data", folder) for _ in range(2)]
+    printed = [process.communicate()[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert all("65 photos x 2 views" in text and "views a second" in text for text in printed)
+    for path in folder.glob(f"*{PARTIAL}"):
+        path.unlink()
+    assert files(folder) == files(tmp_path / "whole")
+
+
+# Stale caches
+
+
+def other_generator(data, model, processor):
+    other, _ = miniature(seed=1, proposal_matcher_iou=0.05)
+    return data, other, processor
+
+
+def other_threshold(data, model, processor):
+    other, _ = miniature(proposal_matcher_iou=0.05, mask_coverage_threshold=0.9)
+    return data, other, processor
+
+
+def other_matcher(data, model, processor):
+    other, _ = miniature(proposal_matcher_iou=0.05, proposal_matcher="hungarian")
+    return data, other, processor
+
+
+def other_size(data, model, processor):
+    _, other = miniature()
+    other.image_processor.mask_generator_size = {"shortest_edge": 96, "longest_edge": 160}
+    return data, model, other
+
+
+def fewer_photos(data, model, processor):
+    return data.select([0]), model, processor
+
+
+STALE = {
+    other_generator: "mask generator",
+    other_threshold: "mask_coverage_threshold",
+    other_matcher: "proposal_matcher",
+    other_size: "image processor",
+    fewer_photos: "data set",
+}
+
+
+@pytest.mark.parametrize("change", STALE, ids=lambda change: change.__name__)
+def test_a_cache_of_something_else_is_refused_by_name(tmp_path, parts, change):
+    data = made_data(tmp_path / "data")
+    build(tmp_path / "cache", data, parts)
+    before = files(tmp_path / "cache")
+    data, model, processor = change(data, *parts)
+    with pytest.raises(StaleCacheError) as caught:
+        build(tmp_path / "cache", data, (model.eval(), processor))
+    assert STALE[change] in str(caught.value) and "--proposal_cache" in str(caught.value)
+    assert files(tmp_path / "cache") == before
+
+
+def test_one_that_lacks_mirrored_views_is_refused_too(tmp_path, parts):
+    data = made_data(tmp_path / "data")
+    build(tmp_path / "cache", data, parts, flips=False)
+    with pytest.raises(StaleCacheError, match="views: 1 there, 2 now"):
+        build(tmp_path / "cache", data, parts)
+
+
+def test_a_model_loaded_from_elsewhere_is_the_same_model(tmp_path, parts):
+    model, processor = parts
+    data = made_data(tmp_path / "data")
+    build(tmp_path / "cache", data, parts)
+    model.save_pretrained(tmp_path / "model")
+    again = type(model).from_pretrained(tmp_path / "model").eval()
+    build(tmp_path / "cache", data, (again, processor))
+    assert json.loads((tmp_path / "cache" / "manifest.json").read_text())["photos"] == 2
+
+
+# Size
+
+
+def test_at_most_ten_kilobytes_a_photo_at_336_pixels_and_100_proposals(tmp_path):
+    """24 x 24 patches, every proposal matched: more than any photo has."""
+    cache = ProposalCache(tmp_path, key={}, num_photos=PHOTOS_PER_SHARD, grid=(24, 24), views=1)
+    random = np.random.default_rng(0)
+    views = [
+        MatchedProposals(random.random((100, 576)) < 0.5, np.arange(100, dtype=np.int64))
+        for _ in range(PHOTOS_PER_SHARD)
+    ]
+    cache.write_shard(0, views)
+    assert cache.num_bytes() / PHOTOS_PER_SHARD <= 10_000
+    seen, segment_ids = cache.proposals(7, flipped=False)
+    assert torch.equal(seen.flatten(1), torch.from_numpy(views[7].seen)) and segment_ids.tolist() == list(range(100))
