@@ -37,17 +37,31 @@ def draw_segments(image: Any, segments: Sequence[dict[str, Any]]) -> Image.Image
     """
     photo = load_photo(image)
     top = _index_of_top_segment(photo, segments)
-    font = ImageFont.load_default(size=max(12, round(math.sqrt(photo.width * photo.height) / 40)))
-    picture = photo
-    if segments:
-        colors = _segment_colors(segments)
-        picture = _paint(photo, top, colors, line_width=max(1, round(font.size / 14)))
-        _write_labels(picture, top, segments, colors, font)
+    font = _font_for(photo)
+    picture = paint_segments(photo, segments)
     legend = _draw_legend(_legend_entries(top, segments), font, photo.width)
     sheet = Image.new("RGB", (legend.width, photo.height + legend.height), PAPER)
     sheet.paste(picture, (0, 0))
     sheet.paste(legend, (0, photo.height))
     return sheet
+
+
+def paint_segments(image: Any, segments: Sequence[dict[str, Any]]) -> Image.Image:
+    """As [`draw_segments`], without the legend: a picture of the photo's size."""
+    photo = load_photo(image)
+    if not segments:
+        return photo
+    top = _index_of_top_segment(photo, segments)
+    font, colors = _font_for(photo), _segment_colors(segments)
+    picture = _paint(photo, top, colors, line_width=max(1, round(font.size / 14)))
+    _write_labels(picture, top, segments, colors, font)
+    return picture
+
+
+def draw_legend(names: Sequence[str], *, font: ImageFont.FreeTypeFont, width: int) -> Image.Image:
+    """The colours of classes by name, in columns from top to bottom, on a sheet of this width in pixels, or wider if a
+    single column needs it."""
+    return _draw_legend([(name, class_color(name), "") for name in names], font, width)
 
 
 def class_color(name: str, instance: int = 0) -> Color:
@@ -79,6 +93,10 @@ def _oklch_to_rgb(lightness: float, chroma: float, hue: float) -> Color:
     linear = np.clip(to_linear_rgb @ cones**3, 0, 1)
     encoded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
     return tuple(np.round(255 * encoded).astype(int).tolist())
+
+
+def _font_for(photo: Image.Image) -> ImageFont.FreeTypeFont:
+    return ImageFont.load_default(size=max(12, round(math.sqrt(photo.width * photo.height) / 40)))
 
 
 def _index_of_top_segment(photo: Image.Image, segments: Sequence[dict[str, Any]]) -> np.ndarray:
@@ -181,7 +199,7 @@ def _draw_legend(
     em = font.size
     names = [_shortened(name, font, 20 * em) for name, _, _ in entries]
     name_width = math.ceil(max(font.getlength(name) for name in names))
-    share_width = math.ceil(font.getlength("100%"))
+    share_width = math.ceil(font.getlength("100%")) if any(share for _, _, share in entries) else 0
     column = em + round(0.6 * em) + name_width + em + share_width + 2 * em
     columns = max(1, min(len(entries), (photo_width - em) // column))
     rows = math.ceil(len(entries) / columns)

@@ -15,7 +15,7 @@ import pytest
 
 
 ROOT = Path(__file__).resolve().parent.parent
-MODULES = ("fisa", "fisa.configuration", "fisa.data", "fisa.modeling_fisa", "fisa.processing")
+MODULES = ("fisa", "fisa.configuration", "fisa.data", "fisa.evaluation", "fisa.modeling_fisa", "fisa.processing")
 EXTRAS = {"accelerate", "datasets", "evaluate", "gradio", "hotcoco", "matplotlib", "onnx", "peft", "tensorboard"}
 
 

@@ -1,0 +1,33 @@
+"""The figures of an evaluation that people compare."""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+# Name, metric, and where the metric has it.
+HEADLINES = {
+    "pq": ("panoptic", "all", "pq"),
+    "sq": ("panoptic", "all", "sq"),
+    "rq": ("panoptic", "all", "rq"),
+    "pq_things": ("panoptic", "things", "pq"),
+    "pq_stuff": ("panoptic", "stuff", "pq"),
+    "ap": ("instance", "ap"),
+    "miou": ("semantic", "miou"),
+    "pixel_accuracy": ("semantic", "pixel_accuracy"),
+}
+
+
+def headlines(report: Mapping[str, Any]) -> dict[str, float]:
+    """The headline figures of an evaluation's report, in percent; those that had nothing to measure are left out.
+
+    Args:
+        report: as in `metrics.json`: `panoptic`, `instance` and `semantic`, as far as they were measured.
+    """
+    found = {}
+    for name, path in HEADLINES.items():
+        value: Any = report
+        for step in path:
+            value = None if value is None else value.get(step)
+        if value is not None:
+            found[name] = value
+    return found

@@ -1,0 +1,61 @@
+"""Mean IoU and pixel accuracy as an `evaluate` metric, by mmsegmentation's rules."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from hotcoco import metrics
+
+from fisa.evaluation.segment_runs import SegmentRuns
+from fisa.evaluation.segmentation_metric import SegmentationMetric, percent
+
+
+class MeanIoU(SegmentationMetric):
+    """IoU and accuracy of the class of each pixel, over all images together, in percent.
+
+    Void pixels are left out; pixels of a crowd count as of its class. A class that is neither in the truth nor in a
+    prediction has no IoU, one that is in predictions alone has 0.
+    """
+
+    def reset(self) -> None:
+        # Pixels by true class (row) and predicted class (column).
+        self._confusion = np.zeros((len(self.categories), len(self.categories)), np.int64)
+
+    def add(self, *, prediction: np.ndarray, reference: Mapping[str, Any]) -> None:
+        """Count one image.
+
+        Args:
+            prediction: `(H, W)` class indices, places in the list of categories.
+            reference: `segmentation` `(H, W)` segment ids, 0 for void, and `segments_info`.
+
+        Raises:
+            ValueError: maps of different sizes, or classes out of range.
+        """
+        if prediction.shape != reference["segmentation"].shape:
+            raise ValueError(
+                f"The prediction has shape {prediction.shape} and the reference {reference['segmentation'].shape}."
+            )
+        count = len(self.categories)
+        places = {category["id"]: place for place, category in enumerate(self.categories)}
+        classes = {info["id"]: places[info["category_id"]] for info in reference["segments_info"]}
+        true = SegmentRuns.of(reference["segmentation"]).looked_up(classes, default=count)
+        found = np.asarray(prediction).T.ravel()
+        self._confusion += metrics.pixel_confusion(true, found, count, ignore_index=count).astype(np.int64)
+
+    def state(self) -> bytes:
+        return self._confusion.tobytes()
+
+    def merge(self, states: Iterable[bytes]) -> None:
+        shape = self._confusion.shape
+        self._confusion = sum(np.frombuffer(state, np.int64).reshape(shape) for state in states)
+
+    def _computed(self) -> dict[str, Any]:
+        """`miou`, `pixel_accuracy`, `mean_accuracy`, `fwiou` (by frequency), and `"per_class"`, by name, `iou`
+        and `accuracy`."""
+        figures = metrics.mean_iou(self._confusion.astype(np.uint64))
+        per_class = {
+            category["name"]: {"iou": percent(iou), "accuracy": percent(accuracy)}
+            for category, iou, accuracy in zip(self.categories, figures["IoU"], figures["Acc"])
+        }
+        names = {"miou": "mIoU", "pixel_accuracy": "aAcc", "mean_accuracy": "mAcc", "fwiou": "fwIoU"}
+        return {name: percent(figures[theirs]) for name, theirs in names.items()} | {"per_class": per_class}

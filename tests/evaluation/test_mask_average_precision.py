@@ -1,0 +1,144 @@
+"""Mask AP: against pycocotools on random instances, with crowds, ties and empty images."""
+
+import contextlib
+import io
+
+import numpy as np
+import pytest
+from pycocotools import mask as reference_mask
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from fisa.evaluation.mask_average_precision import MaskAveragePrecision
+from tests.evaluation.plain_metrics import CATEGORIES, cells
+
+
+THINGS = [category for category in CATEGORIES if category["isthing"]]
+
+
+def random_instances(count, *, seed):
+    """Images of up to 130 × 130 pixels, so that some instances are large by COCO's measure."""
+    random = np.random.default_rng(seed)
+    images = []
+    for number in range(count):
+        height, width = random.integers(60, 131, 2).tolist()
+        true = cells(random, height, width, int(random.integers(1, 9))) + 1
+        true[random.random() * height < np.arange(height)] = 0
+        infos = [
+            {"id": i, "category_id": int(random.choice([1, 5, 9])), "iscrowd": int(random.random() < 0.2)}
+            for i in np.unique(true[true > 0]).tolist()
+        ]
+        masks, category_ids, scores = [], [], []
+        for info in infos:
+            for _ in range(int(random.integers(0, 3))):
+                masks.append(np.roll(true == info["id"], random.integers(-6, 7, 2).tolist(), (0, 1)))
+                category_ids.append(info["category_id"] if random.random() < 0.8 else int(random.choice([1, 5, 9])))
+                scores.append(round(float(random.random()), 1))  # with ties
+        prediction = {"masks": masks, "category_ids": category_ids, "scores": scores}
+        images.append((prediction, {"image_id": f"{number}", "segmentation": true, "segments_info": infos}))
+    return images
+
+
+def computed(images):
+    metric = MaskAveragePrecision(categories=CATEGORIES)
+    for prediction, true in images:
+        metric.add(prediction=prediction | {"masks": iter(prediction["masks"])}, reference=true)
+    return metric.compute()
+
+
+def encoded(mask):
+    return reference_mask.encode(np.asfortranarray(mask, np.uint8))
+
+
+def pycocotools_says(images):
+    thing_ids = {category["id"] for category in THINGS}
+    content = {"images": [], "annotations": [], "categories": THINGS, "info": {}}
+    found = []
+    for number, (prediction, true) in enumerate(images, start=1):
+        height, width = true["segmentation"].shape
+        content["images"].append({"id": number, "height": height, "width": width})
+        for info in true["segments_info"]:
+            if info["category_id"] in thing_ids:
+                rle = encoded(true["segmentation"] == info["id"])
+                content["annotations"].append(
+                    info
+                    | {"id": len(content["annotations"]) + 1, "image_id": number, "segmentation": rle}
+                    | {"area": float(reference_mask.area(rle)), "bbox": reference_mask.toBbox(rle).tolist()}
+                )
+        for mask, category_id, score in zip(*(prediction[name] for name in ("masks", "category_ids", "scores"))):
+            if category_id in thing_ids:
+                found.append(
+                    {"image_id": number, "category_id": category_id, "score": score, "segmentation": encoded(mask)}
+                )
+    with contextlib.redirect_stdout(io.StringIO()):
+        true = COCO()
+        true.dataset = content
+        true.createIndex()
+        evaluation = COCOeval(true, true.loadRes(found), "segm")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    precision = evaluation.eval["precision"]  # threshold, recall, category, area, number of instances
+    per_class = [precision[:, :, place, 0, 2] for place in range(len(THINGS))]
+    per_class = [values[values > -1].mean() for values in per_class]
+    return evaluation.stats, per_class
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_pycocotools_figures(seed):
+    images = random_instances(30, seed=seed)
+    results = computed(images)
+    stats, per_class = pycocotools_says(images)
+    names = {"ap": 0, "ap50": 1, "ap75": 2, "ap_small": 3, "ap_medium": 4, "ap_large": 5, "ar": 8}
+    assert 0 < stats[0] < 1
+    for name, place in names.items():
+        expected = None if stats[place] < 0 else pytest.approx(100 * stats[place], abs=1e-9)
+        assert results[name] == expected
+    for category, value in zip(THINGS, per_class):
+        assert results["per_class"][category["name"]]["ap"] == pytest.approx(100 * value, abs=1e-9)
+
+
+def test_the_truth_as_prediction_gives_exactly_100():
+    images = []
+    for _, true in random_instances(10, seed=0):
+        kept = [info for info in true["segments_info"] if not info["iscrowd"]]
+        masks = [true["segmentation"] == info["id"] for info in kept]
+        prediction = {
+            "masks": masks,
+            "category_ids": [info["category_id"] for info in kept],
+            "scores": [0.5] * len(kept),
+        }
+        images.append((prediction, true))
+    results = computed(images)
+    assert results["ap"] == results["ap50"] == results["ar"] == 100
+
+
+def test_instances_that_overlap_count_with_their_whole_masks():
+    whole = np.zeros((40, 40), bool)
+    whole[5:35, 5:35] = True
+    label = np.where(whole, 1, 0)
+    label[10:30, 10:30] = 2  # covers most of it
+    rle = encoded(whole)
+    true = {
+        "image_id": "1",
+        "segmentation": label,
+        "segments_info": [
+            {"id": 1, "category_id": 1, "iscrowd": 0, "segmentation": rle},
+            {"id": 2, "category_id": 9, "iscrowd": 0},
+        ],
+    }
+    prediction = {"masks": [whole, label == 2], "category_ids": [1, 9], "scores": [1.0, 1.0]}
+    # Of a single instance pycocotools' precision is 1 / (1 + 2.2e-16).
+    assert computed([(prediction, true)])["ap"] == pytest.approx(100, abs=1e-12)
+
+
+def test_no_instances_at_all():
+    label = np.zeros((8, 8), int)
+    true = {"image_id": "1", "segmentation": label, "segments_info": []}
+    results = computed([({"masks": [], "category_ids": [], "scores": []}, true)])
+    assert results["ap"] is None and results["per_class"].get("cat", {"ap": None})["ap"] is None
+
+
+def test_without_things_there_is_no_such_metric():
+    with pytest.raises(ValueError, match="None of the categories is a thing"):
+        MaskAveragePrecision(categories=[CATEGORIES[1]])
