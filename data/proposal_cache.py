@@ -126,6 +126,8 @@ class ProposalCache:
         content = self._content(shard)
         ends = content.get_slice("ends")[: view + 1].tolist()
         rows = slice(ends[-2] if view else 0, ends[-1])
+        if rows.start == rows.stop:  # and safetensors cannot slice a tensor that is empty as a whole
+            return torch.zeros(0, *self.grid, dtype=torch.bool), torch.zeros(0, dtype=torch.long)
         packed = content.get_slice("seen")[rows]
         seen = np.unpackbits(packed, axis=1, count=self.grid[0] * self.grid[1]).view(bool)
         segment_ids = content.get_slice("segment_ids")[rows]

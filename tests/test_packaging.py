@@ -15,7 +15,15 @@ import pytest
 
 
 ROOT = Path(__file__).resolve().parent.parent
-MODULES = ("fisa", "fisa.configuration", "fisa.data", "fisa.evaluation", "fisa.modeling_fisa", "fisa.processing")
+MODULES = (
+    "fisa",
+    "fisa.configuration",
+    "fisa.data",
+    "fisa.evaluation",
+    "fisa.modeling_fisa",
+    "fisa.processing",
+    "fisa.training",
+)
 EXTRAS = {"accelerate", "datasets", "evaluate", "gradio", "hotcoco", "matplotlib", "onnx", "peft", "tensorboard"}
 
 

@@ -234,3 +234,11 @@ def test_at_most_ten_kilobytes_a_photo_at_336_pixels_and_100_proposals(tmp_path)
     assert cache.num_bytes() / PHOTOS_PER_SHARD <= 10_000
     seen, segment_ids = cache.proposals(7, flipped=False)
     assert torch.equal(seen.flatten(1), torch.from_numpy(views[7].seen)) and segment_ids.tolist() == list(range(100))
+
+
+def test_photos_without_any_match_are_cached_as_such(tmp_path, parts):
+    model, processor = miniature(proposal_matcher_iou=0.99)
+    data = made_data(tmp_path / "data")
+    examples, collator = training_parts(model, processor, data, source="cache", cache=tmp_path / "cache")
+    batch = collator([examples[0], examples[1]])
+    assert not batch["mask_proposals"].any() and model(**batch).loss == 0

@@ -1,0 +1,419 @@
+"""`train.py` from end to end: what it leaves in its folder, that runs continue and agree, and what it refuses."""
+
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+import torch
+import yaml
+from huggingface_hub import ModelCard
+from peft import PeftModel
+from PIL import Image
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from transformers import CLIPImageProcessor, CLIPProcessor, Mask2FormerImageProcessor, pipeline
+
+import fisa
+from fisa.data.formats import load_segmentation_dataset
+from fisa.evaluation.report import main as write_report
+from fisa.miniature import miniature_clip, miniature_mask_generator
+from fisa.processing.processing_fisa import FisaProcessor
+from fisa.train import main, with_recipe
+from tests.training.runs import as_arguments, losses, run
+
+
+SOURCES = ("ground_truth", "generator", "cache")
+EASILY_MATCHED = '{"proposal_matcher_iou": 0.05}'  # a random generator's proposals fit nothing well
+
+
+def adapter(output):
+    return load_file(output / "adapter_model.safetensors")
+
+
+def equal(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+# What a run leaves
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, checkpoint, photos):
+    output = tmp_path_factory.mktemp("run") / "my-adapter"
+    options = {"report_to": "tensorboard", "do_train": True, "do_eval": True, "max_steps": 4, "logging_steps": 1}
+    report = run(output, model=checkpoint, data=photos, learning_rate=0.01, **options)
+    return output, report
+
+
+def test_the_folder_holds_all_that_is_needed(trained):
+    output, report = trained
+    names = {path.name for path in output.iterdir()}
+    assert {
+        "adapter_model.safetensors",
+        "adapter_config.json",
+        "processor_config.json",
+        "metrics.json",
+        "README.md",
+    } <= names
+    assert {"merged", "samples", "trainer_state.json"} <= names
+    assert json.loads((output / "metrics.json").read_text()) == report
+    assert report["num_images"] == 3 and report["oracle"] == "none"
+
+
+def test_adapter_and_merged_model_give_the_same_and_not_the_base_s(trained, checkpoint, photo):
+    output, _ = trained
+    base = fisa.FisaForUniversalSegmentation.from_pretrained(checkpoint)
+    processor = FisaProcessor.from_pretrained(output)
+    inputs = processor(images=photo, return_tensors="pt")
+
+    @torch.no_grad()
+    def scores(model):
+        texts = base.encode_vocabulary(processor, "dog, sky")
+        return model.eval()(**inputs, **texts).class_queries_logits
+
+    plain = scores(base)
+    merged = scores(fisa.FisaForUniversalSegmentation.from_pretrained(output / "merged"))
+    adapted = scores(PeftModel.from_pretrained(base, output))
+    assert (adapted - plain).abs().max() > 0.01
+    torch.testing.assert_close(adapted, merged, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("part", [".", "merged"])
+def test_adapter_and_merged_model_run_in_a_pipeline(trained, part, photo):
+    output, _ = trained
+    segmenter = pipeline("image-segmentation", model=str(output / part), pipeline_class=fisa.FisaPipeline)
+    found = segmenter(photo, candidate_labels=["dog", "sky [stuff]"], threshold=0.0)
+    assert {segment["label"] for segment in found} <= {"dog", "sky"}
+
+
+def test_the_model_card_has_the_results_where_the_hub_reads_them(trained):
+    output, report = trained
+    card = ModelCard.load(output / "README.md")
+    results = {result.metric_type: result.metric_value for result in card.data.eval_results}
+    assert results["miou"] == pytest.approx(report["semantic"]["miou"], abs=1e-4) and "pq" in results
+    assert card.data.library_name == "peft" and card.data.pipeline_tag == "image-segmentation"
+    assert "my-adapter" in card.text and f"| miou | {report['semantic']['miou']:.2f} |" in card.text
+    assert "of 869,234 parameters" in card.text
+
+
+def test_losses_and_results_are_in_tensorboard(trained):
+    output, report = trained
+    [folder] = (output / "runs").iterdir()
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    assert [event.step for event in events.Scalars("train/loss")] == [1, 2, 3, 4]
+    assert events.Scalars("eval/miou")[-1].value == pytest.approx(report["semantic"]["miou"], rel=1e-5)
+
+
+def test_the_base_of_a_model_that_was_put_together_is_saved_with_its_adapter(tmp_path, checkpoint, photos):
+    model = fisa.FisaForUniversalSegmentation.from_pretrained(checkpoint)
+    processor = FisaProcessor.from_pretrained(checkpoint)
+    clip, generator = tmp_path / "clip", tmp_path / "generator"
+    miniature_clip(processor.tokenizer).save_pretrained(clip)
+    CLIPProcessor(
+        CLIPImageProcessor(size={"height": 96, "width": 96}, do_center_crop=False), processor.tokenizer
+    ).save_pretrained(clip)
+    miniature_mask_generator().save_pretrained(generator)
+    Mask2FormerImageProcessor(size={"height": 96, "width": 96}).save_pretrained(generator)
+    options = {"clip": clip, "mask_generator": generator, "fisa_config": '{"seve_layers": [1]}', "max_steps": 1}
+    run(tmp_path / "run", model=None, data=photos, do_train=True, **options)
+    assert type(model).from_pretrained(tmp_path / "run" / "base").config.seve_layers == [1]
+    found = pipeline("image-segmentation", model=str(tmp_path / "run"), pipeline_class=fisa.FisaPipeline)
+    assert found.model.config.id2label[0] == "person"
+
+
+# Predictions and evaluation alone
+
+
+def test_predictions_are_coco_panoptic_files(tmp_path, checkpoint, photos):
+    report = run(tmp_path, model=checkpoint, data=photos, do_predict=True)
+    content = json.loads((tmp_path / "predictions.json").read_text())
+    assert [annotation["image_id"] for annotation in content["annotations"]] == ["1", "2", "3"]
+    assert all((tmp_path / "predictions" / annotation["file_name"]).exists() for annotation in content["annotations"])
+    assert report["num_images"] == 3 and not (tmp_path / "merged").exists()
+
+
+def test_an_adapter_is_evaluated_and_trained_on(tmp_path, trained, checkpoint, photos):
+    output, report = trained
+    again = run(tmp_path / "again", model=checkpoint, data=photos, adapter=output, do_eval=True)
+    assert again["semantic"] == report["semantic"] and again["panoptic"] == report["panoptic"]
+    run(tmp_path / "more", model=checkpoint, data=photos, adapter=output, do_train=True, max_steps=2, warmup_steps=0)
+    assert adapter(tmp_path / "more").keys() == adapter(output).keys()
+    assert not equal(adapter(tmp_path / "more"), adapter(output))
+
+
+@pytest.mark.parametrize("oracle", ["classifier", "generator", "both"])
+def test_oracles_on_the_real_photos(tmp_path, checkpoint, coco_sample, oracle):
+    report = run(tmp_path, model=checkpoint, data=coco_sample, do_eval=True, oracle=oracle)
+    assert report["oracle"] == oracle
+    if oracle == "both":
+        # Exactly: the ground truth went in as masks and classes and came out through post-processing.
+        assert report["panoptic"]["all"] == {"pq": 100, "sq": 100, "rq": 100, "n": report["panoptic"]["all"]["n"]}
+        assert report["panoptic"]["all"]["n"] > 5
+    else:
+        assert report["panoptic"]["all"]["pq"] < 100
+
+
+def test_two_evaluations_make_a_report(tmp_path, checkpoint, photos):
+    for oracle in ("none", "classifier"):
+        run(tmp_path / oracle, model=checkpoint, data=photos, do_eval=True, oracle=oracle)
+    folder = write_report(
+        [str(tmp_path / "none" / "metrics.json"), str(tmp_path / "classifier" / "metrics.json"),
+         "--output", str(tmp_path / "report")]
+    )  # fmt: skip
+    assert (folder / "side_by_side.png").exists()
+
+
+# Runs that must agree
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_twenty_steps_are_ten_and_ten_more(tmp_path, checkpoint, photos, source):
+    def train(output, **options):
+        cache = {"proposal_cache": tmp_path / "cache"} if source == "cache" else {}
+        common = {
+            "mask_source": source, "do_train": True, "max_steps": 20, "logging_steps": 1, "save_steps": 10,
+            "per_device_train_batch_size": 2, "fisa_config": EASILY_MATCHED,
+        }  # fmt: skip
+        run(output, model=checkpoint, data=photos, **common, **cache, **options)
+        return losses(output)
+
+    whole = train(tmp_path / "whole")
+    (tmp_path / "whole" / "checkpoint-20").rename(tmp_path / "gone")  # as if stopped after step 10
+    resumed = train(tmp_path / "whole", resume_from_checkpoint="true")
+    assert len(set(whole.values())) > 10
+    assert resumed == whole
+    named = train(tmp_path / "named", resume_from_checkpoint=tmp_path / "whole" / "checkpoint-10")
+    assert {step: named[step] for step in range(11, 21)} == {step: whole[step] for step in range(11, 21)}
+    assert equal(adapter(tmp_path / "whole"), adapter(tmp_path / "named"))
+
+
+def test_the_same_seed_gives_the_same_adapter_and_another_another(tmp_path, checkpoint, photos):
+    for name, seed in (("one", 1), ("same", 1), ("other", 2)):
+        run(tmp_path / name, model=checkpoint, data=photos, do_train=True, max_steps=3, seed=seed)
+    assert equal(adapter(tmp_path / "one"), adapter(tmp_path / "same"))
+    assert not equal(adapter(tmp_path / "one"), adapter(tmp_path / "other"))
+
+
+@pytest.mark.parametrize("source", ["ground_truth", "generator"])
+def test_accumulated_gradients_are_those_of_one_batch(tmp_path, checkpoint, photos, source):
+    common = {"mask_source": source, "do_train": True, "max_steps": 3, "optim": "sgd", "logging_steps": 1}
+    common |= {"warmup_steps": 0, "max_grad_norm": 0, "fisa_config": EASILY_MATCHED}
+    run(tmp_path / "whole", model=checkpoint, data=photos, per_device_train_batch_size=6, **common)
+    parts = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 3}
+    run(tmp_path / "parts", model=checkpoint, data=photos, **parts, **common)
+    whole, accumulated = losses(tmp_path / "whole"), losses(tmp_path / "parts")
+    assert min(whole.values()) > 0 and accumulated == pytest.approx(whole, abs=1e-4)
+    for name, tensor in adapter(tmp_path / "whole").items():
+        torch.testing.assert_close(tensor, adapter(tmp_path / "parts")[name], atol=1e-5, rtol=1e-4)
+
+
+def test_gradient_checkpointing_changes_nothing(tmp_path, checkpoint, photos):
+    common = {"do_train": True, "max_steps": 3, "logging_steps": 1}
+    run(tmp_path / "plain", model=checkpoint, data=photos, **common)
+    run(tmp_path / "checkpointed", model=checkpoint, data=photos, gradient_checkpointing=True, **common)
+    assert losses(tmp_path / "checkpointed") == pytest.approx(losses(tmp_path / "plain"), abs=1e-5)
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_bfloat16_stays_near_float32(tmp_path, checkpoint, photos, source):
+    common = {"mask_source": source, "do_train": True, "do_eval": True, "max_steps": 3, "logging_steps": 1}
+    common["fisa_config"] = EASILY_MATCHED
+    if source == "cache":
+        common["proposal_cache"] = tmp_path / "cache"
+    run(tmp_path / "full", model=checkpoint, data=photos, **common)
+    report = run(tmp_path / "half", model=checkpoint, data=photos, bf16=True, **common)
+    half, full = losses(tmp_path / "half"), losses(tmp_path / "full")
+    assert all(math.isfinite(loss) for loss in half.values()) and report["num_images"] == 3
+    assert half != full and half == pytest.approx(full, abs=0.15)
+    assert all(tensor.dtype == torch.float32 for tensor in adapter(tmp_path / "half").values())
+
+
+def test_evaluation_does_not_depend_on_workers(tmp_path, checkpoint, photos):
+    reports = [
+        run(tmp_path / str(workers), model=checkpoint, data=photos, do_eval=True, dataloader_num_workers=workers)
+        for workers in (0, 2)
+    ]
+    assert reports[0] == reports[1]
+
+
+def test_two_processes_train_and_evaluate_as_one(tmp_path, checkpoint, photos):
+    """Under accelerate's launcher, with gloo between the processes, which build the cache together."""
+    common = {"do_train": True, "max_steps": 3, "logging_steps": 1, "fisa_config": EASILY_MATCHED}
+    common |= {"optim": "sgd", "warmup_steps": 0, "max_grad_norm": 0, "eval_strategy": "no"}
+    common["proposal_cache"] = tmp_path / "cache"
+    options = {
+        "model": checkpoint, "output_dir": tmp_path / "two", "use_cpu": True, "report_to": "none",
+        "train_format": "coco_panoptic", "train_data": photos, "train_split": "train2017",
+        "per_device_train_batch_size": 3, **common,
+    }  # fmt: skip
+    launch(*as_arguments(options), launcher_flags=["--multi_gpu"])
+    run(tmp_path / "one", model=checkpoint, data=photos, per_device_train_batch_size=6, **common)
+    one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
+    assert two == pytest.approx(one, abs=1e-4)
+    for name, tensor in adapter(tmp_path / "one").items():
+        torch.testing.assert_close(tensor, adapter(tmp_path / "two")[name], atol=1e-4, rtol=1e-3)
+    # The evaluation itself, of one and the same adapter, gives the same to the last digit.
+    options = {"model": checkpoint, "adapter": tmp_path / "one", "eval_format": "coco_panoptic", "eval_data": photos}
+    options |= {"do_eval": True, "use_cpu": True, "report_to": "none", "per_device_eval_batch_size": 2}
+    flags = as_arguments(options | {"output_dir": tmp_path / "evaluated by two"})
+    launch(*flags, launcher_flags=["--multi_gpu"])
+    evaluated_by_two = json.loads((tmp_path / "evaluated by two" / "metrics.json").read_text())
+    assert evaluated_by_two == main(as_arguments(options | {"output_dir": tmp_path / "evaluated by one"}))
+
+
+def launch(*arguments, launcher_flags):
+    command = [sys.executable, "-m", "accelerate.commands.launch", *launcher_flags, "--num_processes", "2"]
+    command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command += [str(Path(fisa.__file__).parent / "train.py"), *arguments]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return result.stderr
+
+
+def test_a_launcher_that_starts_one_process_of_two_is_told_on(tmp_path, checkpoint, photos):
+    options = {"model": checkpoint, "output_dir": tmp_path, "eval_format": "coco_panoptic", "eval_data": photos}
+    flags = as_arguments(options | {"do_eval": True, "report_to": "none"})
+    assert "Running in one process" in launch(*flags, launcher_flags=["--cpu"])
+
+
+# Choosing and stopping
+
+
+def test_training_stops_when_results_no_longer_rise_and_keeps_the_best(tmp_path, checkpoint, photos):
+    options = {
+        "do_train": True, "max_steps": 30, "eval_strategy": "steps", "eval_steps": 1, "save_steps": 1,
+        "learning_rate": 0, "seve_learning_rate": 0, "load_best_model_at_end": True, "metric_for_best_model": "miou",
+        "early_stopping_patience": 2, "save_total_limit": 2,
+    }  # fmt: skip
+    run(tmp_path, model=checkpoint, data=photos, **options)
+    state = json.loads((tmp_path / "trainer_state.json").read_text())
+    # Nothing is learnt: the first evaluation stays the best, and two more are waited for.
+    assert state["global_step"] == 3 and state["best_global_step"] == 1
+    assert state["best_model_checkpoint"].endswith("checkpoint-1")
+    evaluated = [entry["eval_miou"] for entry in state["log_history"] if "eval_miou" in entry]
+    assert evaluated == [state["best_metric"]] * 3
+
+
+@pytest.mark.parametrize("metric", ["pq", "miou"])
+def test_the_best_checkpoint_is_that_of_the_chosen_metric(tmp_path, checkpoint, photos, metric):
+    options = {
+        "do_train": True, "max_steps": 4, "eval_strategy": "steps", "eval_steps": 1, "save_steps": 1,
+        "learning_rate": 0.05, "load_best_model_at_end": True, "metric_for_best_model": metric,
+        "oracle": "generator",
+    }  # fmt: skip
+    run(tmp_path, model=checkpoint, data=photos, **options)
+    state = json.loads((tmp_path / "trainer_state.json").read_text())
+    values = {entry["step"]: entry[f"eval_{metric}"] for entry in state["log_history"] if f"eval_{metric}" in entry}
+    assert state["best_metric"] == max(values.values()) and len(set(values.values())) > 1
+    best = load_file(tmp_path / f"checkpoint-{state['best_global_step']}" / "adapter_model.safetensors")
+    assert equal(adapter(tmp_path), best)
+
+
+# Recipes and flags
+
+
+@pytest.mark.parametrize("ending", ["yaml", "json"])
+def test_a_recipe_is_overruled_by_the_flags_behind_it(tmp_path, checkpoint, photos, ending):
+    recipe = {
+        "model": str(checkpoint), "train_format": "coco_panoptic", "train_data": str(photos),
+        "train_split": "train2017", "output_dir": str(tmp_path / "run"), "do_train": True, "max_steps": 3,
+        "logging_steps": 1, "use_cpu": True, "report_to": "none", "image_projections": ["q_proj", "k_proj"],
+        "image_layers": [0, 1], "fisa_config": {"mask_coverage_threshold": 0.5}, "flip": False, "eval_data": None,
+    }  # fmt: skip
+    path = tmp_path / f"recipe.{ending}"
+    path.write_text(yaml.safe_dump(recipe) if ending == "yaml" else json.dumps(recipe))
+    main([str(path), "--max_steps", "2"])
+    assert list(losses(tmp_path / "run")) == [1, 2]
+    names = set(adapter(tmp_path / "run"))
+    assert any("layers.1.self_attn.k_proj" in name for name in names)
+    assert not any("layers.2.self_attn" in name for name in names)
+
+
+def test_a_recipe_becomes_flags(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        "model: a b\nlearning_rate: 3.0e-4\nimage_layers: [0, 2]\nfisa_config: {seve_layers: [1]}\nbf16: true\n"
+    )
+    assert with_recipe([str(path), "--seed", "3"]) == [
+        "--model", "a b", "--learning_rate", "0.0003", "--image_layers", "0", "2",
+        "--fisa_config", '{"seve_layers": [1]}', "--bf16", "true", "--seed", "3",
+    ]  # fmt: skip
+    assert with_recipe(["--seed", "3"]) == ["--seed", "3"]
+
+
+@pytest.mark.parametrize(
+    "options, named",
+    [
+        ({}, ["--do_train"]),
+        ({"do_train": True, "train_format": None}, ["--train_format", "coco_panoptic"]),
+        ({"do_train": True, "mask_source": "cache"}, ["--proposal_cache"]),
+        ({"do_train": True, "proposal_cache": "x", "crop": 0.5}, ["--crop", "--mask_source"]),
+        ({"do_train": True, "train_split": "test"}, ["panoptic_test.json", "split"]),
+        ({"do_train": True, "image_layers": 9}, ["image_layers", "9"]),
+        ({"do_train": True, "image_projections": "queries"}, ["queries", "q_proj"]),
+        ({"do_train": True, "model": "/no/such/model"}, ["/no/such/model"]),
+        ({"do_train": True, "clip": "a/clip"}, ["--clip", "--model"]),
+        ({"do_train": True, "streaming": True}, ["--streaming"]),
+        ({"do_train": True, "unknown_flag": 1}, ["--unknown_flag"]),
+        ({"do_train": True, "crop": 0}, ["crop", "0"]),
+    ],
+    ids=lambda value: "" if isinstance(value, list) else " ".join(map(str, value.values())),
+)
+def test_what_cannot_be_is_answered_in_one_line(tmp_path, checkpoint, photos, capsys, options, named):
+    flags = {
+        "model": checkpoint, "output_dir": tmp_path, "use_cpu": True, "train_format": "coco_panoptic",
+        "train_data": photos, "train_split": "train2017",
+    } | options  # fmt: skip
+    with pytest.raises((SystemExit, ValueError)) as caught:
+        main(as_arguments({name: value for name, value in flags.items() if value is not None}))
+    message = capsys.readouterr().err + str(caught.value)
+    assert [word for word in named if word not in message] == []
+
+
+def test_broken_data_stops_a_run_before_it_starts_or_is_left_out(tmp_path, checkpoint, photos, capsys):
+    root = shutil.copytree(photos, tmp_path / "photos")
+    (root / "train2017" / "000000000002.jpg").unlink()
+    with pytest.raises(SystemExit):
+        run(tmp_path / "run", model=checkpoint, data=root, do_train=True, max_steps=1)
+    assert "000000000002.jpg: no such file" in capsys.readouterr().err
+    run(tmp_path / "run", model=checkpoint, data=root, do_train=True, max_steps=1, skip_broken=True)
+    assert (tmp_path / "run" / "adapter_model.safetensors").exists()
+
+
+def test_a_model_without_generator_trains_on_ground_truth_alone(tmp_path, checkpoint, photos, capsys):
+    model = fisa.FisaForUniversalSegmentation.from_pretrained(checkpoint, mask_generator_config=None)
+    model.save_pretrained(tmp_path / "model")
+    FisaProcessor.from_pretrained(checkpoint).save_pretrained(tmp_path / "model")
+    run(tmp_path / "run", model=tmp_path / "model", data=photos, do_train=True, max_steps=1)
+    with pytest.raises(SystemExit):
+        run(tmp_path / "run2", model=tmp_path / "model", data=photos, do_train=True, mask_source="generator")
+    assert "no mask generator" in capsys.readouterr().err
+
+
+def test_data_of_the_hub_are_streamed(tmp_path, checkpoint, photos):
+    data = load_segmentation_dataset("coco_panoptic", str(photos), split="train2017")
+    rows = [{"image": record["image"], "annotation": as_classes(record)} for record in (data[i] for i in range(4))]
+    features = datasets.Features({"image": datasets.Image(), "annotation": datasets.Image()})
+    (tmp_path / "data").mkdir()
+    datasets.Dataset.from_list(rows, features=features).to_parquet(tmp_path / "data" / "train.parquet")
+    (tmp_path / "classes.txt").write_text("_\nperson\ntree [stuff]\n")
+    options = {
+        "train_format": "hub", "train_data": tmp_path / "data", "classes": tmp_path / "classes.txt", "streaming": True,
+        "eval_split": "train", "do_train": True, "do_eval": True, "max_steps": 3, "logging_steps": 1,
+    }  # fmt: skip
+    report = run(tmp_path / "run", model=checkpoint, data=None, **options)
+    assert report["num_images"] == 4 and len(losses(tmp_path / "run")) == 3
+
+
+def as_classes(record):
+    ids = {info["id"]: 1 if info["category_id"] == 1 else 2 for info in record["segments_info"]}
+    return Image.fromarray(np.vectorize(lambda i: ids.get(i, 0))(record["label"]).astype(np.uint8))

@@ -1,0 +1,351 @@
+"""What a person runs to fine-tune and evaluate: `train.py recipe.yaml`, with flags behind it that overrule it."""
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from accelerate import PartialState
+from peft import PeftModel
+from transformers import EarlyStoppingCallback, HfArgumentParser, set_seed
+
+from fisa.configuration.configuration_simo import SimoConfig
+from fisa.data.augmentation import Augmentation
+from fisa.data.categories import vocabulary_of
+from fisa.data.formats import DATASET_FORMATS, load_segmentation_dataset
+from fisa.data.proposal_caching import cached_proposals
+from fisa.data.segmentation_datasets import SegmentationDataset, StreamedSegmentationDataset
+from fisa.data.training_examples import (
+    ExampleMaker,
+    StreamedTrainingExamples,
+    TrainingCollator,
+    TrainingExamples,
+    VocabularySampler,
+)
+from fisa.data.training_masks import SOURCES, CacheSource, GeneratorSource, GroundTruthSource, MaskSource
+from fisa.modeling_fisa.modeling_fisa import FisaForUniversalSegmentation
+from fisa.modeling_fisa.simo import get_simo_model
+from fisa.processing.processing_fisa import FisaProcessor
+from fisa.training.evaluator import ORACLES, Evaluator
+from fisa.training.trainer import FisaTrainer, FisaTrainingArguments
+
+
+logger = logging.getLogger(__name__)
+
+RECIPE_ENDINGS = (".yaml", ".yml", ".json")
+
+
+@dataclass
+class ModelArguments:
+    """Which model, and which part of it is trained."""
+
+    model: str | None = field(default=None, metadata={"help": "Folder or Hub name of a FISA model; or:"})
+    clip: str | None = field(default=None, metadata={"help": "folder or Hub name of a CLIP,"})
+    mask_generator: str | None = field(default=None, metadata={"help": "and of a universal segmentation model."})
+    adapter: str | None = field(default=None, metadata={"help": "An adapter to evaluate, or to train on."})
+    fisa_config: str = field(
+        default="{}", metadata={"help": "Fields of FisaConfig to set, as JSON (in a recipe: a mapping)."}
+    )
+    prompt_templates: str | None = field(
+        default=None, metadata={"help": "Key of PROMPT_TEMPLATES or a sentence with {}; the processor's if not given."}
+    )
+    image_projections: list[str] = field(
+        default_factory=lambda: ["q_proj"], metadata={"help": "SIMO: what is trained of CLIP's image stream."}
+    )
+    image_layers: list[int] | None = field(default=None, metadata={"help": "SIMO: in which layers; all if not given."})
+    mask_queries: bool = field(default=True, metadata={"help": "SIMO: train the mask tokens' query projections."})
+    mask_position: bool = field(default=True, metadata={"help": "SIMO: train the mask tokens' position."})
+    semantic_guidance: bool = field(default=True, metadata={"help": "SIMO: train SEVE."})
+
+    def __post_init__(self):
+        if (self.model is None) == (self.clip is None):
+            raise ValueError("Name the model: --model FOLDER, or --clip CLIP and --mask_generator GENERATOR.")
+
+    def simo_config(self) -> SimoConfig:
+        return SimoConfig(
+            image_projections=tuple(self.image_projections),
+            image_layers=None if self.image_layers is None else tuple(self.image_layers),
+            mask_queries=self.mask_queries,
+            mask_position=self.mask_position,
+            semantic_guidance=self.semantic_guidance,
+        )
+
+
+@dataclass
+class DataArguments:
+    """Which data, and how the model is trained on it."""
+
+    train_format: str | None = field(
+        default=None, metadata={"help": "Format of the data.", "choices": [*DATASET_FORMATS]}
+    )
+    train_data: str | None = field(default=None, metadata={"help": "Its folder, or its name on the Hub."})
+    train_split: str = field(default="train", metadata={"help": "Its split."})
+    eval_format: str | None = field(
+        default=None,
+        metadata={"help": "Those of the evaluation; as for training if not given.", "choices": [*DATASET_FORMATS]},
+    )
+    eval_data: str | None = field(default=None, metadata={"help": "As above."})
+    eval_split: str = field(default="validation", metadata={"help": "As above."})
+    classes: str | None = field(
+        default=None, metadata={"help": "A .txt or .json file with the classes, where the data does not bring them."}
+    )
+    streaming: bool = field(default=False, metadata={"help": "Read a Hub data set as a stream."})
+    skip_broken: bool = field(default=False, metadata={"help": "Leave out what cannot be used, and say how much."})
+    max_train_samples: int | None = field(default=None, metadata={"help": "Use the first so many photos only."})
+    max_eval_samples: int | None = field(default=None, metadata={"help": "As above."})
+    mask_source: str | None = field(
+        default=None,
+        metadata={
+            "help": "What is classified in training: the ground truth's masks, the generator's proposals, or those of "
+            "the cache. If not given: the cache where --proposal_cache names one, else the ground truth.",
+            "choices": [*SOURCES],
+        },
+    )
+    proposal_cache: str | None = field(
+        default=None, metadata={"help": "Folder of the proposal cache, made on first use."}
+    )
+    vocabulary_size: int = field(default=64, metadata={"help": "Classes that a training photo chooses from."})
+    flip: bool = field(default=True, metadata={"help": "Mirror every other training photo."})
+    crop: float = field(default=1.0, metadata={"help": "Least share of a training photo that is kept."})
+    color: float = field(default=0.4, metadata={"help": "Strength of changes of colour, 0 to 1."})
+    oracle: str = field(
+        default="none", metadata={"help": "Evaluate with a part replaced by the ground truth.", "choices": [*ORACLES]}
+    )
+
+    def __post_init__(self):
+        self.eval_format, self.eval_data = self.eval_format or self.train_format, self.eval_data or self.train_data
+        self.mask_source = self.mask_source or ("ground_truth" if self.proposal_cache is None else "cache")
+        if self.mask_source == "cache" and self.proposal_cache is None:
+            raise ValueError("--mask_source cache needs --proposal_cache FOLDER.")
+        if self.mask_source == "cache" and (self.crop != 1 or self.streaming):
+            raise ValueError(
+                "The proposal cache holds whole photos of a data set that stays: leave --crop at 1 and --streaming "
+                "off, or choose another --mask_source."
+            )
+
+
+def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
+    """Train, evaluate, predict, as the arguments say; returns the evaluation's report, empty if there was none."""
+    parser = HfArgumentParser(
+        (ModelArguments, DataArguments, FisaTrainingArguments),
+        prog="train.py",
+        usage="train.py [RECIPE.yaml] [--flag value ...]      (--help lists the flags; they overrule the recipe)",
+    )
+    try:
+        model_options, data_options, training_options = parser.parse_args_into_dataclasses(
+            with_recipe(sys.argv[1:] if arguments is None else list(arguments))
+        )
+        run = Run(model_options, data_options, training_options)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    _warn_if_alone()
+    if training_options.do_train:
+        run.train()
+    if training_options.do_eval or training_options.do_predict:
+        run.evaluate()
+    run.finish()
+    return run.trainer.report or {}
+
+
+def with_recipe(arguments: list[str]) -> list[str]:
+    """Flags for a recipe (a YAML or JSON file that comes first), before the flags that follow it and overrule it."""
+    if not arguments or not arguments[0].endswith(RECIPE_ENDINGS):
+        return arguments
+    recipe = yaml.safe_load(Path(arguments[0]).read_text(encoding="utf-8"))
+    flags: list[str] = []
+    for name, value in recipe.items():
+        values = value if isinstance(value, list) else [value]
+        if value is not None:
+            flags += [f"--{name}", *(v if isinstance(v, str) else json.dumps(v) for v in values)]
+    return flags + arguments[1:]
+
+
+def _warn_if_alone() -> None:
+    """accelerate's launcher leaves several processes on a CPU to MPI, and without it starts one and says nothing."""
+    launched_for_cpu = os.environ.get("ACCELERATE_USE_CPU") == "True" and "MASTER_ADDR" in os.environ
+    if launched_for_cpu and PartialState().num_processes == 1:
+        logger.warning(
+            "Running in one process. For several on a CPU: "
+            "accelerate launch --multi_gpu --num_processes 2 train.py ... --use_cpu"
+        )
+
+
+class Run:
+    """One run of this program: what was loaded, and the Trainer.
+
+    Raises:
+        ValueError or OSError: on making it, where model, data or options cannot be used.
+    """
+
+    def __init__(
+        self, model_options: ModelArguments, data_options: DataArguments, training_options: FisaTrainingArguments
+    ):
+        self.model_options, self.data_options, self.options = model_options, data_options, training_options
+        if not (training_options.do_train or training_options.do_eval or training_options.do_predict):
+            raise ValueError("Nothing to do: add --do_train, --do_eval or --do_predict.")
+        self.folder = Path(training_options.output_dir)
+        set_seed(training_options.seed)
+        self.train_data = self._data("train") if training_options.do_train else None
+        evaluates = training_options.do_eval or training_options.do_predict or training_options.eval_strategy != "no"
+        self.eval_data = self._data("eval") if evaluates else None
+        self.processor = self._processor()
+        model = self._model()
+        self.model = self._with_adapter(model)
+        self.trainer = self._trainer()
+
+    def train(self) -> None:
+        resume = self.options.resume_from_checkpoint
+        self.model.print_trainable_parameters()
+        self.trainer.train(resume_from_checkpoint=True if resume in ("true", "True") else resume)
+        self.trainer.save_model()
+        self.trainer.save_state()
+
+    def evaluate(self) -> None:
+        self.trainer.evaluate()
+        if self.trainer.is_world_process_zero():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            report = json.dumps(self.trainer.report, indent=1, ensure_ascii=False)
+            (self.folder / "metrics.json").write_text(report + "\n", encoding="utf-8")
+            print("\n".join(f"{name:>16} {value:7.2f}" for name, value in self.trainer.results.items()))
+
+    def finish(self) -> None:
+        """Write the card, push, and put the merged model beside the adapter."""
+        if not isinstance(self.model, PeftModel) or not self.options.do_train:
+            return
+        if self.options.push_to_hub:
+            self.trainer.push_to_hub()
+        else:
+            self.trainer.create_model_card()
+        if self.trainer.is_world_process_zero():
+            merged = self.trainer.accelerator.unwrap_model(self.trainer.model).merge_and_unload()
+            merged.save_pretrained(self.folder / "merged")
+            self.processor.save_pretrained(self.folder / "merged")
+
+    def _data(self, part: str) -> SegmentationDataset | StreamedSegmentationDataset:
+        options = self.data_options
+        format, source, split, limit = (
+            getattr(options, name)
+            for name in (f"{part}_format", f"{part}_data", f"{part}_split", f"max_{part}_samples")
+        )
+        if format is None or source is None:
+            raise ValueError(
+                f"Name the data: --{part}_format (one of {', '.join(DATASET_FORMATS)}) and --{part}_data."
+            )
+        data = load_segmentation_dataset(
+            format, source, split=split, classes=options.classes, streaming=options.streaming
+        )
+        if isinstance(data, SegmentationDataset):
+            data = data.select(range(min(limit or len(data), len(data)))).check(skip_broken=options.skip_broken)
+        return data
+
+    def _processor(self) -> FisaProcessor:
+        options = self.model_options
+        templates = {} if options.prompt_templates is None else {"prompt_templates": options.prompt_templates}
+        if options.model is not None:
+            return FisaProcessor.from_pretrained(options.model, **templates)
+        return FisaProcessor.from_clip_and_mask_generator(options.clip, options.mask_generator, **templates)
+
+    def _model(self) -> FisaForUniversalSegmentation:
+        """The base model. One put together of parts is saved beside the adapter, which would otherwise have no base to
+        be loaded on."""
+        options = self.model_options
+        config = json.loads(options.fisa_config)
+        if options.model is not None:
+            model = FisaForUniversalSegmentation.from_pretrained(options.model, **config)
+        else:
+            model = FisaForUniversalSegmentation.from_clip_and_mask_generator(
+                options.clip, options.mask_generator, **config
+            )
+        model = model.to(self.options.device)
+        if self.train_data is not None:
+            model.set_vocabulary(self.processor, vocabulary_of(self.train_data.categories))
+            if options.model is None:
+                base = self.folder / "base"
+                if self.options.process_index == 0:
+                    model.save_pretrained(base)
+                    self.processor.save_pretrained(base)
+                model.name_or_path = str(base)
+        return model
+
+    def _with_adapter(self, model: FisaForUniversalSegmentation) -> FisaForUniversalSegmentation | PeftModel:
+        if self.model_options.adapter is not None:
+            return PeftModel.from_pretrained(model, self.model_options.adapter, is_trainable=self.options.do_train)
+        return get_simo_model(model, self.model_options.simo_config()) if self.options.do_train else model
+
+    def _trainer(self) -> FisaTrainer:
+        evaluator, examples, collator = None, None, None
+        if self.eval_data is not None:
+            evaluator = Evaluator(
+                self.eval_data,
+                self.processor,
+                name=f"{self.data_options.eval_data} ({self.data_options.eval_split})",
+                oracle=self.data_options.oracle,
+                samples=self.folder / "samples",
+                predictions=self.folder / "predictions.json" if self.options.do_predict else None,
+            )
+        if self.train_data is not None:
+            examples, collator = self._examples()
+        patience = self.options.early_stopping_patience
+        return FisaTrainer(
+            model=self.model,
+            args=self.options,
+            train_dataset=examples,
+            data_collator=collator,
+            processing_class=self.processor,
+            evaluator=evaluator,
+            callbacks=[] if patience is None else [EarlyStoppingCallback(patience)],
+        )
+
+    def _examples(self) -> tuple[TrainingExamples | StreamedTrainingExamples, TrainingCollator]:
+        options, data = self.data_options, self.train_data
+        with torch.no_grad():
+            encoded = self._base_model().encode_vocabulary(self.processor, vocabulary_of(data.categories))
+        class_indices = {category.id: index for index, category in enumerate(data.categories)}
+        maker = ExampleMaker(
+            processor=self.processor,
+            masks=self._mask_source(class_indices),
+            class_indices=class_indices,
+            sampler=VocabularySampler(encoded["prompt_class_ids"].tolist()),
+            augmentation=Augmentation(flip=options.flip, crop=options.crop, color=options.color),
+            seed=self.options.seed,
+        )
+        examples = TrainingExamples if isinstance(data, SegmentationDataset) else StreamedTrainingExamples
+        collator = TrainingCollator(encoded["class_embeds"].cpu(), vocabulary_size=options.vocabulary_size)
+        return examples(data, maker), collator
+
+    def _mask_source(self, class_indices: dict[int, int]) -> MaskSource:
+        options, data, model = self.data_options, self.train_data, self._base_model()
+        if options.mask_source == "ground_truth":
+            size = self.processor.image_processor.size
+            return GroundTruthSource(
+                config=model.config,
+                class_indices=class_indices,
+                image_size=(size["height"], size["width"]),
+                unlabelled=data.unlabelled,
+            )
+        if model.mask_generator is None:
+            raise ValueError("This model has no mask generator: name one, or train with --mask_source ground_truth.")
+        if options.mask_source == "generator":
+            return GeneratorSource(class_indices=class_indices, unlabelled=data.unlabelled)
+        cache = cached_proposals(
+            options.proposal_cache,
+            data,
+            model=model,
+            processor=self.processor,
+            flips=options.flip,
+            num_workers=self.options.dataloader_num_workers,
+        )
+        return CacheSource(cache=cache, class_indices=class_indices)
+
+    def _base_model(self) -> FisaForUniversalSegmentation:
+        return self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,238 @@
+"""The evaluation loop: photos in, panoptic quality, mask AP and mIoU out, exact however many processes share it."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+from tqdm import tqdm
+
+from fisa.data.categories import vocabulary_of
+from fisa.data.segmentation_datasets import SegmentationDataset, StreamedSegmentationDataset
+from fisa.evaluation.mask_average_precision import MaskAveragePrecision
+from fisa.evaluation.mean_iou import MeanIoU
+from fisa.evaluation.oracle import perfect_classes, perfect_masks
+from fisa.evaluation.panoptic_quality import PanopticQuality
+from fisa.evaluation.samples import PanopticFiles, SampleWriter
+from fisa.modeling_fisa.mask_generation import MaskProposals, generate_proposals, ready_proposals
+from fisa.modeling_fisa.modeling_fisa import FisaForUniversalSegmentation
+from fisa.modeling_fisa.outputs_fisa import FisaOutput
+from fisa.processing.processing_fisa import FisaProcessor
+
+
+Oracle = Literal["none", "classifier", "generator", "both"]
+"""What is replaced by the ground truth, to see what limits the results (figure 2 of the paper): the classes of the
+generator's proposals, the masks that the model gives classes to, both, or nothing."""
+
+ORACLES = get_args(Oracle)
+METRICS = {"panoptic": PanopticQuality, "instance": MaskAveragePrecision, "semantic": MeanIoU}
+
+
+class Evaluator:
+    """Evaluates models on one data set, with its categories as the vocabulary.
+
+    Args:
+        data: the ground truth.
+        processor: prepares the photos and turns outputs into segmentations, by its own settings.
+        name: of the data set, for reports.
+        oracle: see [`Oracle`].
+        samples: a folder for the first few photos with ground truth and prediction, for reports.
+        predictions: a JSON file for all panoptic predictions, in COCO's format, with their PNGs beside it.
+    """
+
+    def __init__(
+        self,
+        data: SegmentationDataset | StreamedSegmentationDataset,
+        processor: FisaProcessor,
+        *,
+        name: str,
+        oracle: Oracle = "none",
+        samples: Path | None = None,
+        predictions: Path | None = None,
+    ):
+        self.data, self.processor, self.name, self.oracle = data, processor, name, oracle
+        self.samples, self.predictions = samples, predictions
+        self.categories = [category.to_dict() for category in data.categories]
+        self.vocabulary = vocabulary_of(data.categories)
+        is_thing = [category.isthing for category in data.categories]
+        # Mask AP needs things, and knows them by their outlines.
+        self.tasks = [task for task in METRICS if task != "instance" or any(is_thing)]
+        self._is_thing = torch.tensor(is_thing)
+
+    def loader(self, *, batch_size: int, num_workers: int) -> DataLoader:
+        """This process's share of the photos: whole batches in turn, so that each photo's batch, and with it the last
+        digit of its result, is what it is in a single process. No photo comes twice."""
+        state = PartialState()
+        options = {"collate_fn": _Collator(self.processor, self.oracle), "num_workers": num_workers}
+        if isinstance(self.data, IterableDataset):
+            return DataLoader(_ShareOfStream(self.data, batch_size), batch_size=batch_size, **options)
+        batches = torch.arange(len(self.data)).split(batch_size)
+        mine = [batch.tolist() for batch in batches[state.process_index :: state.num_processes]]
+        return DataLoader(_Records(self.data), batch_sampler=mine, **options)
+
+    @torch.no_grad()
+    def evaluate(
+        self,
+        model: FisaForUniversalSegmentation,
+        loader: DataLoader,
+        *,
+        autocast: Callable[[], AbstractContextManager] = nullcontext,
+    ) -> dict[str, Any]:
+        """Run the model over the loader's photos and merge what all processes found.
+
+        Args:
+            model: in evaluation mode.
+            loader: from [`Evaluator.loader`].
+            autocast: makes the context that the model runs in.
+
+        Returns:
+            the metrics by task, `num_images`, `oracle` and `data`, plain data for JSON; the same in every process.
+        """
+        state = PartialState()
+        metrics = {task: METRICS[task](categories=self.categories) for task in self.tasks}
+        files = self.predictions and PanopticFiles(self.predictions, self.categories)
+        samples = self.samples and state.is_main_process and SampleWriter(self.samples, self._plainly_named())
+        texts = (
+            {} if self.oracle in ("classifier", "both") else model.encode_vocabulary(self.processor, self.vocabulary)
+        )
+        count = 0
+        for records, inputs in tqdm(loader, desc="evaluating", unit="batch", disable=not state.is_main_process):
+            with autocast():
+                outputs = self._outputs(model, records, inputs, texts)
+            for record, prediction in zip(records, self._predictions(records, outputs)):
+                count += 1
+                for task, metric in metrics.items():
+                    metric.add(prediction=prediction[task], reference=_reference(record))
+                if files:
+                    files.add(record["image_id"], **prediction["panoptic"])
+                if samples:
+                    samples.add(record["image_id"], record["image"], prediction["panoptic"], _reference(record))
+        if samples:
+            samples.close()
+        if files:
+            files.close(gather_object(files.annotations))
+        found = {task: _merged(metric).compute() for task, metric in metrics.items()}
+        return found | {"num_images": sum(gather_object([count])), "oracle": self.oracle, "data": self.name}
+
+    def _outputs(
+        self,
+        model: FisaForUniversalSegmentation,
+        records: list[Mapping[str, Any]],
+        inputs: dict[str, torch.Tensor],
+        texts: dict[str, torch.Tensor],
+    ) -> FisaOutput:
+        inputs = {name: tensor.to(model.device) for name, tensor in inputs.items()}
+        if self.oracle == "none":
+            return model(**inputs, **texts)
+        record = records[0]  # with an oracle there is one photo a batch: photos have different numbers of segments
+        masks = torch.as_tensor(perfect_masks(_reference(record))[0])[None]
+        if self.oracle == "generator":
+            return model(pixel_values=inputs["pixel_values"], mask_proposals=masks.to(model.device), **texts)
+        if self.oracle == "both":
+            proposals = ready_proposals(masks, objectness=None)
+        else:
+            proposals = generate_proposals(
+                model.mask_generator,
+                inputs["mask_generator_pixel_values"],
+                pixel_mask=inputs["mask_generator_pixel_mask"],
+            )
+        return self._perfectly_classified(proposals, record)
+
+    def _perfectly_classified(self, proposals: MaskProposals, record: Mapping[str, Any]) -> FisaOutput:
+        logits = perfect_classes(
+            proposals.mask_logits[0].cpu(),
+            None if proposals.sizes is None else tuple(proposals.sizes[0].tolist()),
+            _reference(record),
+            self.categories,
+        )
+        return FisaOutput(
+            class_queries_logits=logits[None],
+            masks_queries_logits=proposals.mask_logits.cpu(),
+            class_is_thing=self._is_thing[None],
+            proposal_sizes=None if proposals.sizes is None else proposals.sizes.cpu(),
+        )
+
+    def _predictions(self, records: list[Mapping[str, Any]], outputs: FisaOutput) -> Iterator[dict[str, Any]]:
+        """For each photo what each metric wants."""
+        sizes = [record["label"].shape for record in records]
+        panoptic = self.processor.post_process_panoptic_segmentation(outputs, target_sizes=sizes)
+        semantic = self.processor.post_process_semantic_segmentation(outputs, target_sizes=sizes)
+        instance = [None] * len(records)
+        if "instance" in self.tasks:
+            # The metric sorts by score and looks at all of them: a threshold could only lower it.
+            instance = self.processor.post_process_instance_segmentation(outputs, threshold=0.0, target_sizes=sizes)
+        for segments, classes, instances in zip(panoptic, semantic, instance):
+            yield {
+                "panoptic": self._panoptic(segments),
+                "semantic": classes.cpu().numpy(),
+                "instance": instances and self._instances(instances),
+            }
+
+    def _plainly_named(self) -> list[dict[str, Any]]:
+        return [category | {"name": item.name} for category, item in zip(self.categories, self.vocabulary)]
+
+    def _panoptic(self, found: dict[str, Any]) -> dict[str, Any]:
+        infos = [
+            {"id": info["id"], "category_id": self.categories[info["label_id"]]["id"], "score": info["score"]}
+            for info in found["segments_info"]
+        ]
+        return {"segmentation": found["segmentation"].cpu().numpy(), "segments_info": infos}
+
+    def _instances(self, found: dict[str, Any]) -> dict[str, Any]:
+        segmentation, infos = found["segmentation"].cpu().numpy(), found["segments_info"]
+        return {
+            "masks": (segmentation == info["id"] for info in infos),
+            "category_ids": [self.categories[info["label_id"]]["id"] for info in infos],
+            "scores": [info["score"] for info in infos],
+        }
+
+
+def _reference(record: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "image_id": record["image_id"],
+        "segmentation": record["label"],
+        "segments_info": record["segments_info"],
+    }
+
+
+def _merged(metric: PanopticQuality | MaskAveragePrecision | MeanIoU) -> Any:
+    metric.merge(gather_object([metric.state()]))
+    return metric
+
+
+class _Records(Dataset):
+    """As a class of its own, so that a data set's other attributes do not travel to the workers as a sampler's."""
+
+    def __init__(self, data: SegmentationDataset):
+        self.data = data
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.data[index]
+
+
+class _ShareOfStream(IterableDataset):
+    """Every n-th batch of a stream, for one of n processes."""
+
+    def __init__(self, data: StreamedSegmentationDataset, batch_size: int):
+        self.data, self.batch_size = data, batch_size
+        state = PartialState()
+        self.process_index, self.num_processes = state.process_index, state.num_processes
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for index, record in enumerate(self.data):
+            if index // self.batch_size % self.num_processes == self.process_index:
+                yield record
+
+
+class _Collator:
+    def __init__(self, processor: FisaProcessor, oracle: Oracle):
+        self.processor, self.needs_photo = processor, oracle != "both"
+
+    def __call__(self, records: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor]]:
+        if not self.needs_photo:
+            return records, {}
+        return records, dict(self.processor(images=[record["image"] for record in records], return_tensors="pt"))

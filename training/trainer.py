@@ -1,0 +1,129 @@
+"""FisaTrainer: transformers' Trainer with segmentation metrics for its evaluation and a model card of its own."""
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import EvalLoopOutput
+
+from fisa.evaluation.headlines import headlines
+from fisa.modeling_fisa.modeling_fisa import FisaForUniversalSegmentation
+from fisa.training.evaluator import Evaluator
+from fisa.training.model_card import adapter_card
+
+
+@dataclass
+class FisaTrainingArguments(TrainingArguments):
+    """transformers' training arguments, with defaults that suit a small adapter, and SEVE's own learning rate."""
+
+    learning_rate: float = field(default=3e-4, metadata={"help": "Of what is copied from CLIP."})
+    seve_learning_rate: float | None = field(
+        default=None,
+        metadata={"help": "Of SEVE, which starts from nothing; a third of the learning rate if not given."},
+    )
+    early_stopping_patience: int | None = field(
+        default=None, metadata={"help": "Stop after so many evaluations without a better --metric_for_best_model."}
+    )
+    warmup_steps: float = field(default=0.05, metadata={"help": "Steps of warm-up, or their share of all steps."})
+    lr_scheduler_type: str = field(default="cosine", metadata={"help": "Schedule of the learning rate."})
+    logging_steps: float = field(default=10, metadata={"help": "Log the loss every so many steps."})
+    report_to: None | str | list[str] = field(default="tensorboard", metadata={"help": "Where logs go."})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay off: the collator needs all."})
+    label_names: list[str] | None = field(
+        default_factory=lambda: ["mask_labels", "class_labels"], metadata={"help": "Inputs that are labels."}
+    )
+
+    @property
+    def learning_rate_of_seve(self) -> float:
+        return self.learning_rate / 3 if self.seve_learning_rate is None else self.seve_learning_rate
+
+
+class FisaTrainer(Trainer):
+    """Trains what a SIMO (or any PEFT) model leaves trainable.
+
+    Args:
+        evaluator: evaluates the model on its own data set, which `eval_dataset` must be too.
+        arguments: those of [`transformers.Trainer`]; `args` is a [`FisaTrainingArguments`].
+    """
+
+    def __init__(self, *arguments: Any, evaluator: Evaluator | None = None, **named_arguments: Any):
+        self.evaluator = evaluator
+        self.report: dict[str, Any] | None = None
+        if evaluator is not None:
+            named_arguments["eval_dataset"] = evaluator.data
+        super().__init__(*arguments, **named_arguments)
+        if hasattr(self.train_dataset, "set_epoch"):
+            self.add_callback(_EpochTeller(self.train_dataset))
+
+    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
+        """As the Trainer's, with a learning rate of its own for SEVE. Nothing decays: pulling a copy of CLIP's weights
+        towards zero pulls it away from CLIP."""
+        model = model or self.model
+        if self.optimizer is None:
+            trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+            in_seve = [parameter for name, parameter in trained if "semantic_guidance" in name]
+            others = [parameter for name, parameter in trained if "semantic_guidance" not in name]
+            optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, model)
+            groups = [
+                {"params": others, "weight_decay": self.args.weight_decay},
+                {"params": in_seve, "weight_decay": self.args.weight_decay, "lr": self.args.learning_rate_of_seve},
+            ]
+            self.optimizer = optimizer_class([group for group in groups if group["params"]], **options)
+        return self.optimizer
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+        """This process's share of the evaluator's photos."""
+        # With an oracle the number of masks differs from photo to photo.
+        batch_size = self.args.per_device_eval_batch_size if self.evaluator.oracle == "none" else 1
+        return self.evaluator.loader(batch_size=batch_size, num_workers=self.args.dataloader_num_workers)
+
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """Evaluate, keep the whole report in `self.report`, and return its headlines, in percent."""
+        model = self.accelerator.unwrap_model(self.model)
+        model = model if isinstance(model, FisaForUniversalSegmentation) else model.get_base_model()
+        was_training = model.training
+        model.eval()
+        self.report = self.evaluator.evaluate(model, dataloader, autocast=self.compute_loss_context_manager)
+        model.train(was_training)
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in self.results.items()}
+        return EvalLoopOutput(predictions=None, label_ids=None, metrics=metrics, num_samples=self.report["num_images"])
+
+    @property
+    def results(self) -> dict[str, float]:
+        """The figures of the last evaluation that people compare, in percent; those that had nothing to measure are
+        left out."""
+        return headlines(self.report or {})
+
+    def create_model_card(self, model_name: str | None = None, **_: Any) -> None:
+        """Write the model card, with the last evaluation's results where the Hub reads them."""
+        if self.is_world_process_zero():
+            card = adapter_card(
+                self.accelerator.unwrap_model(self.model),
+                repo_id=self.args.hub_model_id or model_name or Path(self.args.output_dir).name,
+                report=self.report,
+                results=self.results,
+                log_history=self.state.log_history,
+            )
+            card.save(Path(self.args.output_dir) / "README.md")
+
+
+class _EpochTeller(TrainerCallback):
+    """Tells the data set which pass begins. accelerate does so itself in a single process only."""
+
+    def __init__(self, dataset: Any):
+        self.dataset = dataset
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        # In the middle of a pass when a run is resumed; a hair below its end where the division rounded.
+        self.dataset.set_epoch(math.floor((state.epoch or 0) + 1e-6))
