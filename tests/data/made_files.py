@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from scipy.io import savemat
 
 from fisa.processing.coco_panoptic import panoptic_to_rgb
 
@@ -72,3 +73,53 @@ def rewrite_json(path: Path, change) -> None:
     content = json.loads(path.read_text())
     change(content)
     path.write_text(json.dumps(content))
+
+
+def write_ade20k(root: Path, values: np.ndarray) -> Path:
+    """ADEChallengeData2016."""
+    write_photo(root / "images" / "validation" / "ADE_val_00000001.jpg")
+    write_values(root / "annotations" / "validation" / "ADE_val_00000001.png", values)
+    return root
+
+
+def write_ade20k_full(root: Path, values: np.ndarray) -> Path:
+    """ADE20K_2021_17_01 as MaskFormer prepares it."""
+    write_photo(root / "images_detectron2" / "validation" / "a.jpg")
+    write_values(root / "annotations_detectron2" / "validation" / "a.tif", values)
+    return root
+
+
+def write_context(root: Path, values: np.ndarray) -> Path:
+    """Pascal Context, of which a few classes are left; the two lists spell some differently."""
+    write_photo(root / "JPEGImages" / "2008_000002.jpg")
+    (root / "trainval").mkdir()
+    savemat(root / "trainval" / "2008_000002.mat", {"LabelMap": values})
+    (root / "pascalcontext_val.txt").write_text("2008_000002\n")
+    names = ["accordion", "aeroplane", "table", "bedclothes", "sky", "zebra"]
+    (root / "labels.txt").write_text("".join(f"{number}: {name}\n" for number, name in enumerate(names, start=1)))
+    frequent = ["aeroplane", "diningtable", "bedcloth", "sky"]
+    (root / "59_labels.txt").write_text(
+        "".join(f"{number}: {name}\n" for number, name in enumerate(frequent, start=1))
+    )
+    return root
+
+
+def write_voc(root: Path) -> Path:
+    """VOCdevkit with two photos, of which one is in the validation list; void, background and two classes."""
+    folder = root / "VOC2012"
+    for number, name in enumerate(("2007_000033", "2007_000042")):
+        write_photo(folder / "JPEGImages" / f"{name}.jpg", seed=number)
+        write_values(folder / "SegmentationClass" / f"{name}.png", quarters(0, 1, 255, 20), palette=True)
+    lists = folder / "ImageSets" / "Segmentation"
+    lists.mkdir(parents=True)
+    (lists / "val.txt").write_text("2007_000042\n")
+    return root
+
+
+def write_cityscapes(root: Path) -> Path:
+    """Two cars (26), a group of cars, the ego vehicle (1, never evaluated), road (7) and sky (23) in a strip each."""
+    write_photo(root / "leftImg8bit" / "val" / "ulm" / "ulm_000000_000019_leftImg8bit.png")
+    strips = np.array([26000, 26001, 26, 1, 7, 23], np.uint16)
+    values = np.repeat(strips, HEIGHT // 6)[:, None] * np.ones((1, WIDTH), np.uint16)
+    write_values(root / "gtFine" / "val" / "ulm" / "ulm_000000_000019_gtFine_instanceIds.png", values)
+    return root

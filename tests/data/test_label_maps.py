@@ -3,11 +3,19 @@
 import numpy as np
 import pytest
 from PIL import Image
-from scipy.io import savemat
 
 from fisa.data.class_lists import FIRST_IDS, class_list
 from fisa.data.formats import DATASET_FORMATS, load_segmentation_dataset
-from tests.data.made_files import quarters, write_photo, write_values
+from tests.data.made_files import (
+    quarters,
+    write_ade20k,
+    write_ade20k_full,
+    write_cityscapes,
+    write_context,
+    write_photo,
+    write_values,
+    write_voc,
+)
 
 
 def classes_per_quarter(data, index=0):
@@ -31,8 +39,7 @@ def opened(format, root, *, split="validation", **options):
 
 
 def test_ade20k_counts_from_1_and_ignores_0(tmp_path):
-    write_photo(tmp_path / "images" / "validation" / "ADE_val_00000001.jpg")
-    write_values(tmp_path / "annotations" / "validation" / "ADE_val_00000001.png", quarters(0, 1, 13, 150))
+    write_ade20k(tmp_path, quarters(0, 1, 13, 150))
     data = opened("ade20k", tmp_path)
     assert classes_per_quarter(data) == [None, "wall", "person", "flag"]
     assert len(data.categories) == 150 and data[0]["image_id"] == "ADE_val_00000001"
@@ -55,9 +62,7 @@ def test_ade20k_takes_names_from_its_own_list(tmp_path):
 
 
 def test_ade20k_full_is_16_bit_tiff(tmp_path):
-    write_photo(tmp_path / "images_detectron2" / "validation" / "a.jpg")
-    values = quarters(65535, 0, 11, 846, dtype=np.uint16)
-    write_values(tmp_path / "annotations_detectron2" / "validation" / "a.tif", values)
+    write_ade20k_full(tmp_path, quarters(65535, 0, 11, 846, dtype=np.uint16))
     data = opened("ade20k_full", tmp_path)
     names = [category.name for category in data.categories]
     assert len(names) == 847
@@ -65,19 +70,6 @@ def test_ade20k_full_is_16_bit_tiff(tmp_path):
 
 
 # Pascal
-
-
-def write_context(root, values):
-    write_photo(root / "JPEGImages" / "2008_000002.jpg")
-    (root / "trainval").mkdir()
-    savemat(root / "trainval" / "2008_000002.mat", {"LabelMap": values})
-    (root / "pascalcontext_val.txt").write_text("2008_000002\n")
-    names = ["accordion", "aeroplane", "table", "bedclothes", "sky", "zebra"]
-    (root / "labels.txt").write_text("".join(f"{number}: {name}\n" for number, name in enumerate(names, start=1)))
-    frequent = ["aeroplane", "diningtable", "bedcloth", "sky"]
-    (root / "59_labels.txt").write_text(
-        "".join(f"{number}: {name}\n" for number, name in enumerate(frequent, start=1))
-    )
 
 
 def test_pascal_context_59_is_part_of_the_459_under_other_spellings(tmp_path):
@@ -106,14 +98,7 @@ def test_pascal_context_without_its_lists_says_which_file_is_missing(tmp_path):
 
 @pytest.fixture
 def voc(tmp_path):
-    root = tmp_path / "VOC2012"
-    for number, name in enumerate(("2007_000033", "2007_000042")):
-        write_photo(root / "JPEGImages" / f"{name}.jpg", seed=number)
-        write_values(root / "SegmentationClass" / f"{name}.png", quarters(0, 1, 255, 20), palette=True)
-    lists = root / "ImageSets" / "Segmentation"
-    lists.mkdir(parents=True)
-    (lists / "val.txt").write_text("2007_000042\n")
-    return tmp_path
+    return write_voc(tmp_path)
 
 
 def test_voc_with_and_without_background(voc):
@@ -132,12 +117,7 @@ def test_voc_takes_the_split_s_list_and_opens_from_either_folder(voc):
 
 
 def test_cityscapes_by_createPanopticImgs_rules(tmp_path):
-    write_photo(tmp_path / "leftImg8bit" / "val" / "ulm" / "ulm_000000_000019_leftImg8bit.png")
-    # Two cars, a group of cars (26), the ego vehicle (1, never evaluated), road (7), sky (23) in one strip each.
-    strips = np.array([26000, 26001, 26, 1, 7, 23], np.uint16)
-    values = np.repeat(strips, 2)[:, None] * np.ones((1, 16), np.uint16)
-    write_values(tmp_path / "gtFine" / "val" / "ulm" / "ulm_000000_000019_gtFine_instanceIds.png", values)
-    data = opened("cityscapes", tmp_path)
+    data = opened("cityscapes", write_cityscapes(tmp_path))
     record = data[0]
     assert record["image_id"] == "ulm_000000_000019" and len(data.categories) == 19
     found = {info["id"]: (info["category_id"], info["iscrowd"]) for info in record["segments_info"]}

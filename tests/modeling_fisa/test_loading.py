@@ -11,14 +11,10 @@ from torch.nn.functional import normalize
 from transformers import (
     AutoConfig,
     AutoModelForUniversalSegmentation,
-    CLIPConfig,
     CLIPModel,
-    EomtConfig,
-    Mask2FormerConfig,
-    MaskFormerConfig,
-    SwinConfig,
 )
 
+from benchmarks.public_architectures import PUBLIC_CLIPS, PUBLIC_GENERATORS
 from fisa import FisaConfig, FisaForUniversalSegmentation, FisaModel
 from tests.configurations import (
     GENERATOR_KINDS,
@@ -233,55 +229,6 @@ def test_attention_back_ends_of_the_parts_are_kept(tmp_path, attention):
 # The shapes and names of the public checkpoints, without their memory
 
 
-def public_clip(*, width: int, text_width: int, patch_size: int, image_size: int) -> CLIPConfig:
-    return CLIPConfig(
-        text_config={
-            "hidden_size": text_width,
-            "intermediate_size": 4 * text_width,
-            "num_attention_heads": text_width // 64,
-            "projection_dim": text_width,
-            "eos_token_id": 2,
-        },
-        vision_config={
-            "hidden_size": width,
-            "intermediate_size": 4 * width,
-            "num_hidden_layers": 12 if width == 768 else 24,
-            "num_attention_heads": width // 64,
-            "patch_size": patch_size,
-            "image_size": image_size,
-            "projection_dim": text_width,
-        },
-        projection_dim=text_width,
-    )
-
-
-def public_swin(embed_dim: int, depths: list[int], heads: int, window: int) -> SwinConfig:
-    return SwinConfig(
-        embed_dim=embed_dim,
-        depths=depths,
-        num_heads=[heads, 2 * heads, 4 * heads, 8 * heads],
-        window_size=window,
-        drop_path_rate=0.3,
-        out_features=["stage1", "stage2", "stage3", "stage4"],
-    )
-
-
-SWIN_TINY = public_swin(96, [2, 2, 6, 2], 3, 7)
-SWIN_BASE = public_swin(128, [2, 2, 18, 2], 4, 12)
-SWIN_LARGE = public_swin(192, [2, 2, 18, 2], 6, 12)
-PUBLIC_CLIPS = {
-    "clip-vit-base-patch16": public_clip(width=768, text_width=512, patch_size=16, image_size=224),
-    "clip-vit-large-patch14": public_clip(width=1024, text_width=768, patch_size=14, image_size=224),
-    "clip-vit-large-patch14-336": public_clip(width=1024, text_width=768, patch_size=14, image_size=336),
-}
-PUBLIC_GENERATORS = {
-    "mask2former-swin-tiny-coco-panoptic": Mask2FormerConfig(backbone_config=SWIN_TINY, num_labels=133),
-    "mask2former-swin-large-coco-panoptic": Mask2FormerConfig(
-        backbone_config=SWIN_LARGE, num_queries=200, num_labels=133
-    ),
-    "maskformer-swin-base-coco": MaskFormerConfig(backbone_config=SWIN_BASE, num_labels=133),
-    "coco_panoptic_eomt_large_640": EomtConfig(num_labels=133),
-}
 MILLIONS = {
     "clip-vit-base-patch16": 149.6,
     "clip-vit-large-patch14": 427.6,

@@ -18,12 +18,11 @@ from peft import PeftModel
 from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from transformers import CLIPImageProcessor, CLIPProcessor, Mask2FormerImageProcessor, pipeline
+from transformers import pipeline
 
 import fisa
 from fisa.data.formats import load_segmentation_dataset
 from fisa.evaluation.report import main as write_report
-from fisa.miniature import miniature_clip, miniature_mask_generator
 from fisa.processing.processing_fisa import FisaProcessor
 from fisa.train import main, with_recipe
 from tests.training.runs import as_arguments, losses, run
@@ -112,19 +111,12 @@ def test_losses_and_results_are_in_tensorboard(trained):
     assert events.Scalars("eval/miou")[-1].value == pytest.approx(report["semantic"]["miou"], rel=1e-5)
 
 
-def test_the_base_of_a_model_that_was_put_together_is_saved_with_its_adapter(tmp_path, checkpoint, photos):
-    model = fisa.FisaForUniversalSegmentation.from_pretrained(checkpoint)
-    processor = FisaProcessor.from_pretrained(checkpoint)
-    clip, generator = tmp_path / "clip", tmp_path / "generator"
-    miniature_clip(processor.tokenizer).save_pretrained(clip)
-    CLIPProcessor(
-        CLIPImageProcessor(size={"height": 96, "width": 96}, do_center_crop=False), processor.tokenizer
-    ).save_pretrained(clip)
-    miniature_mask_generator().save_pretrained(generator)
-    Mask2FormerImageProcessor(size={"height": 96, "width": 96}).save_pretrained(generator)
-    options = {"clip": clip, "mask_generator": generator, "fisa_config": '{"seve_layers": [1]}', "max_steps": 1}
+def test_the_base_of_a_model_that_was_put_together_is_saved_with_its_adapter(tmp_path, parts_folder, photos):
+    options = {"clip": parts_folder / "clip", "mask_generator": parts_folder / "mask_generator"}
+    options |= {"fisa_config": '{"seve_layers": [1]}', "max_steps": 1}
     run(tmp_path / "run", model=None, data=photos, do_train=True, **options)
-    assert type(model).from_pretrained(tmp_path / "run" / "base").config.seve_layers == [1]
+    base = fisa.FisaForUniversalSegmentation.from_pretrained(tmp_path / "run" / "base")
+    assert base.config.seve_layers == [1]
     found = pipeline("image-segmentation", model=str(tmp_path / "run"), pipeline_class=fisa.FisaPipeline)
     assert found.model.config.id2label[0] == "person"
 
