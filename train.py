@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import yaml
 from accelerate import PartialState
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import EarlyStoppingCallback, HfArgumentParser, set_seed
 
 from fisa.configuration.configuration_simo import SimoConfig
@@ -30,7 +30,7 @@ from fisa.data.training_examples import (
 )
 from fisa.data.training_masks import SOURCES, CacheSource, GeneratorSource, GroundTruthSource, MaskSource
 from fisa.modeling_fisa.modeling_fisa import FisaForUniversalSegmentation
-from fisa.modeling_fisa.simo import get_simo_model
+from fisa.modeling_fisa.simo import get_simo_model, simo_target_modules
 from fisa.processing.processing_fisa import FisaProcessor
 from fisa.training.evaluator import ORACLES, Evaluator
 from fisa.training.trainer import FisaTrainer, FisaTrainingArguments
@@ -62,6 +62,10 @@ class ModelArguments:
     mask_queries: bool = field(default=True, metadata={"help": "SIMO: train the mask tokens' query projections."})
     mask_position: bool = field(default=True, metadata={"help": "SIMO: train the mask tokens' position."})
     semantic_guidance: bool = field(default=True, metadata={"help": "SIMO: train SEVE."})
+    lora_rank: int | None = field(
+        default=None,
+        metadata={"help": "Train changes of this rank (LoRA) in the same places: an adapter of a few megabytes."},
+    )
 
     def __post_init__(self):
         if (self.model is None) == (self.clip is None):
@@ -176,6 +180,11 @@ def _warn_if_alone() -> None:
         )
 
 
+def _public_name(source: str) -> str:
+    """What a report calls a data set: its name on the Hub, or its folder without the path to it."""
+    return Path(source).resolve().name if Path(source).exists() else source
+
+
 class Run:
     """One run of this program: what was loaded, and the Trainer.
 
@@ -189,6 +198,11 @@ class Run:
         self.model_options, self.data_options, self.options = model_options, data_options, training_options
         if not (training_options.do_train or training_options.do_eval or training_options.do_predict):
             raise ValueError("Nothing to do: add --do_train, --do_eval or --do_predict.")
+        if training_options.push_to_hub and (model_options.model is None or Path(model_options.model).exists()):
+            raise ValueError(
+                "An adapter on the Hub needs its base there: push the base first (fisa.hub.export, or push_to_hub of "
+                "model and processor), then train with --model OWNER/NAME."
+            )
         self.folder = Path(training_options.output_dir)
         set_seed(training_options.seed)
         self.train_data = self._data("train") if training_options.do_train else None
@@ -276,7 +290,13 @@ class Run:
     def _with_adapter(self, model: FisaForUniversalSegmentation) -> FisaForUniversalSegmentation | PeftModel:
         if self.model_options.adapter is not None:
             return PeftModel.from_pretrained(model, self.model_options.adapter, is_trainable=self.options.do_train)
-        return get_simo_model(model, self.model_options.simo_config()) if self.options.do_train else model
+        if not self.options.do_train:
+            return model
+        simo_config, rank = self.model_options.simo_config(), self.model_options.lora_rank
+        if rank is None:
+            return get_simo_model(model, simo_config)
+        places = simo_target_modules(model.config, simo_config, norms=False)
+        return get_peft_model(model, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=places))
 
     def _trainer(self) -> FisaTrainer:
         evaluator, examples, collator = None, None, None
@@ -284,7 +304,7 @@ class Run:
             evaluator = Evaluator(
                 self.eval_data,
                 self.processor,
-                name=f"{self.data_options.eval_data} ({self.data_options.eval_split})",
+                name=f"{_public_name(self.data_options.eval_data)} ({self.data_options.eval_split})",
                 oracle=self.data_options.oracle,
                 samples=self.folder / "samples",
                 predictions=self.folder / "predictions.json" if self.options.do_predict else None,

@@ -51,7 +51,7 @@ def trained(tmp_path_factory, checkpoint, photos):
     return output, report
 
 
-def test_the_folder_holds_all_that_is_needed(trained):
+def test_the_folder_holds_all_that_is_needed(trained, photos):
     output, report = trained
     names = {path.name for path in output.iterdir()}
     assert {
@@ -64,6 +64,7 @@ def test_the_folder_holds_all_that_is_needed(trained):
     assert {"merged", "samples", "trainer_state.json"} <= names
     assert json.loads((output / "metrics.json").read_text()) == report
     assert report["num_images"] == 3 and report["oracle"] == "none"
+    assert report["data"] == f"{photos.name} (validation)"  # and no path of this machine
 
 
 def test_adapter_and_merged_model_give_the_same_and_not_the_base_s(trained, checkpoint, photo):
@@ -119,6 +120,16 @@ def test_the_base_of_a_model_that_was_put_together_is_saved_with_its_adapter(tmp
     assert base.config.seve_layers == [1]
     found = pipeline("image-segmentation", model=str(tmp_path / "run"), pipeline_class=fisa.FisaPipeline)
     assert found.model.config.id2label[0] == "person"
+
+
+def test_low_rank_changes_make_a_small_adapter(tmp_path, trained, checkpoint, photos, photo):
+    run(tmp_path, model=checkpoint, data=photos, do_train=True, max_steps=3, lora_rank=2, learning_rate=0.01)
+    sizes = [(folder / "adapter_model.safetensors").stat().st_size for folder in (tmp_path, trained[0])]
+    assert sizes[0] < sizes[1] / 4
+    assert any(tensor.abs().max() > 0 for name, tensor in adapter(tmp_path).items() if "lora_B" in name)
+    segmenter = pipeline("image-segmentation", model=str(tmp_path), pipeline_class=fisa.FisaPipeline)
+    assert segmenter(photo, candidate_labels=["dog"], threshold=0.0) is not None
+    assert (tmp_path / "merged" / "model.safetensors").exists()
 
 
 # Predictions and evaluation alone
@@ -357,6 +368,7 @@ def test_a_recipe_becomes_flags(tmp_path):
         ({"do_train": True, "streaming": True}, ["--streaming"]),
         ({"do_train": True, "unknown_flag": 1}, ["--unknown_flag"]),
         ({"do_train": True, "crop": 0}, ["crop", "0"]),
+        ({"do_train": True, "push_to_hub": True}, ["needs its base there", "--model OWNER/NAME"]),
     ],
     ids=lambda value: "" if isinstance(value, list) else " ".join(map(str, value.values())),
 )
