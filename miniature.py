@@ -1,5 +1,10 @@
 """A small FISA with random weights, made on the spot from transformers' real classes: for the demo and the tests,
-where no checkpoint can be fetched. What it answers means nothing; how it answers is the real thing."""
+where no checkpoint can be fetched. What it answers means nothing; how it answers is the real thing.
+
+`python -m fisa.miniature FOLDER` saves one.
+"""
+
+import argparse
 
 import torch
 from tokenizers.pre_tokenizers import ByteLevel
@@ -95,3 +100,16 @@ def miniature(*, seed: int = 0, **config_options) -> tuple[FisaForUniversalSegme
         overlap_mask_area_threshold=0.0,  # random masks overlap everywhere
     )
     return model, FisaProcessor(image_processor=image_processor, tokenizer=tokenizer)
+
+
+def main() -> None:
+    """Save a miniature."""
+    parser = argparse.ArgumentParser(prog="python -m fisa.miniature", description="Save a small FISA, random weights.")
+    parser.add_argument("folder")
+    options = parser.parse_args()
+    for part in miniature():
+        part.save_pretrained(options.folder)
+
+
+if __name__ == "__main__":
+    main()
