@@ -12,8 +12,8 @@ build it together, or by accident at once, do not disturb each other.
 import hashlib
 import json
 import os
-import tempfile
 import time
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,8 +152,8 @@ class ProposalCache:
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file that is there whole or not at all, whenever the process is killed."""
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=PARTIAL)
-    with os.fdopen(handle, "wb") as file:
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL}")
+    with open(partial, "xb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())

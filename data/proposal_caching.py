@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from itertools import chain, islice
 from typing import Any
 
 import torch
@@ -67,13 +68,15 @@ def cached_proposals(
         )
     missing = cache.missing_shards()
     started = time.perf_counter()
+    mine = missing[state.process_index :: state.num_processes]
+    indices = {shard: _views_of(cache, shard) for shard in mine}
     views = _Views(data, processor, num_views=cache.views)
-    bar = tqdm(
-        total=len(missing), unit="shard", desc="caching proposals", disable=not missing or not state.is_main_process
-    )
-    for shard in missing[state.process_index :: state.num_processes]:
-        cache.write_shard(shard, _matched(views, cache.photos_of(shard), model=model, num_workers=num_workers))
-        bar.update(min(state.num_processes, bar.total - bar.n))
+    # One loader for all shards: its workers go on reading while a shard is written.
+    loader = DataLoader(views, batch_size=None, sampler=[*chain(*indices.values())], num_workers=num_workers)
+    bar = tqdm(loader, desc="caching proposals", unit="view", disable=not mine or not state.is_main_process)
+    found = (_matched(item["inputs"], item["truth"], model=model) for item in bar)
+    for shard in mine:
+        cache.write_shard(shard, [*islice(found, len(indices[shard]))])
     bar.close()
     state.wait_for_everyone()
     if state.is_main_process and cache.missing_shards() == []:
@@ -81,7 +84,7 @@ def cached_proposals(
         num_bytes = cache.num_bytes()
         speed = ""
         if missing:
-            num_views = sum(len(cache.photos_of(shard)) for shard in missing) * cache.views
+            num_views = sum(len(_views_of(cache, shard)) for shard in missing)
             speed = f", {num_views / (time.perf_counter() - started):.2f} views a second"
         per_view = num_bytes / max(len(data) * cache.views, 1)
         tqdm.write(
@@ -129,16 +132,14 @@ class _Views(Dataset):
         return {"inputs": inputs, "truth": truth}
 
 
+def _views_of(cache: ProposalCache, shard: int) -> range:
+    """Indices of a shard's views."""
+    photos = cache.photos_of(shard)
+    return range(photos.start * cache.views, photos.stop * cache.views)
+
+
 @torch.no_grad()
 def _matched(
-    views: _Views, photos: range, *, model: FisaForUniversalSegmentation, num_workers: int
-) -> list[MatchedProposals]:
-    indices = range(photos.start * views.num_views, photos.stop * views.num_views)
-    loader = DataLoader(views, batch_size=None, sampler=indices, num_workers=num_workers)
-    return [_matched_view(item["inputs"], item["truth"], model=model) for item in loader]
-
-
-def _matched_view(
     inputs: Mapping[str, torch.Tensor], truth: GroundTruthMasks, *, model: FisaForUniversalSegmentation
 ) -> MatchedProposals:
     inputs = {name: tensor.to(model.device) for name, tensor in inputs.items()}
