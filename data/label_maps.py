@@ -191,8 +191,8 @@ def label_maps(root: Path, *, split: str, classes: str | None = None) -> Segment
     """A plain folder: `images/`, `labels/` with a PNG or TIFF of the same name for each photo, and `classes.txt` with
     a class a line; or the same in `images/train/`, `labels/train/` and so on, by split.
 
-    Pixel value v is the v-th class of `classes.txt`, counted from 0; 255 is ignored (65535 in a 16-bit map too). A
-    class named `_` is ignored as well: put it first where 0 means "no label".
+    Pixel value v is the v-th class of `classes.txt`, counted from 0; 255 is ignored unless there are so many classes,
+    and 65535 likewise. A class named `_` is ignored as well: put it first where 0 means "no label".
     """
     path = Path(classes) if classes else root / "classes.txt"
     if not path.exists():
@@ -200,7 +200,8 @@ def label_maps(root: Path, *, split: str, classes: str | None = None) -> Segment
     vocabulary = Vocabulary.from_file(path)
     categories = categories_of(vocabulary)
     ignored = frozenset(category.id for category in categories if category.name == "_")
-    reader = ClassMapReader(_numbered(len(categories)), ignored | {VOID, 65535}, read_values)
+    numbered = _numbered(len(categories))
+    reader = ClassMapReader(numbered, ignored | ({VOID, 65535} - numbered.keys()), read_values)
     kept = tuple(category for category in categories if category.id not in ignored)
     folders = [root / kind / split if (root / kind / split).is_dir() else root / kind for kind in ("images", "labels")]
     return _of_folders(*folders, kept, reader)

@@ -144,6 +144,13 @@ def test_a_plain_folder_counts_from_0_and_ignores_255(tmp_path, split):
     assert data.categories[1].synonyms == ("puppy",)
 
 
+def test_with_more_classes_than_that_255_is_one_of_them(tmp_path):
+    names = "\n".join(f"class {number}" for number in range(300))
+    write_plain(tmp_path, quarters(0, 255, 299, 65535, dtype=np.uint16), classes=names)
+    data = opened("label_maps", tmp_path, split="train")
+    assert classes_per_quarter(data) == ["class 0", "class 255", "class 299", None]
+
+
 def test_a_class_named_underscore_is_no_label(tmp_path):
     write_plain(tmp_path, quarters(0, 1, 2, 255), classes="_\nsky\ndog\n")
     data = opened("label_maps", tmp_path, split="train")
