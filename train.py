@@ -254,9 +254,9 @@ class Run:
         data = load_segmentation_dataset(
             format, source, split=split, classes=options.classes, streaming=options.streaming
         )
-        if isinstance(data, SegmentationDataset):
-            data = data.select(range(min(limit or len(data), len(data)))).check(skip_broken=options.skip_broken)
-        return data
+        if isinstance(data, StreamedSegmentationDataset):
+            return data if limit is None else data.take(limit)
+        return data.select(range(min(limit or len(data), len(data)))).check(skip_broken=options.skip_broken)
 
     def _processor(self) -> FisaProcessor:
         options = self.model_options
@@ -306,7 +306,8 @@ class Run:
                 self.processor,
                 name=f"{_public_name(self.data_options.eval_data)} ({self.data_options.eval_split})",
                 oracle=self.data_options.oracle,
-                samples=self.folder / "samples",
+                # The photos may be private: what is pushed holds none.
+                samples=None if self.options.push_to_hub else self.folder / "samples",
                 predictions=self.folder / "predictions.json" if self.options.do_predict else None,
             )
         if self.train_data is not None:

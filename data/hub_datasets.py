@@ -4,7 +4,6 @@ import io
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +52,7 @@ def hub(
     reader = _reader(rows.features, categories, source)
     rows = rows.cast_column("image", datasets.Image(decode=False))
     if streaming:
-        return StreamedSegmentationDataset(partial(_stream, rows, reader), reader.kept)
+        return StreamedSegmentationDataset(rows, reader.record, reader.kept)
     return HubDataset(rows, reader)
 
 
@@ -170,11 +169,6 @@ def segments_of(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         infos = [dict(zip(infos, values)) for values in zip(*infos.values())]
     for info in infos:
         yield {"id": info["id"], "category_id": info["category_id"], "iscrowd": int(info.get("iscrowd") or 0)}
-
-
-def _stream(rows: datasets.IterableDataset, reader: RowReader) -> Iterator[dict[str, Any]]:
-    for index, row in enumerate(rows):
-        yield reader.record(row, index)
 
 
 def _values(picture: Any) -> np.ndarray:

@@ -6,6 +6,7 @@ their whole mask as run lengths under `segmentation`).
 """
 
 import hashlib
+import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import datasets
 import numpy as np
 from PIL import Image
 from torch.utils.data import Dataset, IterableDataset
@@ -187,21 +189,29 @@ class StreamedSegmentationDataset(IterableDataset):
     """Records that come in as a stream, of which neither the number nor an order at random is known.
 
     Args:
-        records: whole records, anew at each iteration.
+        rows: what the records are made of, anew at each iteration; `take(count)` gives the first so many.
+        record: makes a record of a row and its number.
         categories, unlabelled: as for [`SegmentationDataset`].
     """
 
     def __init__(
         self,
-        records: Callable[[], Iterator[dict[str, Any]]],
+        rows: datasets.IterableDataset,
+        record: Callable[[Mapping[str, Any], int], dict[str, Any]],
         categories: tuple[Category, ...],
         *,
         unlabelled: Unlabelled = "ignored",
     ):
-        self.records, self.categories, self.unlabelled = records, categories, unlabelled
+        self.rows, self.record, self.categories, self.unlabelled = rows, record, categories, unlabelled
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        return self.records()
+        return map(self.record, self.rows, itertools.count())
+
+    def take(self, count: int) -> "StreamedSegmentationDataset":
+        """The first so many records."""
+        return StreamedSegmentationDataset(
+            self.rows.take(count), self.record, self.categories, unlabelled=self.unlabelled
+        )
 
 
 def _named_errors(read_label: LabelReader, entry: Entry) -> tuple[np.ndarray, list[dict[str, Any]]]:

@@ -97,15 +97,28 @@ class ExampleMaker:
         }
 
 
-class TrainingExamples(Dataset):
-    """Training examples of a data set, drawn anew in each epoch."""
+class _Passes:
+    """Knows which pass over the data this is, in worker processes that outlive a pass too: the number is in memory
+    that they share."""
 
-    def __init__(self, data: SegmentationDataset, maker: ExampleMaker):
-        self.data, self.maker, self.epoch = data, maker, 0
+    def __init__(self):
+        self._epoch = torch.zeros((), dtype=torch.long).share_memory_()
+
+    @property
+    def epoch(self) -> int:
+        return int(self._epoch)
 
     def set_epoch(self, epoch: int) -> None:
         """Called by the Trainer before each pass."""
-        self.epoch = epoch
+        self._epoch.fill_(epoch)
+
+
+class TrainingExamples(_Passes, Dataset):
+    """Training examples of a data set, drawn anew in each epoch."""
+
+    def __init__(self, data: SegmentationDataset, maker: ExampleMaker):
+        super().__init__()
+        self.data, self.maker = data, maker
 
     def __len__(self) -> int:
         return len(self.data)
@@ -118,15 +131,12 @@ class TrainingExamples(Dataset):
         return self.maker(record, index=index, epoch=self.epoch)
 
 
-class StreamedTrainingExamples(IterableDataset):
+class StreamedTrainingExamples(_Passes, IterableDataset):
     """Training examples of a data set that comes in as a stream."""
 
     def __init__(self, data: StreamedSegmentationDataset, maker: ExampleMaker):
-        self.data, self.maker, self.epoch = data, maker, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by the Trainer before each pass."""
-        self.epoch = epoch
+        super().__init__()
+        self.data, self.maker = data, maker
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for index, record in enumerate(self.data):

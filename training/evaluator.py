@@ -69,6 +69,8 @@ class Evaluator:
         state = PartialState()
         options = {"collate_fn": _Collator(self.processor, self.oracle), "num_workers": num_workers}
         if isinstance(self.data, IterableDataset):
+            # Several workers would each number their part of the stream from 0: photos are told apart by that.
+            options["num_workers"] = min(num_workers, 1)
             return DataLoader(_ShareOfStream(self.data, batch_size), batch_size=batch_size, **options)
         batches = torch.arange(len(self.data)).split(batch_size)
         mine = [batch.tolist() for batch in batches[state.process_index :: state.num_processes]]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput
 
@@ -56,6 +56,10 @@ class FisaTrainer(Trainer):
         if evaluator is not None:
             named_arguments["eval_dataset"] = evaluator.data
         super().__init__(*arguments, **named_arguments)
+        if isinstance(self.train_dataset, IterableDataset):
+            # accelerate would read a stream in one process and cut large batches up for the others; ours differ in
+            # their numbers of masks and cannot be put together.
+            self.accelerator.dataloader_config.dispatch_batches = False
         if hasattr(self.train_dataset, "set_epoch"):
             self.add_callback(_EpochTeller(self.train_dataset))
 

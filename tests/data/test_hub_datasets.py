@@ -91,6 +91,8 @@ def test_panoptic_columns(tmp_path, classes, streaming):
             {"id": 300, "category_id": 1, "iscrowd": 1},
         ]
     assert len(records(data)) == 3  # a stream starts anew
+    if streaming:
+        assert [record["image_id"] for record in data.take(2)] == ["100", "101"]
 
 
 def test_parts_of_a_row_are_those_of_the_record(tmp_path, classes):

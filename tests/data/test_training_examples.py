@@ -1,5 +1,6 @@
 """Training examples: vocabularies of each photo's own, drawn by seed, pass and photo alone; and batches."""
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -135,7 +136,8 @@ def test_a_photo_s_loss_does_not_depend_on_its_neighbours(tmp_path, parts):
 def test_a_stream_gives_the_same_examples(tmp_path, parts):
     data = made_data(tmp_path)
     examples, _ = training_parts(*parts, data, source="ground_truth", augmentation=Augmentation(flip=True))
-    stream = StreamedSegmentationDataset(lambda: (data[index] for index in range(len(data))), data.categories)
+    rows = datasets.Dataset.from_dict({"place": range(len(data))}).to_iterable_dataset()
+    stream = StreamedSegmentationDataset(rows, lambda row, index: data[row["place"]], data.categories)
     streamed = StreamedTrainingExamples(stream, examples.maker)
     for whole in (examples, streamed):
         whole.set_epoch(2)

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import datasets
 import numpy as np
@@ -132,6 +133,35 @@ def test_low_rank_changes_make_a_small_adapter(tmp_path, trained, checkpoint, ph
     assert (tmp_path / "merged" / "model.safetensors").exists()
 
 
+class RecordingHub:
+    """Stands for the Hub's interface: notes what is made and uploaded."""
+
+    def __init__(self):
+        self.uploads = []
+
+    def create_repo(self, name, **_):
+        return SimpleNamespace(repo_id=name)
+
+    def upload_folder(self, *, repo_id, folder_path, **_):
+        self.uploads.append((repo_id, {path.name for path in Path(folder_path).iterdir()}))
+        return SimpleNamespace(done=lambda: True)
+
+
+def test_the_trainer_pushes_adapter_card_and_processor_but_no_photos(tmp_path, checkpoint, photos, monkeypatch):
+    recorder = RecordingHub()
+    monkeypatch.setattr("transformers.trainer.hf_api", lambda: recorder)
+    for loaded in (fisa.FisaForUniversalSegmentation, FisaProcessor):
+        from_folder = loaded.from_pretrained
+        monkeypatch.setattr(loaded, "from_pretrained", lambda name, load=from_folder, **_: load(checkpoint))
+    options = {"do_train": True, "do_eval": True, "max_steps": 1, "push_to_hub": True, "hub_model_id": "me/adapter"}
+    run(tmp_path / "run", model="me/base", data=photos, **options)
+    repository, names = recorder.uploads[-1]
+    assert repository == "me/adapter" and "samples" not in names
+    assert {"adapter_model.safetensors", "adapter_config.json", "processor_config.json", "README.md"} <= names
+    card = ModelCard.load(tmp_path / "run" / "README.md")
+    assert card.data.model_name == "adapter" and "me/adapter" in card.text
+
+
 # Predictions and evaluation alone
 
 
@@ -237,6 +267,15 @@ def test_bfloat16_stays_near_float32(tmp_path, checkpoint, photos, source):
     assert all(math.isfinite(loss) for loss in half.values()) and report["num_images"] == 3
     assert half != full and half == pytest.approx(full, abs=0.15)
     assert all(tensor.dtype == torch.float32 for tensor in adapter(tmp_path / "half").values())
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+def test_training_does_not_depend_on_workers(tmp_path, checkpoint, photos, persistent):
+    common = {"do_train": True, "max_steps": 6, "logging_steps": 1, "per_device_train_batch_size": 3}  # three passes
+    run(tmp_path / "none", model=checkpoint, data=photos, **common)
+    workers = {"dataloader_num_workers": 2, "dataloader_persistent_workers": str(persistent)}
+    run(tmp_path / "two", model=checkpoint, data=photos, **common, **workers)
+    assert losses(tmp_path / "two") == losses(tmp_path / "none")
 
 
 def test_evaluation_does_not_depend_on_workers(tmp_path, checkpoint, photos):
@@ -403,19 +442,41 @@ def test_a_model_without_generator_trains_on_ground_truth_alone(tmp_path, checkp
     assert "no mask generator" in capsys.readouterr().err
 
 
-def test_data_of_the_hub_are_streamed(tmp_path, checkpoint, photos):
+def write_hub_data(root, photos, *, files=1):
+    """Four of the photos as a data set of the Hub, in so many Parquet files; returns flags to stream it with."""
     data = load_segmentation_dataset("coco_panoptic", str(photos), split="train2017")
     rows = [{"image": record["image"], "annotation": as_classes(record)} for record in (data[i] for i in range(4))]
     features = datasets.Features({"image": datasets.Image(), "annotation": datasets.Image()})
-    (tmp_path / "data").mkdir()
-    datasets.Dataset.from_list(rows, features=features).to_parquet(tmp_path / "data" / "train.parquet")
-    (tmp_path / "classes.txt").write_text("_\nperson\ntree [stuff]\n")
-    options = {
-        "train_format": "hub", "train_data": tmp_path / "data", "classes": tmp_path / "classes.txt", "streaming": True,
+    (root / "data").mkdir()
+    for file in range(files):
+        part = datasets.Dataset.from_list(rows[file::files], features=features)
+        part.to_parquet(root / "data" / f"train-{file}.parquet")
+    (root / "classes.txt").write_text("_\nperson\ntree [stuff]\n")
+    return {
+        "train_format": "hub", "train_data": root / "data", "classes": root / "classes.txt", "streaming": True,
         "eval_split": "train", "do_train": True, "do_eval": True, "max_steps": 3, "logging_steps": 1,
     }  # fmt: skip
+
+
+def test_data_of_the_hub_are_streamed(tmp_path, checkpoint, photos):
+    options = write_hub_data(tmp_path, photos)
     report = run(tmp_path / "run", model=checkpoint, data=None, **options)
     assert report["num_images"] == 4 and len(losses(tmp_path / "run")) == 3
+    fewer = run(tmp_path / "fewer", model=checkpoint, data=None, **options, max_eval_samples=3)
+    assert fewer["num_images"] == 3
+
+
+def test_a_stream_is_shared_out_among_processes_and_read_by_workers(tmp_path, checkpoint, photos):
+    options = write_hub_data(tmp_path, photos, files=2)
+    options |= {"optim": "sgd", "warmup_steps": 0, "max_grad_norm": 0}
+    one = run(tmp_path / "one", model=checkpoint, data=None, per_device_train_batch_size=2, **options)
+    flags = {"model": checkpoint, "use_cpu": True, "report_to": "none", "per_device_train_batch_size": 1, **options}
+    launch(*as_arguments(flags | {"output_dir": tmp_path / "two"}), launcher_flags=["--multi_gpu"])
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=1e-4)
+    assert json.loads((tmp_path / "two" / "metrics.json").read_text())["num_images"] == 4
+    workers = options | {"adapter": tmp_path / "one", "do_train": None, "dataloader_num_workers": 2}
+    again = run(tmp_path / "workers", model=checkpoint, data=None, **workers)
+    assert again["panoptic"] == one["panoptic"] and again["semantic"] == one["semantic"]
 
 
 def as_classes(record):
