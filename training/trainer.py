@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.integrations.integration_utils import TensorBoardCallback, default_logdir
 from transformers.trainer_utils import EvalLoopOutput
 
 from fisa.evaluation.headlines import headlines
@@ -60,6 +61,10 @@ class FisaTrainer(Trainer):
             # accelerate would read a stream in one process and cut large batches up for the others; ours differ in
             # their numbers of masks and cannot be put together.
             self.accelerator.dataloader_config.dispatch_batches = False
+        for callback in self.callback_handler.callbacks:
+            # It learns where logs go when training begins, and would put those of an evaluation alone into `./runs`.
+            if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
+                callback.logging_dir = str(Path(self.args.output_dir) / default_logdir())
         if hasattr(self.train_dataset, "set_epoch"):
             self.add_callback(_EpochTeller(self.train_dataset))
 

@@ -173,6 +173,14 @@ def test_predictions_are_coco_panoptic_files(tmp_path, checkpoint, photos):
     assert report["num_images"] == 3 and not (tmp_path / "merged").exists()
 
 
+def test_an_evaluation_alone_writes_into_its_own_folder(tmp_path, checkpoint, photos, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    run(tmp_path / "run", model=checkpoint, data=photos, do_eval=True, report_to="tensorboard")
+    assert not list((tmp_path / "here").iterdir())
+    assert len(list((tmp_path / "run" / "runs").rglob("events.*"))) == 1
+
+
 def test_an_adapter_is_evaluated_and_trained_on(tmp_path, trained, checkpoint, photos):
     output, report = trained
     again = run(tmp_path / "again", model=checkpoint, data=photos, adapter=output, do_eval=True)
