@@ -77,7 +77,7 @@ def cached_proposals(
     found = (_matched(item["inputs"], item["truth"], model=model) for item in bar)
     for shard in mine:
         cache.write_shard(shard, [*islice(found, len(indices[shard]))])
-    bar.close()
+    next(found, None)  # nothing is left: ends the loader and its bar
     state.wait_for_everyone()
     if state.is_main_process and cache.missing_shards() == []:
         remove_leftovers(cache.folder)
