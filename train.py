@@ -99,6 +99,9 @@ class DataArguments:
     classes: str | None = field(
         default=None, metadata={"help": "A .txt or .json file with the classes, where the data does not bring them."}
     )
+    eval_classes: str | None = field(
+        default=None, metadata={"help": "As above, of the evaluation; as for training if not given."}
+    )
     streaming: bool = field(default=False, metadata={"help": "Read a Hub data set as a stream."})
     skip_broken: bool = field(default=False, metadata={"help": "Leave out what cannot be used, and say how much."})
     max_train_samples: int | None = field(default=None, metadata={"help": "Use the first so many photos only."})
@@ -124,6 +127,7 @@ class DataArguments:
 
     def __post_init__(self):
         self.eval_format, self.eval_data = self.eval_format or self.train_format, self.eval_data or self.train_data
+        self.eval_classes = self.eval_classes or self.classes
         self.mask_source = self.mask_source or ("ground_truth" if self.proposal_cache is None else "cache")
         if self.mask_source == "cache" and self.proposal_cache is None:
             raise ValueError("--mask_source cache needs --proposal_cache FOLDER.")
@@ -251,9 +255,8 @@ class Run:
             raise ValueError(
                 f"Name the data: --{part}_format (one of {', '.join(DATASET_FORMATS)}) and --{part}_data."
             )
-        data = load_segmentation_dataset(
-            format, source, split=split, classes=options.classes, streaming=options.streaming
-        )
+        classes = options.classes if part == "train" else options.eval_classes
+        data = load_segmentation_dataset(format, source, split=split, classes=classes, streaming=options.streaming)
         if isinstance(data, StreamedSegmentationDataset):
             return data if limit is None else data.take(limit)
         return data.select(range(min(limit or len(data), len(data)))).check(skip_broken=options.skip_broken)

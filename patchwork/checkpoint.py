@@ -1,0 +1,75 @@
+"""The checkpoint that ships: Patchwork's CLIP and mask generator as one FISA model, and its SIMO adapter.
+
+`python -m fisa.patchwork.checkpoint CLIP_FOLDER GENERATOR_FOLDER` puts the pre-trained parts together.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+from transformers import AutoTokenizer
+
+from fisa.modeling_fisa.modeling_fisa import FisaForUniversalSegmentation
+from fisa.patchwork.clip_pretraining import IMAGE_SIZE
+from fisa.patchwork.words import vocabulary
+from fisa.processing.image_processing_fisa import FisaImageProcessor
+from fisa.processing.processing_fisa import FisaProcessor
+
+
+CHECKPOINT = Path(__file__).parent / "checkpoint"
+ADAPTER = CHECKPOINT / "adapter"
+
+# Patches of 8 pixels are coarse beside things of 30: a patch counts where the thing fills half of it.
+SETTINGS = {"mask_coverage_threshold": 0.5, "seve_layers": [0], "seve_width": 128, "seve_num_heads": 4}
+
+
+def load(*, adapted: bool = True) -> tuple[FisaForUniversalSegmentation, FisaProcessor]:
+    """The shipped model, in evaluation mode, and its processor.
+
+    Args:
+        adapted: with the SIMO adapter merged in; else as it was before any mask was classified.
+    """
+    model = FisaForUniversalSegmentation.from_pretrained(CHECKPOINT)
+    if adapted:
+        from peft import PeftModel  # an extra, not needed to segment with whole models
+
+        model = PeftModel.from_pretrained(model, ADAPTER).merge_and_unload()
+    return model.eval(), FisaProcessor.from_pretrained(CHECKPOINT)
+
+
+def assemble(clip: Path, mask_generator: Path) -> tuple[FisaForUniversalSegmentation, FisaProcessor]:
+    """A FISA model of pre-trained parts, which stores all words of Patchwork, and its processor.
+
+    Args:
+        clip, mask_generator: folders that [`~fisa.patchwork.pretrain`] wrote.
+    """
+    model = FisaForUniversalSegmentation.from_clip_and_mask_generator(clip, mask_generator, **SETTINGS).eval()
+    side = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
+    processor = FisaProcessor(
+        image_processor=FisaImageProcessor(size=side, mask_generator_size=side),
+        tokenizer=AutoTokenizer.from_pretrained(clip),
+    )
+    model.set_vocabulary(processor, vocabulary())
+    return model, processor
+
+
+def save(model: FisaForUniversalSegmentation, processor: FisaProcessor, folder: Path) -> None:
+    """Save a model in half precision, to be loaded in single: half the bytes."""
+    model.half().save_pretrained(folder)
+    model.config.dtype = torch.float32
+    model.config.save_pretrained(folder)
+    processor.save_pretrained(folder)
+
+
+def main() -> None:
+    """Put pre-trained parts together and save them."""
+    parser = argparse.ArgumentParser(prog="python -m fisa.patchwork.checkpoint", description=main.__doc__)
+    parser.add_argument("clip", type=Path)
+    parser.add_argument("mask_generator", type=Path)
+    parser.add_argument("--output", type=Path, default=CHECKPOINT)
+    options = parser.parse_args()
+    save(*assemble(options.clip, options.mask_generator), options.output)
+
+
+if __name__ == "__main__":
+    main()

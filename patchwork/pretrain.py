@@ -1,0 +1,110 @@
+"""`python -m fisa.patchwork.pretrain clip|generator`: trains the parts of Patchwork's checkpoint from nothing."""
+
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from transformers import CLIPImageProcessor, CLIPProcessor, HfArgumentParser, Trainer, TrainingArguments, set_seed
+
+from fisa.patchwork.clip_pretraining import (
+    IMAGE_SIZE,
+    CaptionCollator,
+    CaptionedPictures,
+    ClipTrainer,
+    new_clip,
+    word_tokenizer,
+    zero_shot_accuracy,
+)
+from fisa.patchwork.generator_pretraining import MaskCollator, MaskedPictures, new_generator, recall
+from fisa.patchwork.optimizer import MuonTrainer
+from fisa.patchwork.scenes import Painter
+from fisa.patchwork.words import SEEN
+
+
+CHECKED_PICTURES = 2000
+HOME, SHIFTED = "noto", "twemoji"
+# Painters' seeds: nothing that is measured is painted by a painter that trained.
+CLIP_SEED, GENERATOR_SEED, CHECK_SEED = 1000, 2000, 3000
+
+
+@dataclass
+class PretrainingArguments(TrainingArguments):
+    """transformers' training arguments, with the settings that made the shipped checkpoint."""
+
+    output_dir: str | None = field(default=None, metadata={"help": "Where checkpoints and logs go."})
+    learning_rate: float = field(default=2e-3, metadata={"help": "At its peak."})
+    weight_decay: float = field(default=0.05, metadata={"help": "Of AdamW."})
+    adam_beta2: float = field(default=0.98, metadata={"help": "Of AdamW."})
+    lr_scheduler_type: str = field(default="cosine", metadata={"help": "Schedule of the learning rate."})
+    warmup_steps: float = field(default=0.05, metadata={"help": "Share of the steps."})
+    logging_steps: float = field(default=50, metadata={"help": "Log the loss every so many steps."})
+    save_steps: float = field(default=250, metadata={"help": "Save a checkpoint every so many steps."})
+    save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints that are kept."})
+    report_to: None | str | list[str] = field(default="tensorboard", metadata={"help": "Where logs go."})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay off."})
+    use_cpu: bool = field(default=True, metadata={"help": "Made on a CPU, two cores of which were at hand."})
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Pre-train the part that the first argument names, and measure it."""
+    part, *flags = sys.argv[1:] if arguments is None else arguments
+    if part not in PARTS:
+        raise SystemExit(f"Found {part!r}; the parts that can be pre-trained are {' and '.join(PARTS)}.")
+    (options,) = HfArgumentParser(PretrainingArguments, prog=f"pretrain {part}").parse_args_into_dataclasses(flags)
+    set_seed(options.seed)
+    PARTS[part](options)
+
+
+def pretrain_clip(options: PretrainingArguments) -> None:
+    """All words in captions, by both artists that CLIP sees; no mask."""
+    tokenizer = word_tokenizer()
+    painters = [Painter(artist, seed=CLIP_SEED + i) for i, artist in enumerate((HOME, SHIFTED))]
+    batch = options.per_device_train_batch_size
+    pictures = CaptionedPictures(painters, num_pictures=options.max_steps * batch, batch_size=batch, portraits=0.65)
+    trainer = ClipTrainer(
+        new_clip(tokenizer), options, train_dataset=pictures, data_collator=CaptionCollator(tokenizer)
+    )
+    _train(trainer)
+    size = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
+    CLIPProcessor(CLIPImageProcessor(size=size, do_center_crop=False), tokenizer).save_pretrained(options.output_dir)
+    found = {
+        artist: zero_shot_accuracy(
+            trainer.model, tokenizer, Painter(artist, seed=CHECK_SEED), num_pictures=CHECKED_PICTURES
+        )
+        for artist in (HOME, SHIFTED)
+    }
+    _report(options, {"top1": found})
+
+
+def pretrain_generator(options: PretrainingArguments) -> None:
+    """Masks of seen words, by the home artist."""
+    painter = Painter(HOME, seed=GENERATOR_SEED, things=SEEN, stuff=SEEN)
+    pictures = MaskedPictures(painter, num_pictures=options.max_steps * options.per_device_train_batch_size)
+    trainer = MuonTrainer(new_generator(), options, train_dataset=pictures, data_collator=MaskCollator())
+    _train(trainer)
+    found = {
+        artist: recall(trainer.model, Painter(artist, seed=CHECK_SEED), num_pictures=CHECKED_PICTURES)
+        for artist in (HOME, SHIFTED)
+    }
+    _report(options, {"recall": found})
+
+
+PARTS = {"clip": pretrain_clip, "generator": pretrain_generator}
+
+
+def _train(trainer: Trainer) -> None:
+    resume = trainer.args.resume_from_checkpoint
+    trainer.train(resume_from_checkpoint=True if resume in ("true", "True") else resume)
+    trainer.save_model()
+    trainer.save_state()
+
+
+def _report(options: PretrainingArguments, found: dict) -> None:
+    text = json.dumps(found | {"pictures": CHECKED_PICTURES}, indent=1)
+    (Path(options.output_dir) / "measured.json").write_text(text + "\n", encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
