@@ -121,22 +121,30 @@ def _file(image: Image.Image, **options: Any) -> dict[str, Any]:
     return {"bytes": content.getvalue(), "path": None}
 
 
+def write_split(split: str, folder: Path, *, num_scenes: int, **image_options: Any) -> None:
+    """Paint scenes of a split into a folder that `datasets.load_dataset` reads.
+
+    Args:
+        image_options: of PIL, for saving the pictures; PNG if none are given.
+    """
+    scenes = datasets.Dataset.from_list(list(_painted(split, num_scenes, **image_options)), features=FEATURES)
+    (folder / "data").mkdir(parents=True, exist_ok=True)
+    scenes.to_parquet(folder / "data" / f"{split}-00000-of-00001.parquet")  # a name that load_dataset knows
+
+
 def main() -> None:
     """Paint the scenes that ship, and write down what their categories are."""
     parser = argparse.ArgumentParser(prog="python -m fisa.patchwork.dataset", description=main.__doc__)
     parser.add_argument("folder", nargs="?", type=Path, default=PACK)
     folder = parser.parse_args().folder
-    for name in ("data", "demo"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
+    (folder / "demo").mkdir(parents=True, exist_ok=True)
     for split, settings in SPLITS.items():
         if settings.num_shipped:
-            rows = list(_painted(split, settings.num_shipped, format="JPEG", quality=88, subsampling=0, optimize=True))
-            scenes = datasets.Dataset.from_list(rows, features=FEATURES)
-            scenes.to_parquet(folder / "data" / f"{split}-00000-of-00001.parquet")  # names that load_dataset knows
+            compression = {"format": "JPEG", "quality": 88, "subsampling": 0, "optimize": True}
+            write_split(split, folder, num_scenes=settings.num_shipped, **compression)
     for name, (artist, kind, number) in DEMO.items():
-        Image.fromarray(Painter(artist, seed=DEMO_SEED).paint(kind, number).image).save(
-            folder / "demo" / f"{name}.png"
-        )
+        picture = Image.fromarray(Painter(artist, seed=DEMO_SEED).paint(kind, number).image)
+        picture.resize((2 * kind.side, 2 * kind.side), Image.LANCZOS).save(folder / "demo" / f"{name}.jpg", quality=90)
     for name, categories in (("categories", CATEGORIES), ("seen", [c for c in CATEGORIES if c.name in SEEN])):
         text = json.dumps([category.to_dict() for category in categories], indent=None, ensure_ascii=False)
         (folder / f"{name}.json").write_text(text.replace("}, {", "},\n {") + "\n", encoding="utf-8")

@@ -62,6 +62,6 @@ def test_what_cannot_be_is_answered_with_what_can():
 
 
 def test_demo_scenes_are_pictures():
-    pictures = sorted(DEMO_SCENES.glob("*.png"))
+    pictures = sorted(DEMO_SCENES.glob("*.jpg"))
     assert [path.stem for path in pictures] == ["easy", "hard", "shifted"]
-    assert all(load_photo(path).size == (192, 192) for path in pictures)
+    assert all(load_photo(path).size == (384, 384) for path in pictures)

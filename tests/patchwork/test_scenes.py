@@ -10,19 +10,6 @@ from fisa.patchwork.textures import HANDS, TEXTURES, texture
 from fisa.patchwork.words import CATEGORIES, SEEN, STUFF, THINGS, WORDS, vocabulary
 
 
-@pytest.fixture(scope="module")
-def glyphs(tmp_path_factory):
-    """A disc for each word, each of a colour of its own."""
-    folder = tmp_path_factory.mktemp("glyphs")
-    y, x = np.mgrid[:64, :64] - 31.5
-    disc = (np.hypot(y, x) < 30).astype(np.uint8) * 255
-    colours = np.random.default_rng(0).integers(40, 216, (len(THINGS), 3), dtype=np.uint8)
-    drawings = [np.concatenate([np.full((64, 64, 3), colour), disc[..., None]], axis=-1) for colour in colours]
-    for artist in ARTISTS:
-        np.save(folder / f"{artist}.npy", np.stack(drawings).astype(np.uint8))
-    return folder
-
-
 def painter(glyphs, **options):
     return Painter("noto", **{"seed": 1, "glyph_folder": glyphs} | options)
 
