@@ -39,11 +39,11 @@ def new_generator() -> Mask2FormerForUniversalSegmentation:
             hidden_dim=64,
             encoder_feedforward_dim=128,
             encoder_layers=2,
-            decoder_layers=4,
+            decoder_layers=3,
             num_attention_heads=4,
             dim_feedforward=256,
             num_queries=24,
-            train_num_points=1024,
+            train_num_points=256,  # of masks of 24 x 24
             id2label=LABELS,
         )
     )

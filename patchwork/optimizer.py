@@ -18,8 +18,8 @@ ITERATIONS = 5
 
 
 class MuonAdamW(torch.optim.AdamW):
-    """AdamW, but in parameter groups with `orthogonal=True` Muon: each matrix moves along its momentum with all singular
-    values made equal, by as much as AdamW would move it (Liu et al., arXiv 2502.16982)."""
+    """AdamW, but in parameter groups with `orthogonal=True` Muon: each matrix moves along its momentum with all
+    singular values made equal, by as much as AdamW would move it (Liu et al., arXiv 2502.16982)."""
 
     momentum = 0.95
 
@@ -37,7 +37,8 @@ class MuonAdamW(torch.optim.AdamW):
     def _muon_step(self, matrix: torch.Tensor, *, lr: float, weight_decay: float) -> None:
         state = self.state[matrix]
         if "momentum" not in state:
-            state["momentum"] = torch.zeros_like(matrix)
+            # `step` is what AdamW looks for when its state is loaded.
+            state.update(step=torch.tensor(0.0), momentum=torch.zeros_like(matrix))
         momentum = state["momentum"].mul_(self.momentum).add_(matrix.grad)
         update = orthogonalised(matrix.grad + self.momentum * momentum)
         matrix.mul_(1 - lr * weight_decay).sub_(update, alpha=0.2 * lr * max(matrix.shape) ** 0.5)
@@ -56,6 +57,12 @@ def orthogonalised(matrix: torch.Tensor) -> torch.Tensor:
 
 class MuonTrainer(Trainer):
     """transformers' Trainer with Muon for the weights of linear layers inside `….layers.…`, AdamW for all else."""
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        # The Trainer's own reads the file's keys as they are, and models that transformers renames on saving (Swin)
+        # would start anew.
+        model = model or self.model
+        model.load_state_dict(type(model).from_pretrained(resume_from_checkpoint).state_dict())
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
