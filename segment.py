@@ -15,6 +15,7 @@ from tqdm import tqdm
 from transformers import pipeline
 
 import fisa
+from fisa.patchwork import checkpoint as patchwork
 from fisa.processing.coco_panoptic import panoptic_to_rgb, segments_info
 from fisa.processing.photos import load_photo
 from fisa.processing.pipeline_fisa import SUBTASKS
@@ -23,6 +24,7 @@ from fisa.visualization import draw_segments
 
 
 EXAMPLES = """examples:
+  segment.py patchwork/pack/demo --labels "tiger, apple, headphones, sand [stuff], wood [stuff]"
   segment.py photo.jpg --model FOLDER --labels "dog, grass, frisbee"
   segment.py holiday/ "more/*.png" https://example.com/cat.jpg --model FOLDER --labels-file words.txt --output found
   segment.py street.jpg --model FOLDER --subtask semantic --labels "road [stuff], car, sky [stuff]"
@@ -149,7 +151,11 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("photos", nargs="+", metavar="PHOTO", help="files, folders, patterns or URLs")
-    parser.add_argument("--model", required=True, help="folder or Hub name of a FISA model")
+    parser.add_argument(
+        "--model",
+        help="folder or Hub name of a FISA model or adapter (default: the small one that comes along, which "
+        "knows Patchwork's pictograms and no photos)",
+    )
     words = parser.add_mutually_exclusive_group()
     words.add_argument("--labels", help="the classes, with commas between (default: those stored in the model)")
     words.add_argument("--labels-file", help="a .txt or .json file with the classes")
@@ -183,14 +189,17 @@ def _stored_vocabulary(config: fisa.FisaConfig) -> Vocabulary:
 
 
 def _segmenter(options: argparse.Namespace) -> fisa.FisaPipeline:
+    parts = {"model": options.model}
+    if options.model is None:
+        parts = dict(zip(("model", "processor"), patchwork.load()))
     # By its class, not by its own task name: a folder exported for the Hub brings code under that name, and would ask
     # for trust in what is installed here anyway.
     return pipeline(
         "image-segmentation",
         pipeline_class=fisa.FisaPipeline,
-        model=options.model,
         device=options.device,
         dtype=options.dtype if options.dtype == "auto" else getattr(torch, options.dtype),
+        **parts,
     )
 
 

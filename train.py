@@ -56,7 +56,8 @@ class ModelArguments:
         default=None, metadata={"help": "Key of PROMPT_TEMPLATES or a sentence with {}; the processor's if not given."}
     )
     image_projections: list[str] = field(
-        default_factory=lambda: ["q_proj"], metadata={"help": "SIMO: what is trained of CLIP's image stream."}
+        default_factory=lambda: ["q_proj"],
+        metadata={"help": "SIMO: what is trained of CLIP's image stream; none: nothing of it."},
     )
     image_layers: list[int] | None = field(default=None, metadata={"help": "SIMO: in which layers; all if not given."})
     mask_queries: bool = field(default=True, metadata={"help": "SIMO: train the mask tokens' query projections."})
@@ -73,7 +74,7 @@ class ModelArguments:
 
     def simo_config(self) -> SimoConfig:
         return SimoConfig(
-            image_projections=tuple(self.image_projections),
+            image_projections=() if self.image_projections == ["none"] else tuple(self.image_projections),
             image_layers=None if self.image_layers is None else tuple(self.image_layers),
             mask_queries=self.mask_queries,
             mask_position=self.mask_position,

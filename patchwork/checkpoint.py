@@ -4,6 +4,7 @@
 """
 
 import argparse
+import warnings
 from pathlib import Path
 
 import torch
@@ -33,7 +34,11 @@ def load(*, adapted: bool = True) -> tuple[FisaForUniversalSegmentation, FisaPro
     if adapted:
         from peft import PeftModel  # an extra, not needed to segment with whole models
 
-        model = PeftModel.from_pretrained(model, ADAPTER).merge_and_unload()
+        with warnings.catch_warnings():
+            # Neither concerns who loads: PEFT looks for widths that a norm does not have, and asks under an old name.
+            warnings.filterwarnings("ignore", message="Unsupported layer type")
+            warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
+            model = PeftModel.from_pretrained(model, ADAPTER).merge_and_unload()
     return model.eval(), FisaProcessor.from_pretrained(CHECKPOINT)
 
 
@@ -57,6 +62,7 @@ def save(model: FisaForUniversalSegmentation, processor: FisaProcessor, folder: 
     """Save a model in half precision, to be loaded in single: half the bytes."""
     model.half().save_pretrained(folder)
     model.config.dtype = torch.float32
+    model.config.mask_generator_config._name_or_path = ""  # a folder of this machine
     model.config.save_pretrained(folder)
     processor.save_pretrained(folder)
 

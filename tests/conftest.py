@@ -6,8 +6,8 @@ import pytest
 import torch
 from PIL import Image
 
-from fisa.demo import draw_picture
 from fisa.miniature import miniature
+from tests.drawn_picture import draw_picture
 
 
 # The models here are so small that sharing their work out costs more than doing it.

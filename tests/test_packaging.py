@@ -21,6 +21,7 @@ MODULES = (
     "fisa.data",
     "fisa.evaluation",
     "fisa.modeling_fisa",
+    "fisa.patchwork",
     "fisa.processing",
     "fisa.training",
 )

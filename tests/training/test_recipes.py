@@ -35,7 +35,8 @@ EVALUATIONS = {
 
 def test_every_recipe_is_tested():
     assert {path.stem for path in (RECIPES / "evaluate").iterdir()} == set(EVALUATIONS)
-    assert {path.name for path in RECIPES.iterdir()} == {"coco_panoptic.yaml", "evaluate"}
+    # patchwork.yaml: in tests/patchwork
+    assert {path.name for path in RECIPES.iterdir()} == {"coco_panoptic.yaml", "evaluate", "patchwork.yaml"}
 
 
 def test_training_on_the_real_photos(tmp_path, parts_folder, coco_sample):

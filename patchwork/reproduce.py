@@ -1,0 +1,309 @@
+"""`python -m fisa.patchwork.reproduce`: the paper's claims, measured in Patchwork.
+
+Every run is one that a person could start: `train.py recipes/patchwork.yaml` with other flags. What is there already
+is not run again, so that it may be stopped at any moment. `--quick` evaluates what ships, on the scenes that ship.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from scipy.stats import t as student_t
+from torch import nn
+
+from fisa import train
+from fisa.evaluation.headlines import headlines
+from fisa.modeling_fisa.modeling_fisa import FisaForUniversalSegmentation
+from fisa.patchwork.checkpoint import ADAPTER, CHECKPOINT
+from fisa.patchwork.clip_pretraining import CLOSE_UP, normalised
+from fisa.patchwork.dataset import PACK, SHIFTED, SPLITS, write_split
+from fisa.patchwork.scenes import Painter
+from fisa.patchwork.words import SEEN, THINGS
+from fisa.processing.processing_fisa import FisaProcessor
+
+
+RECIPE = Path(__file__).parent.parent / "recipes" / "patchwork.yaml"
+CATEGORIES = PACK / "categories.json"
+SHARED_FLAGS = {"model": CHECKPOINT, "eval_format": "hub", "eval_classes": CATEGORIES, "report_to": "none"}
+RETENTION_SEED, RETENTION_PICTURES = 80, 1000
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to adapt the model.
+
+    Attributes:
+        title: for tables.
+        flags: of `train.py`, beyond the recipe's.
+        trains: whether anything is trained; else it is measured once rather than for every seed.
+    """
+
+    title: str
+    flags: Mapping[str, Any] = field(default_factory=dict)
+    trains: bool = True
+
+
+NO_SEVE = {"fisa_config": '{"seve_layers": []}'}
+NO_IMAGE = {"image_projections": "none"}
+METHODS = {
+    "frozen": Method("CLIP with mask tokens, frozen", NO_SEVE, trains=False),
+    "mask_q": Method("SIMO: mask queries", NO_SEVE | NO_IMAGE),
+    "simo": Method("SIMO: mask and image queries", NO_SEVE),
+    "seve": Method("SEVE alone", NO_IMAGE | {"mask_queries": False, "mask_position": False}),
+    "mask_q_seve": Method("SIMO: mask queries, with SEVE", NO_IMAGE),
+    "fisa": Method("FISA: SIMO with SEVE"),
+    "late_seve": Method("FISA, SEVE before the last layer", {"fisa_config": '{"seve_layers": [3]}'}),
+    "lora": Method("LoRA of rank 16 in SIMO's places", {"lora_rank": 16, "learning_rate": 3e-3}),
+    "full": Method(
+        "All projections of the image tower",
+        NO_SEVE | {"image_projections": ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]},
+    ),
+}
+ORACLES = {"frozen": ("classifier", "generator"), "fisa": ("generator",)}
+
+
+class Study:
+    """Runs, and what they measured.
+
+    Args:
+        folder: where they lie.
+        num_seeds: runs of each method.
+        num_scenes: scenes of each test split.
+    """
+
+    def __init__(self, folder: Path, *, num_seeds: int, num_scenes: int):
+        self.folder, self.seeds, self.num_scenes = folder, range(num_seeds), num_scenes
+
+    def run(self, method: str, split: str, seed: int, *, oracle: str = "none") -> dict[str, float]:
+        """Figures of one run on one split, in percent, made if they are not there."""
+        folder = self.folder / method / str(seed)
+        adapter = self._adapter(method, seed) if METHODS[method].trains else None
+        return self.evaluation(folder / split / oracle, split, METHODS[method], adapter=adapter, oracle=oracle)
+
+    def evaluation(
+        self, folder: Path, split: str, method: Method, *, adapter: Path | None, oracle: str = "none"
+    ) -> dict[str, float]:
+        """Evaluate an adapter, or the base, unless that was done."""
+        metrics = folder / "metrics.json"
+        if not metrics.exists():
+            flags = SHARED_FLAGS | {"eval_data": self.data(split), "eval_split": split, "oracle": oracle}
+            flags |= {"do_eval": "true", "output_dir": folder, "per_device_eval_batch_size": 24}
+            flags |= {name: value for name, value in method.flags.items() if name == "fisa_config"}
+            train.main(as_flags(flags | ({} if adapter is None else {"adapter": adapter})))
+        return figures(json.loads(metrics.read_text(encoding="utf-8")))
+
+    def data(self, split: str) -> Path:
+        """Where the scenes of a split are: painted if none ship."""
+        if SPLITS[split].num_shipped:
+            return PACK
+        folder = self.folder / "scenes" / f"{split}-{self.num_scenes}"
+        if not folder.exists():
+            unfinished = folder.with_name(f"{folder.name}.unfinished")
+            write_split(split, unfinished, num_scenes=self.num_scenes)
+            unfinished.rename(folder)
+        return folder
+
+    def costs(self, method: str, seed: int) -> dict[str, float]:
+        """Seconds of one CPU core that a run's training took, and the parameters it trained."""
+        return json.loads((self._adapter(method, seed) / "cost.json").read_text(encoding="utf-8"))
+
+    def retention(self, method: str, seed: int) -> dict[str, float]:
+        """Zero-shot accuracy of the adapted image tower, made if it is not there."""
+        adapter = self._adapter(method, seed) if METHODS[method].trains else None
+        path = self.folder / method / str(seed) / "retention.json"
+        if not path.exists():
+            model = loaded(METHODS[method], adapter)
+            processor = FisaProcessor.from_pretrained(CHECKPOINT)
+            found = {
+                "retention": zero_shot_accuracy(model, processor, with_seve=False),
+                "retention_with_seve": zero_shot_accuracy(model, processor, with_seve=True),
+            }
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(found), encoding="utf-8")
+        return json.loads(path.read_text(encoding="utf-8"))
+
+    def _adapter(self, method: str, seed: int) -> Path:
+        folder = self.folder / method / str(seed) / "adapter"
+        if not (folder / "cost.json").exists():
+            flags = {
+                "seed": seed,
+                "output_dir": folder,
+                "do_eval": "false",
+                "report_to": "none",
+                "save_strategy": "no",
+            }
+            flags |= {"model": CHECKPOINT, "train_data": PACK, "classes": PACK / "seen.json"}
+            flags |= {"proposal_cache": self.folder / "proposals", "eval_classes": CATEGORIES}
+            started = time.process_time()
+            train.main([str(RECIPE), *as_flags(flags | METHODS[method].flags)])
+            spent = time.process_time() - started
+            adapted = PeftModel.from_pretrained(base(METHODS[method]), folder, is_trainable=True)
+            cost = {"cpu_seconds": spent, "trained_parameters": adapted.get_nb_trainable_parameters()[0]}
+            (folder / "cost.json").write_text(json.dumps(cost), encoding="utf-8")
+        return folder
+
+
+def base(method: Method) -> FisaForUniversalSegmentation:
+    """The shipped model, with the method's settings."""
+    return FisaForUniversalSegmentation.from_pretrained(
+        CHECKPOINT, **json.loads(method.flags.get("fisa_config", "{}"))
+    )
+
+
+def loaded(method: Method, adapter: Path | None) -> FisaForUniversalSegmentation:
+    """The model that a run left, in evaluation mode."""
+    model = base(method)
+    return (model if adapter is None else PeftModel.from_pretrained(model, adapter).merge_and_unload()).eval()
+
+
+def as_flags(options: Mapping[str, Any]) -> list[str]:
+    """Command-line flags; a list becomes several values."""
+    flags: list[str] = []
+    for name, value in options.items():
+        flags += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+    return flags
+
+
+def figures(report: Mapping[str, Any]) -> dict[str, float]:
+    """An evaluation's headline figures, and PQ and mIoU over seen and over unseen words, in percent."""
+    found = headlines(report)
+    for task, key, name in (("panoptic", "pq", "pq"), ("semantic", "iou", "miou")):
+        values = {word: per_class[key] for word, per_class in report[task]["per_class"].items()}
+        for kind, wanted in (("seen", True), ("unseen", False)):
+            chosen = [value for word, value in values.items() if (word in SEEN) == wanted and value is not None]
+            found[f"{name}_{kind}"] = statistics.fmean(chosen)
+    return found
+
+
+@torch.no_grad()
+def zero_shot_accuracy(
+    model: FisaForUniversalSegmentation, processor: FisaProcessor, *, with_seve: bool, artist: str = SHIFTED
+) -> float:
+    """Share of pictures of one thing that the image tower, used as CLIP is, names right among all things, in percent.
+
+    Args:
+        with_seve: whether the tower is guided by these names.
+    """
+    texts = model.fisa.encode_vocabulary(processor, [word.name for word in THINGS])["class_embeds"]
+    painter, right = Painter(artist, seed=RETENTION_SEED), 0
+    for start in range(0, RETENTION_PICTURES, 100):
+        scenes = [painter.paint(CLOSE_UP, number) for number in range(start, start + 100)]
+        pixels = normalised(torch.stack([torch.from_numpy(scene.image) for scene in scenes]).numpy())
+        if with_seve:
+            no_masks = torch.zeros(len(pixels), 0, 1, 1)
+            tokens = model.fisa(pixels, no_masks, class_embeds=texts).last_hidden_state[:, 0]
+            embeds = model.fisa.visual_projection(model.fisa.vision_model.post_layernorm(tokens))
+        else:
+            embeds = model.fisa.get_image_features(pixels)
+        found = (nn.functional.normalize(embeds, dim=-1) @ texts.T).argmax(dim=-1)
+        right += sum(int(place) == scene.class_indices[0] for place, scene in zip(found, scenes))
+    return 100 * right / RETENTION_PICTURES
+
+
+def interval(values: list[float]) -> tuple[float, float]:
+    """Mean, and half the width of its 95 % confidence interval (Student's t)."""
+    if len(values) < 2:
+        return statistics.fmean(values), float("nan")
+    half = student_t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
+    return statistics.fmean(values), half
+
+
+SHOWN = ("pq", "sq", "rq", "miou", "ap", "pq_seen", "pq_unseen", "miou_seen", "miou_unseen")
+
+
+def table(rows: Mapping[str, Mapping[str, list[float]]], columns: tuple[str, ...]) -> str:
+    """A table in Markdown: means, and half the width of their intervals where there are several runs."""
+    lines = [f"| | {' | '.join(columns)} |", f"|---|{'---:|' * len(columns)}"]
+    for title, row in rows.items():
+        lines.append(f"| {title} | {' | '.join(_cell(row.get(column, [])) for column in columns)} |")
+    return "\n".join(lines)
+
+
+def _cell(values: list[float]) -> str:
+    if not values:
+        return ""
+    mean, half = interval(values)
+    return f"{mean:.1f}" if len(values) < 2 else f"{mean:.1f} ± {half:.1f}"
+
+
+def gathered(runs: Iterator[dict[str, float]]) -> dict[str, list[float]]:
+    """The values of each figure."""
+    found: dict[str, list[float]] = {}
+    for run in runs:
+        for name, value in run.items():
+            found.setdefault(name, []).append(value)
+    return found
+
+
+def main() -> None:
+    """Measure, and write `results.json` and `tables.md`."""
+    parser = argparse.ArgumentParser(prog="python -m fisa.patchwork.reproduce", description=main.__doc__)
+    parser.add_argument("--output", type=Path, default=Path("runs/patchwork/reproduce"))
+    parser.add_argument("--seeds", type=int, default=5, help="runs of each method (%(default)s)")
+    parser.add_argument("--scenes", type=int, default=1000, help="scenes of each test split (%(default)s)")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--splits", nargs="+", choices=SPLITS, default=["test", "test_shifted"])
+    parser.add_argument("--quick", action="store_true", help="what ships, on the scenes that ship, in two minutes")
+    options = parser.parse_args()
+    study = Study(options.output, num_seeds=options.seeds, num_scenes=options.scenes)
+    if options.quick:
+        print(quick(study))
+        return
+    results, text = {}, ""
+    for split in options.splits:
+        rows = {method: _measured(study, method, split) for method in options.methods}
+        for method in options.methods:
+            for oracle in ORACLES.get(method, ()):
+                rows[f"{method}, perfect {oracle}"] = gathered(
+                    study.run(method, split, seed, oracle=oracle) for seed in _seeds(study, method)
+                )
+        results[split] = rows
+        titled = {METHODS[name].title if name in METHODS else name: row for name, row in rows.items()}
+        text += f"## {split}\n\n{table(titled, (*SHOWN, 'retention', 'retention_with_seve', 'cpu_seconds'))}\n\n"
+        options.output.mkdir(parents=True, exist_ok=True)
+        (options.output / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        (options.output / "tables.md").write_text(text, encoding="utf-8")
+    print(text)
+
+
+def quick(study: Study) -> str:
+    """The shipped adapter beside the frozen model, on the shipped scenes."""
+    text = ""
+    for split in ("validation", "validation_shifted"):
+        rows = {
+            method: gathered(
+                iter(
+                    [
+                        study.evaluation(
+                            study.folder / "quick" / method / split, split, METHODS[method], adapter=adapter
+                        )
+                    ]
+                )
+            )
+            for method, adapter in (("frozen", None), ("fisa", ADAPTER))
+        }
+        text += f"## {split}\n\n{table({METHODS[name].title: row for name, row in rows.items()}, SHOWN)}\n\n"
+    return text
+
+
+def _seeds(study: Study, method: str) -> range:
+    return study.seeds if METHODS[method].trains else range(1)
+
+
+def _measured(study: Study, method: str, split: str) -> dict[str, list[float]]:
+    def one(seed: int) -> dict[str, float]:
+        costs = study.costs(method, seed) if METHODS[method].trains else {}
+        return study.run(method, split, seed) | study.retention(method, seed) | costs
+
+    return gathered(one(seed) for seed in _seeds(study, method))
+
+
+if __name__ == "__main__":
+    main()
