@@ -128,9 +128,10 @@ def test_four_steps_are_two_and_two_more(tmp_path, glyphs, monkeypatch, part, me
     (tmp_path / "checkpoint-4").rename(tmp_path / "gone")
     resumed = run("--resume_from_checkpoint=true")
     assert whole.keys() == resumed.keys()
-    for name, tensor in whole.items():
-        # Muon makes all singular values equal, those too that are nothing but rounding: the last bits do differ.
-        torch.testing.assert_close(resumed[name], tensor, atol=1e-3, rtol=0)
+    # In the last bits they differ: AdamW and Muon make much of gradients that are nothing but rounding. What had
+    # started anew would be wholly different.
+    whole, resumed = (torch.cat([w[name].flatten().float() for name in sorted(w)]) for w in (whole, resumed))
+    assert (resumed - whole).norm() < 0.01 * whole.norm()
 
 
 def test_a_part_that_there_is_not_is_answered_with_those_there_are():
