@@ -16,6 +16,7 @@ from fisa.patchwork.clip_pretraining import (
     word_tokenizer,
     zero_shot_accuracy,
 )
+from fisa.patchwork.dataset import HOME, SHIFTED
 from fisa.patchwork.generator_pretraining import MaskCollator, MaskedPictures, new_generator, recall
 from fisa.patchwork.optimizer import MuonTrainer
 from fisa.patchwork.scenes import Painter
@@ -23,7 +24,6 @@ from fisa.patchwork.words import SEEN
 
 
 CHECKED_PICTURES = 2000
-HOME, SHIFTED = "noto", "twemoji"
 # Painters' seeds: nothing that is measured is painted by a painter that trained.
 CLIP_SEED, GENERATOR_SEED, CHECK_SEED = 1000, 2000, 3000
 
