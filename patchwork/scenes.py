@@ -27,7 +27,7 @@ LEAST_VISIBLE = 0.45
 """A thing of which others would leave less than this share is spared: the one above it is put elsewhere."""
 
 PLACES_TRIED = 4
-SEAM_COLOUR = np.array((255, 246, 224), np.float32)
+SEAM_COLOUR = np.array((255, 246, 224), np.float32)[:, None]
 
 
 @dataclass(frozen=True)
@@ -104,13 +104,13 @@ class Painter:
         areas: dict[int, int] = {}
         for class_index in self._chosen_things(kind, random):
             thing = self._thing(class_index, kind, random)
-            corner = _place(thing[..., 3] > 127, label, areas, random)
+            corner = _place(thing[3] > 127, label, areas, random)
             if corner is None:
                 continue
             segment_id = len(segments) + 1
             areas[segment_id] = _lay(thing, canvas, label, corner, segment_id=segment_id)
             segments.append({"id": segment_id, "category_id": class_index + 1, "iscrowd": 0})
-        image = np.clip(canvas * light, 0, 255).astype(np.uint8)
+        image = np.ascontiguousarray(np.clip(canvas * light, 0, 255).astype(np.uint8).transpose(1, 2, 0))
         visible = np.bincount(label.ravel(), minlength=len(segments) + 1)
         return Scene(image, label, [info for info in segments if visible[info["id"]]])
 
@@ -126,14 +126,15 @@ class Painter:
         patches = random.choice(self.stuff, size=count, replace=count > len(self.stuff))
         along = np.arange(side, dtype=np.float32) / side
         y, x = along[:, None], along[None]
-        # Distances to the patches' centres, with an addend of each axis that makes the seams wavy.
-        distances = np.empty((count, side, side), np.float32)
-        for distance in distances:
+        region, nearest = np.zeros((side, side), np.uint8), np.full((side, side), np.inf, np.float32)
+        for index in range(count):
             (cy, cx), (wy, wx) = random.random(2).tolist(), random.uniform(6, 16, 2).tolist()
-            np.sqrt((y - cy) ** 2 + (x - cx) ** 2, out=distance)
+            # To the patch's centre, with an addend of each axis that makes the seams wavy.
+            distance = np.sqrt((y - cy) ** 2 + (x - cx) ** 2)
             distance += 0.04 * np.sin(wy * y + 9 * cx) + 0.04 * np.sin(wx * x + 9 * cy)
-        region = np.argmin(distances, axis=0)
-        canvas, label, segments = np.empty((side, side, 3), np.float32), np.empty((side, side), np.int32), []
+            np.putmask(region, distance < nearest, index)
+            np.minimum(nearest, distance, out=nearest)
+        canvas, label, segments = np.empty((3, side, side), np.float32), np.empty((side, side), np.int32), []
         ids: dict[int, int] = {}
         for index, class_index in enumerate(patches.tolist()):
             where = region == index
@@ -144,19 +145,20 @@ class Painter:
                 segments.append({"id": ids[class_index], "category_id": class_index + 1, "iscrowd": 0})
             piece = self._piece(class_index, side, random)
             if kind.recoloured:
-                opaque = np.concatenate([piece, np.full_like(piece[..., :1], 255)], axis=-1).astype(np.float32)
-                piece = _recoloured(opaque, random)[..., :3]
-            np.copyto(canvas, piece, where=where[..., None])
+                opaque = np.concatenate([piece, np.full_like(piece[:1], 255)]).astype(np.float32)
+                piece = _recoloured(opaque, random)[:3]
+            np.copyto(canvas, piece, where=where)
             label[where] = ids[class_index]
         seam = np.zeros((side, side), bool)
         seam[1:] |= region[1:] != region[:-1]
         seam[:, 1:] |= region[:, 1:] != region[:, :-1]
-        stitched = seam & (12 * (x + 1.3 * y) % 1 < 0.6)
-        canvas[stitched] = 0.35 * canvas[stitched] + 0.65 * SEAM_COLOUR
+        stitched = np.flatnonzero(seam & _stitches(side))
+        flat = canvas.reshape(3, -1)
+        flat[:, stitched] = 0.35 * flat[:, stitched] + 0.65 * SEAM_COLOUR
         return _Quilt(canvas, label, segments)
 
     def _piece(self, class_index: int, side: int, random: np.random.Generator) -> np.ndarray:
-        """A square of stuff, `(side, side, 3)`, uint8."""
+        """A square of stuff, `(3, side, side)`, uint8."""
         piece = self._texture(class_index, int(random.integers(PIECES)))
         if random.random() < 0.5:
             piece = piece[:, ::-1]
@@ -164,7 +166,7 @@ class Painter:
             zoom = -(-side // TEXTURE_SIDE)
             piece = np.asarray(Image.fromarray(piece).resize((zoom * TEXTURE_SIDE,) * 2, Image.BICUBIC))
         top, left = random.integers(0, len(piece) - side + 1, 2)
-        return piece[top : top + side, left : left + side]
+        return piece[top : top + side, left : left + side].transpose(2, 0, 1)
 
     def _texture(self, class_index: int, number: int) -> np.ndarray:
         if (class_index, number) not in self._textures:
@@ -173,7 +175,7 @@ class Painter:
         return self._textures[class_index, number]
 
     def _thing(self, class_index: int, kind: SceneKind, random: np.random.Generator) -> np.ndarray:
-        """A pictogram, turned, scaled and perhaps mirrored, `(n, n, 4)`, float32, premultiplied RGBA in [0, 255]."""
+        """A pictogram, turned, scaled and perhaps mirrored, `(4, n, n)`, float32, premultiplied RGBA in [0, 255]."""
         size = random.uniform(*kind.object_size) * kind.side
         angle = math.radians(random.uniform(-1, 1) * kind.rotation)
         mirrored = random.random() < 0.5
@@ -188,7 +190,7 @@ class Painter:
             -sin, cos, drawing.width / 2 - (cos - sin) * centre,
         )  # fmt: skip
         turned = drawing.transform((extent, extent), Image.AFFINE, matrix, Image.BILINEAR)
-        thing = np.asarray(turned, np.float32)
+        thing = np.ascontiguousarray(np.asarray(turned).transpose(2, 0, 1), np.float32)
         return _recoloured(thing, random) if kind.recoloured else thing
 
 
@@ -206,12 +208,19 @@ def _drawings(artist: str, folder: Path | None) -> list[tuple[Image.Image, Image
     return [(image, image.reduce(2)) for image in whole]
 
 
+@lru_cache
+def _stitches(side: int) -> np.ndarray:
+    """Where a seam shows its thread, `(side, side)`, bool."""
+    along = np.arange(side, dtype=np.float32) / side
+    return 12 * (along + 1.3 * along[:, None]) % 1 < 0.6
+
+
 def _light(side: int, random: np.random.Generator) -> np.ndarray:
-    """Brighter on one side, `(side, side, 1)`."""
+    """Brighter on one side, `(side, side)`."""
     along = np.arange(side, dtype=np.float32) / side - 0.5
     angle, strength = random.uniform(0, 2 * math.pi), random.uniform(0.05, 0.3)
     plane = 1 + strength * (math.cos(angle) * along + math.sin(angle) * along[:, None])
-    return (random.uniform(0.85, 1.1) * plane)[..., None]
+    return np.float32(random.uniform(0.85, 1.1)) * plane
 
 
 def _place(
@@ -240,28 +249,29 @@ def _overlap(top: int, left: int, extent: int, side: int) -> tuple[tuple[slice, 
 
 def _lay(thing: np.ndarray, canvas: np.ndarray, label: np.ndarray, corner: tuple[int, int], *, segment_id: int) -> int:
     """Lay a thing and its shadow into the scene; returns how many pixels it covers."""
-    extent, side = len(thing), len(canvas)
+    extent, side = len(thing[0]), len(label)
     drop = max(1, round(extent / 20))
-    shadow = Image.fromarray(thing[..., 3].astype(np.uint8)).filter(ImageFilter.BoxBlur(drop))
+    shadow = Image.fromarray(thing[3].astype(np.uint8)).filter(ImageFilter.BoxBlur(drop))
     inside, part = _overlap(corner[0] + drop, corner[1] + drop, extent, side)
-    canvas[inside] *= 1 - np.asarray(shadow, np.float32)[part][..., None] * (0.4 / 255)
+    canvas[:, *inside] *= 1 - np.asarray(shadow, np.float32)[part] * (0.4 / 255)
     inside, part = _overlap(*corner, extent, side)
-    canvas[inside] = canvas[inside] * (1 - thing[part][..., 3:] / 255) + thing[part][..., :3]
-    solid = thing[part][..., 3] > 127
+    shown = thing[:, *part]
+    canvas[:, *inside] = canvas[:, *inside] * (1 - shown[3] / 255) + shown[:3]
+    solid = shown[3] > 127
     label[inside][solid] = segment_id
     return int(solid.sum())
 
 
 def _recoloured(thing: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """Another hue, saturation and brightness, and now and then fewer tones: as if someone else had coloured it."""
-    colour, alpha = thing[..., :3], thing[..., 3:]
+    colour, alpha = thing[:3], thing[3:]
     angle = random.normal(0, 0.5)
     turn = np.full((3, 3), (1 - math.cos(angle)) / 3) + math.cos(angle) * np.eye(3)
     turn += math.sin(angle) / math.sqrt(3) * np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]])
     grey = np.full((3, 3), 1 / 3)
     matrix = (grey + random.uniform(0.6, 1.5) * (turn - grey)) * random.uniform(0.75, 1.2)
-    colour = np.clip(colour @ matrix.T.astype(np.float32), 0, alpha)
+    colour = np.clip(np.tensordot(matrix.astype(np.float32), colour, axes=1), 0, alpha)
     if random.random() < 0.4:
         step = 255 / random.integers(3, 7)
         colour = np.minimum(np.round(colour / step) * step, alpha)
-    return np.concatenate([colour, alpha], axis=-1)
+    return np.concatenate([colour, alpha])
