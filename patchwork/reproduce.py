@@ -20,6 +20,7 @@ from torch import nn
 
 from fisa import train
 from fisa.evaluation.headlines import headlines
+from fisa.evaluation.report import class_changes, draw_changes
 from fisa.modeling_fisa.modeling_fisa import FisaForUniversalSegmentation
 from fisa.patchwork.checkpoint import ADAPTER, CHECKPOINT
 from fisa.patchwork.clip_pretraining import CLOSE_UP, normalised
@@ -43,11 +44,13 @@ class Method:
         title: for tables.
         flags: of `train.py`, beyond the recipe's.
         trains: whether anything is trained; else it is measured once rather than for every seed.
+        averages: a method of which each run is averaged with the base, weight by weight (WiSE-FT, arXiv 2109.01903).
     """
 
     title: str
     flags: Mapping[str, Any] = field(default_factory=dict)
     trains: bool = True
+    averages: str | None = None
 
 
 NO_SEVE = {"fisa_config": '{"seve_layers": []}'}
@@ -60,6 +63,11 @@ METHODS = {
     "mask_q_seve": Method("SIMO: mask queries, with SEVE", NO_IMAGE),
     "fisa": Method("FISA: SIMO with SEVE"),
     "late_seve": Method("FISA, SEVE before the last layer", {"fisa_config": '{"seve_layers": [3]}'}),
+    "seve_image": Method("FISA, SEVE of image tokens alone", {"fisa_config": '{"seve_tokens": "image"}'}),
+    "seve_mask": Method("FISA, SEVE of mask tokens alone", {"fisa_config": '{"seve_tokens": "mask"}'}),
+    "ground_truth": Method("FISA, trained on ground-truth masks", {"mask_source": "ground_truth"}),
+    "strong": Method("FISA, ten times the learning rate", {"learning_rate": 1e-3}),
+    "averaged": Method("the same, averaged with the base", averages="strong"),
     "lora": Method("LoRA of rank 16 in SIMO's places", {"lora_rank": 16, "learning_rate": 3e-3}),
     "full": Method(
         "All projections of the image tower",
@@ -83,20 +91,25 @@ class Study:
 
     def run(self, method: str, split: str, seed: int, *, oracle: str = "none") -> dict[str, float]:
         """Figures of one run on one split, in percent, made if they are not there."""
-        folder = self.folder / method / str(seed)
-        adapter = self._adapter(method, seed) if METHODS[method].trains else None
-        return self.evaluation(folder / split / oracle, split, METHODS[method], adapter=adapter, oracle=oracle)
+        folder = self.folder / method / str(seed) / split / oracle
+        return self.evaluation(folder, split, METHODS[method], weights=self.weights(method, seed), oracle=oracle)
+
+    def weights(self, method: str, seed: int) -> dict[str, Path]:
+        """What a run left, as flags of `train.py`, made if it is not there."""
+        if METHODS[method].averages:
+            return {"model": self._average(method, seed)}
+        return {"adapter": self._adapter(method, seed)} if METHODS[method].trains else {}
 
     def evaluation(
-        self, folder: Path, split: str, method: Method, *, adapter: Path | None, oracle: str = "none"
+        self, folder: Path, split: str, method: Method, *, weights: Mapping[str, Path], oracle: str = "none"
     ) -> dict[str, float]:
-        """Evaluate an adapter, or the base, unless that was done."""
+        """Evaluate an adapter, or another model than the base, unless that was done."""
         metrics = folder / "metrics.json"
         if not metrics.exists():
             flags = SHARED_FLAGS | {"eval_data": self.data(split), "eval_split": split, "oracle": oracle}
             flags |= {"do_eval": "true", "output_dir": folder, "per_device_eval_batch_size": 24}
             flags |= {name: value for name, value in method.flags.items() if name == "fisa_config"}
-            train.main(as_flags(flags | ({} if adapter is None else {"adapter": adapter})))
+            train.main(as_flags(flags | weights))
         return figures(json.loads(metrics.read_text(encoding="utf-8")))
 
     def data(self, split: str) -> Path:
@@ -112,14 +125,34 @@ class Study:
 
     def costs(self, method: str, seed: int) -> dict[str, float]:
         """Seconds of one CPU core that a run's training took, and the parameters it trained."""
-        return json.loads((self._adapter(method, seed) / "cost.json").read_text(encoding="utf-8"))
+        trained = METHODS[method].averages or method
+        return json.loads((self._adapter(trained, seed) / "cost.json").read_text(encoding="utf-8"))
+
+    def class_gains(self, split: str, *, over: str, of: str) -> list[tuple[str, float]]:
+        """By how many points of IoU each class is better with one method than with another, means over the seeds, the
+        largest changes from gain to loss: the paper's figure 3."""
+        before, after = (self._mean_ious(method, split) for method in (over, of))
+        changes, _ = class_changes(before, after)
+        return changes
+
+    def _mean_ious(self, method: str, split: str) -> dict[str, Any]:
+        reports = [
+            json.loads((self.folder / method / str(seed) / split / "none" / "metrics.json").read_text("utf-8"))
+            for seed in self.seeds
+        ]
+        values = [report["semantic"]["per_class"] for report in reports]
+        mean = {
+            word: {"iou": statistics.fmean(v[word]["iou"] for v in values)}
+            for word in values[0]
+            if values[0][word]["iou"] is not None
+        }
+        return {"semantic": {"per_class": mean}}
 
     def retention(self, method: str, seed: int) -> dict[str, float]:
         """Zero-shot accuracy of the adapted image tower, made if it is not there."""
-        adapter = self._adapter(method, seed) if METHODS[method].trains else None
         path = self.folder / method / str(seed) / "retention.json"
         if not path.exists():
-            model = loaded(METHODS[method], adapter)
+            model = loaded(METHODS[method], self.weights(method, seed))
             processor = FisaProcessor.from_pretrained(CHECKPOINT)
             found = {
                 "retention": zero_shot_accuracy(model, processor, with_seve=False),
@@ -128,6 +161,24 @@ class Study:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(found), encoding="utf-8")
         return json.loads(path.read_text(encoding="utf-8"))
+
+    def _average(self, method: str, seed: int) -> Path:
+        folder = self.folder / method / str(seed) / "model"
+        if not folder.exists():
+            source = METHODS[method].averages
+            model = loaded(METHODS[source], {"adapter": self._adapter(source, seed)})
+            start = base(METHODS[source]).state_dict()
+            mean = {
+                name: weight.lerp(start[name], 0.5)
+                for name, weight in model.state_dict().items()
+                if weight.is_floating_point()
+            }
+            model.load_state_dict(mean, strict=False)
+            unfinished = folder.with_name("model.unfinished")
+            model.save_pretrained(unfinished)
+            FisaProcessor.from_pretrained(CHECKPOINT).save_pretrained(unfinished)
+            unfinished.rename(folder)
+        return folder
 
     def _adapter(self, method: str, seed: int) -> Path:
         folder = self.folder / method / str(seed) / "adapter"
@@ -157,10 +208,14 @@ def base(method: Method) -> FisaForUniversalSegmentation:
     )
 
 
-def loaded(method: Method, adapter: Path | None) -> FisaForUniversalSegmentation:
+def loaded(method: Method, weights: Mapping[str, Path]) -> FisaForUniversalSegmentation:
     """The model that a run left, in evaluation mode."""
+    if "model" in weights:
+        return FisaForUniversalSegmentation.from_pretrained(weights["model"]).eval()
     model = base(method)
-    return (model if adapter is None else PeftModel.from_pretrained(model, adapter).merge_and_unload()).eval()
+    if "adapter" in weights:
+        model = PeftModel.from_pretrained(model, weights["adapter"]).merge_and_unload()
+    return model.eval()
 
 
 def as_flags(options: Mapping[str, Any]) -> list[str]:
@@ -270,6 +325,11 @@ def main() -> None:
         options.output.mkdir(parents=True, exist_ok=True)
         (options.output / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
         (options.output / "tables.md").write_text(text, encoding="utf-8")
+        if {"simo", "fisa"} <= set(options.methods):
+            changes = study.class_gains(split, over="simo", of="fisa")
+            draw_changes(changes, "IoU", names=("SIMO", "FISA")).savefig(
+                options.output / f"gains-{split}.png", dpi=110
+            )
     print(text)
 
 
@@ -282,12 +342,12 @@ def quick(study: Study) -> str:
                 iter(
                     [
                         study.evaluation(
-                            study.folder / "quick" / method / split, split, METHODS[method], adapter=adapter
+                            study.folder / "quick" / method / split, split, METHODS[method], weights=weights
                         )
                     ]
                 )
             )
-            for method, adapter in (("frozen", None), ("fisa", ADAPTER))
+            for method, weights in (("frozen", {}), ("fisa", {"adapter": ADAPTER}))
         }
         text += f"## {split}\n\n{table({METHODS[name].title: row for name, row in rows.items()}, SHOWN)}\n\n"
     return text

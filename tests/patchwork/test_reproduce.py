@@ -54,4 +54,4 @@ def test_what_is_there_is_not_run_again(tmp_path, monkeypatch):
         json.dumps({"panoptic": {"all": zeros, "per_class": per_class}, "semantic": {"per_class": per_class}})
     )
     monkeypatch.setattr(train, "main", lambda flags: pytest.fail("it was run again"))
-    assert study.evaluation(folder, "validation", METHODS["frozen"], adapter=None)["pq"] == 0
+    assert study.evaluation(folder, "validation", METHODS["frozen"], weights={})["pq"] == 0
