@@ -53,7 +53,15 @@ def word_tokenizer() -> CLIPTokenizer:
     learner.normalizer, learner.pre_tokenizer = spelling.normalizer, spelling.pre_tokenizer
     names = [name for word in WORDS for name in (word.name, *word.synonyms)]
     sentences = [template.format(name) for template in TEMPLATES for name in names]
-    trainer = BpeTrainer(vocab_size=2000, min_frequency=2, end_of_word_suffix="</w>", show_progress=False)
+    # Of pairs seen equally often the one with lower numbers is merged first: given here, they do not vary.
+    letters = sorted({letter for sentence in sentences for letter in sentence.lower()})
+    trainer = BpeTrainer(
+        vocab_size=2000,
+        min_frequency=2,
+        special_tokens=[f"{letter}</w>" for letter in letters],
+        end_of_word_suffix="</w>",
+        show_progress=False,
+    )
     learner.train_from_iterator(sentences, trainer)
     merges = [tuple(merge) for merge in _merges(learner)]
     characters = sorted(ByteLevel.alphabet())

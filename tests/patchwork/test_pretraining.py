@@ -1,6 +1,8 @@
 """Pre-training: the optimizer against torch's own, the tokenizer, and short runs that continue and measure."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -71,6 +73,14 @@ def test_words_are_a_token_or_two_and_any_other_can_be_spelt():
     for text in ("dog", "zebra crossing", "smörgåsbord"):
         assert tokenizer.decode(tokenizer(text)["input_ids"], skip_special_tokens=True) == text
     assert tokenizer("DOG")["input_ids"] == tokenizer("dog")["input_ids"]
+
+
+def test_the_tokenizer_is_the_same_in_every_process():
+    """A run that is continued makes it anew, and its embeddings were learned with the first one."""
+    room = "fisa.patchwork.clip_pretraining"
+    script = f"import json; from {room} import word_tokenizer; print(json.dumps(word_tokenizer().get_vocab()))"
+    elsewhere = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert json.loads(elsewhere.splitlines()[-1]) == word_tokenizer().get_vocab()
 
 
 def test_captions_tell_what_is_on_the_pictures(glyphs):
