@@ -114,9 +114,14 @@ class MaskAttention(nn.Module):
         attention_bias: torch.Tensor,
         *,
         clip_attention: CLIPAttention,
+        masks_alone: bool = False,
         **kwargs,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        """Returns the image tokens' and the mask tokens' attention outputs, then their attention weights or `None`."""
+    ) -> tuple[torch.Tensor | None, torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """Returns the image tokens' and the mask tokens' attention outputs, then their attention weights or `None`.
+
+        Args:
+            masks_alone (`bool`): leave out the image tokens' output.
+        """
 
         def heads(states: torch.Tensor) -> torch.Tensor:
             return states.unflatten(-1, (clip_attention.num_heads, clip_attention.head_dim)).transpose(1, 2)
@@ -133,7 +138,9 @@ class MaskAttention(nn.Module):
             )
             return clip_attention.out_proj(output.flatten(2)), weights
 
-        image_output, image_weights = attend(heads(clip_attention.q_proj(image_states)), None)
+        image_output, image_weights = None, None
+        if not masks_alone:
+            image_output, image_weights = attend(heads(clip_attention.q_proj(image_states)), None)
         if mask_states.shape[1] == 0:  # nothing to attend with, and not every back-end takes that
             return image_output, mask_states, image_weights, None
         mask_output, mask_weights = attend(heads(self.query_proj(mask_states)), attention_bias)
@@ -159,9 +166,15 @@ class FisaEncoderLayer(GradientCheckpointingLayer):
         class_embeds: torch.Tensor | None,
         *,
         clip_layer: CLIPEncoderLayer,
+        masks_alone: bool = False,
         **kwargs,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        """Returns the image tokens, the mask tokens, and the attention weights of each or `None`."""
+    ) -> tuple[torch.Tensor | None, torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """Returns the image tokens, the mask tokens, and the attention weights of each or `None`.
+
+        Args:
+            masks_alone (`bool`):
+                Leave out the image tokens (`None`): for the last layer, after which no mask token reads them.
+        """
         if self.semantic_guidance is not None:
             image_tokens, mask_tokens = self.semantic_guidance(image_tokens, mask_tokens, class_embeds)
         image_output, mask_output, image_weights, mask_weights = self.mask_attention(
@@ -169,12 +182,15 @@ class FisaEncoderLayer(GradientCheckpointingLayer):
             clip_layer.layer_norm1(mask_tokens),
             attention_bias,
             clip_attention=clip_layer.self_attn,
+            masks_alone=masks_alone,
             **kwargs,
         )
-        image_tokens = image_tokens + image_output
         mask_tokens = mask_tokens + mask_output
-        image_tokens = image_tokens + clip_layer.mlp(clip_layer.layer_norm2(image_tokens))
         mask_tokens = mask_tokens + clip_layer.mlp(clip_layer.layer_norm2(mask_tokens))
+        if masks_alone:
+            return None, mask_tokens, None, mask_weights
+        image_tokens = image_tokens + image_output
+        image_tokens = image_tokens + clip_layer.mlp(clip_layer.layer_norm2(image_tokens))
         return image_tokens, mask_tokens, image_weights, mask_weights
 
 

@@ -209,6 +209,7 @@ class FisaModel(FisaPreTrainedModel):
         class_embeds: torch.FloatTensor | None = None,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
+        output_image_tokens: bool = True,
     ) -> FisaModelOutput:
         r"""
         Args:
@@ -222,6 +223,8 @@ class FisaModel(FisaPreTrainedModel):
                 The vocabulary as tokenised prompts; or
             class_embeds (`torch.FloatTensor` of shape `(num_prompts, projection_dim)`, *optional*):
                 as ready text embeddings, also `(batch_size, num_prompts, projection_dim)`; or neither: the stored one.
+            output_image_tokens (`bool`):
+                False leaves out `last_hidden_state`, and with it most of the last layer: masks do not need it.
         """
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
@@ -252,9 +255,16 @@ class FisaModel(FisaPreTrainedModel):
         )
 
         tokens, weights = [(image_tokens, mask_tokens)], []
-        for layer, clip_layer in zip(self.mask_encoder.layers, self.vision_model.encoder.layers):
+        clip_layers = self.vision_model.encoder.layers
+        ends_with_masks = not (output_image_tokens or output_hidden_states or output_attentions)
+        for layer, clip_layer in zip(self.mask_encoder.layers, clip_layers):
             image_tokens, mask_tokens, *layer_weights = layer(
-                image_tokens, mask_tokens, attention_bias, class_embeds, clip_layer=clip_layer
+                image_tokens,
+                mask_tokens,
+                attention_bias,
+                class_embeds,
+                clip_layer=clip_layer,
+                masks_alone=ends_with_masks and clip_layer is clip_layers[-1],
             )
             if output_hidden_states:
                 tokens.append((image_tokens, mask_tokens))
@@ -266,7 +276,7 @@ class FisaModel(FisaPreTrainedModel):
         attentions, mask_attentions = zip(*weights) if weights else (None, None)
         return FisaModelOutput(
             mask_embeds=mask_embeds,
-            class_embeds=None if class_embeds is None else class_embeds.expand(len(mask_embeds), -1, -1),
+            class_embeds=None if class_embeds is None else class_embeds.expand(mask_embeds.shape[0], -1, -1),
             last_hidden_state=image_tokens,
             hidden_states=hidden_states,
             mask_hidden_states=mask_hidden_states,
@@ -277,7 +287,7 @@ class FisaModel(FisaPreTrainedModel):
     def _check_shapes(
         self, pixel_values: torch.Tensor, mask_proposals: torch.Tensor, class_embeds: torch.Tensor | None
     ) -> None:
-        if len(mask_proposals) != len(pixel_values):
+        if mask_proposals.shape[0] != pixel_values.shape[0]:
             raise ValueError(
                 f"`mask_proposals` are for {len(mask_proposals)} photos and `pixel_values` holds {len(pixel_values)}; "
                 "there must be one set of proposals a photo."
@@ -457,6 +467,7 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
             class_embeds=class_embeds,
             output_hidden_states=output_hidden_states,
             output_attentions=output_attentions,
+            output_image_tokens=False,
             return_dict=True,
         )
         logits = class_logits(
@@ -485,7 +496,7 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
             masks_queries_logits=proposals.mask_logits,
             objectness=proposals.objectness,
             logits_per_mask=logits,
-            class_is_thing=None if class_is_thing is None else class_is_thing.expand(len(logits), -1),
+            class_is_thing=None if class_is_thing is None else class_is_thing.expand(logits.shape[0], -1),
             proposal_sizes=proposals.sizes,
             **{key: value for key, value in encoded.items() if key != "last_hidden_state"},
         )

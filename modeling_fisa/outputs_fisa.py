@@ -13,8 +13,8 @@ class FisaModelOutput(ModelOutput):
         Embedding of each proposal in CLIP's shared space, not normalised.
     class_embeds (`torch.Tensor` of shape `(batch_size, num_prompts, projection_dim)`, *optional*):
         The class text embeddings in use.
-    last_hidden_state (`torch.Tensor` of shape `(batch_size, 1 + num_patches, hidden_size)`):
-        The image tokens after CLIP's last layer.
+    last_hidden_state (`torch.Tensor` of shape `(batch_size, 1 + num_patches, hidden_size)`, *optional*, with
+        `output_image_tokens=True`): the image tokens after CLIP's last layer.
     hidden_states, mask_hidden_states (`tuple(torch.Tensor)`, *optional*, with `output_hidden_states=True`):
         Image tokens and mask tokens before the first layer and after each.
     attentions, mask_attentions (`tuple(torch.Tensor)`, *optional*, with `output_attentions=True` and eager attention):

@@ -64,6 +64,15 @@ def test_mask_tokens_never_change_the_image_tokens():
     assert torch.equal(model(**{**inputs, "mask_proposals": others}).last_hidden_state, first)
 
 
+@torch.no_grad()
+def test_masks_do_not_need_the_last_layers_image_tokens():
+    model, inputs = tiny_model(seve_layers=[0]), tiny_inputs()
+    whole, masks = model(**inputs), model(**inputs, output_image_tokens=False)
+    assert torch.equal(masks.mask_embeds, whole.mask_embeds) and masks.last_hidden_state is None
+    asked = model(**inputs, output_image_tokens=False, output_hidden_states=True)
+    assert torch.equal(asked.hidden_states[-1], whole.last_hidden_state)
+
+
 @pytest.mark.parametrize("tokens", ["both", "image", "mask"])
 @pytest.mark.parametrize("layers", [[0], [0, 2]], ids=str)
 @torch.no_grad()
