@@ -3,10 +3,12 @@
 import json
 
 import pytest
+import torch
 
 from fisa import train
+from fisa.patchwork import checkpoint
 from fisa.patchwork.dataset import PACK
-from fisa.patchwork.reproduce import METHODS, Study, as_flags, figures, gathered, interval, table
+from fisa.patchwork.reproduce import METHODS, Study, as_flags, figures, gathered, interval, loaded, table
 from fisa.patchwork.words import SEEN, WORDS
 
 
@@ -55,3 +57,27 @@ def test_what_is_there_is_not_run_again(tmp_path, monkeypatch):
     )
     monkeypatch.setattr(train, "main", lambda flags: pytest.fail("it was run again"))
     assert study.evaluation(folder, "validation", METHODS["frozen"], weights={})["pq"] == 0
+
+
+def test_an_averaged_model_lies_half_way_between_the_base_and_the_adapted_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(Study, "_adapter", lambda study, method, seed: checkpoint.ADAPTER)
+    study = Study(tmp_path, num_seeds=1, num_scenes=4)
+    found = loaded(METHODS["averaged"], study.weights("averaged", 0)).state_dict()
+    base, adapted = (checkpoint.load(adapted=adapted)[0].state_dict() for adapted in (False, True))
+    changed = {name for name in base if not torch.equal(base[name], adapted[name])}
+    assert changed
+    for name in changed:
+        torch.testing.assert_close(found[name], (base[name] + adapted[name]) / 2)
+    assert all(torch.equal(found[name], base[name]) for name in base.keys() - changed)
+
+
+def test_gains_of_classes_are_means_over_the_seeds_from_gain_to_loss(tmp_path):
+    ious = {"simo": [{"dog": 10.0, "ant": 30.0}] * 2, "fisa": [{"dog": 20.0, "ant": 30.0}, {"dog": 40.0, "ant": 20.0}]}
+    for method, runs in ious.items():
+        for seed, values in enumerate(runs):
+            folder = tmp_path / method / str(seed) / "test" / "none"
+            folder.mkdir(parents=True)
+            per_class = {name: {"iou": value} for name, value in (values | {"bat": None}).items()}
+            (folder / "metrics.json").write_text(json.dumps({"semantic": {"per_class": per_class}}))
+    study = Study(tmp_path, num_seeds=2, num_scenes=4)
+    assert study.class_gains("test", over="simo", of="fisa") == [("dog", 20.0), ("ant", -5.0)]
