@@ -1,5 +1,5 @@
 """The architectures of the public checkpoints that FISA is made of, and weights for them made on the spot:
-`python -m benchmarks.public_architectures FOLDER` writes `clip/` and `mask_generator/`, with random weights.
+`python -m fisa.benchmarks.public_architectures FOLDER` writes `clip/` and `mask_generator/`, with random weights.
 """
 
 import argparse
@@ -75,7 +75,7 @@ PUBLIC_GENERATORS = {
 
 def main() -> None:
     """Write a CLIP and a mask generator as their public checkpoints lie on the Hub."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.public_architectures", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m fisa.benchmarks.public_architectures", description=main.__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--clip", choices=PUBLIC_CLIPS, default="clip-vit-large-patch14-336")
     parser.add_argument("--mask-generator", choices=PUBLIC_GENERATORS, default="mask2former-swin-large-coco-panoptic")

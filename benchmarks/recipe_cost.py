@@ -1,4 +1,4 @@
-"""What the recipes cost: `python -m benchmarks.recipe_cost CLIP MASK_GENERATOR`.
+"""What the recipes cost: `python -m fisa.benchmarks.recipe_cost CLIP MASK_GENERATOR`.
 
 Counts floating-point operations over real runs with random numbers for photos, and from them estimates hours at
 assumed speeds: by default half of what an NVIDIA A100 can do in float32, a quarter in bfloat16. PyTorch's counter sees
@@ -26,7 +26,7 @@ EVALUATION_PHOTOS = {
 
 def main() -> None:
     """Count and print."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.recipe_cost", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m fisa.benchmarks.recipe_cost", description=__doc__)
     parser.add_argument("clip", help="folder of a CLIP; benchmarks.public_architectures makes one")
     parser.add_argument("mask_generator", help="folder of a mask generator")
     parser.add_argument("--float32", type=float, default=10, help="TFLOP/s assumed in float32 (%(default)s)")

@@ -22,12 +22,12 @@ def resolve_prompt_classes(
     if prompt_class_ids is None:
         prompt_class_ids = torch.arange(num_prompts, device=class_embeds.device)
         named = range(num_prompts)
-    elif len(prompt_class_ids) != num_prompts:
+    elif prompt_class_ids.shape[0] != num_prompts:
         raise ValueError(
             f"`prompt_class_ids` has {len(prompt_class_ids)} entries for {num_prompts} prompts; each needs its class."
         )
     elif torch.compiler.is_compiling() and class_is_thing is not None:  # values cannot be looked at while tracing
-        return prompt_class_ids, len(class_is_thing)
+        return prompt_class_ids, class_is_thing.shape[0]
     else:
         named = prompt_class_ids.unique().tolist()
     num_classes = len(named) if class_is_thing is None else len(class_is_thing)

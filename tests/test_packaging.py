@@ -17,6 +17,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = (
     "fisa",
+    "fisa.benchmarks",
     "fisa.configuration",
     "fisa.data",
     "fisa.evaluation",

@@ -1,0 +1,78 @@
+"""What mask tokens add to CLIP: `python -m fisa.benchmarks.mask_classification [--quick]`.
+
+FISA's encoder with proposals and SEVE against transformers' plain CLIP image tower: same weights, same pixels, in
+float32. Prints a JSON line for each architecture and number of proposals and classes.
+"""
+
+import argparse
+import json
+
+import torch
+from transformers import CLIPVisionConfig
+
+from fisa import FisaConfig, FisaModel
+from fisa.benchmarks.measure import flops, machine, paired_medians
+from fisa.benchmarks.public_architectures import PUBLIC_CLIPS
+
+
+ARCHITECTURES = ("clip-vit-base-patch16", "clip-vit-large-patch14-336")
+CASES = ((100, 150), (300, 150), (100, 10_000))
+SMALLEST_CASE = CASES[0]
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(prog="python -m fisa.benchmarks.mask_classification", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=7, help="timings of each side (%(default)s)")
+    parser.add_argument("--quick", action="store_true", help="the smaller CLIP, one case, three rounds")
+    options = parser.parse_args()
+    architectures, cases, rounds = ARCHITECTURES, CASES, options.rounds
+    if options.quick:
+        architectures, cases, rounds = ARCHITECTURES[:1], [SMALLEST_CASE], 3
+    for architecture in architectures:
+        for num_proposals, num_classes in cases:
+            found = measure(architecture, num_proposals=num_proposals, num_classes=num_classes, rounds=rounds)
+            print(json.dumps(found | machine()), flush=True)
+
+
+@torch.no_grad()
+def measure(architecture: str, *, num_proposals: int, num_classes: int, rounds: int) -> dict[str, object]:
+    """Both sides' seconds and FLOPs for one photo, and the least FLOPs that mask tokens can do with."""
+    torch.manual_seed(0)
+    clip = PUBLIC_CLIPS[architecture]
+    config = FisaConfig(
+        text_config=clip.text_config, vision_config=clip.vision_config, projection_dim=clip.projection_dim
+    )
+    model, side = FisaModel(config).eval(), clip.vision_config.image_size
+    pixels, texts = torch.randn(1, 3, side, side), torch.randn(num_classes, clip.projection_dim)
+    proposals = torch.randn(1, num_proposals, side // 4, side // 4)
+    sides = {
+        "clip": lambda: model.vision_model(pixels),
+        "fisa": lambda: model(pixels, proposals, class_embeds=texts, output_image_tokens=False),
+    }
+    seconds = paired_medians(sides, rounds=rounds)
+    counted = {name: flops(run) for name, run in sides.items()}
+    floor = counted["clip"] + least_flops(clip.vision_config, num_proposals=num_proposals)
+    return {
+        "benchmark": "mask_classification",
+        "architecture": architecture,
+        "proposals": num_proposals,
+        "classes": num_classes,
+        "clip_seconds": seconds["clip"],
+        "fisa_seconds": seconds["fisa"],
+        "ratio": seconds["fisa"] / seconds["clip"],
+        "flops_ratio": counted["fisa"] / counted["clip"],
+        "flops_over_floor": counted["fisa"] / floor,
+    }
+
+
+def least_flops(config: CLIPVisionConfig, *, num_proposals: int) -> int:
+    """What mask tokens cost beside an image stream that lends them keys and values: queries, attention, output
+    projection and MLP; a multiply-add counts twice."""
+    width, tokens = config.hidden_size, 1 + (config.image_size // config.patch_size) ** 2
+    linear = 2 * width * (2 * width + 2 * config.intermediate_size)
+    return num_proposals * config.num_hidden_layers * (linear + 2 * 2 * tokens * width)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,267 @@
+"""Take a model out of Python: `python -m fisa.export [MODEL]` writes one graph for ONNX Runtime or `torch.export`.
+
+The graph is made for photos of one size, in batches of any size, and does what the model does but for cutting off
+padding, of which there is none: the processor that is saved beside it squashes photos for the mask generator, too.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.export import Dim, ExportedProgram
+
+from fisa.configuration.configuration_fisa import FisaConfig
+from fisa.modeling_fisa.modeling_fisa import FisaForUniversalSegmentation
+from fisa.modeling_fisa.outputs_fisa import FisaOutput
+from fisa.patchwork import checkpoint as patchwork
+from fisa.processing.processing_fisa import FisaProcessor
+from fisa.processing.vocabulary import Vocabulary
+
+
+FILES = {"onnx": "model.onnx", "torch": "model.pt2"}
+PHOTOS = ("pixel_values", "mask_generator_pixel_values")
+Compute = Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]
+OUTPUTS = ("class_queries_logits", "masks_queries_logits", "objectness")
+
+EXAMPLES = """examples:
+  python -m fisa.export --output patchwork-onnx
+  python -m fisa.export FOLDER --classes "dog, grass, frisbee" --output my-onnx
+  python -m fisa.export FOLDER --open --format torch --output my-graph
+
+Exit status: 0 done, 2 a wrong argument.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Export as the command line says; returns the exit status."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        model, processor = _load(options.model)
+        if options.classes is not None:
+            model.set_vocabulary(processor, _vocabulary(options.classes))
+        program = export_program(model, processor, open_vocabulary=options.open)
+        path = save(program, model, processor, Path(options.output), file_format=options.format)
+    except (ImportError, OSError, ValueError) as error:
+        parser.error(str(error))
+    print(f"{path}, with its processor and config beside it")
+    return 0
+
+
+class Graph(nn.Module):
+    """What is exported: tensors in by name, tensors out by name, photos without padding."""
+
+    def __init__(self, model: FisaForUniversalSegmentation):
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        mask_generator_pixel_values: torch.Tensor,
+        class_embeds: torch.Tensor | None = None,
+        prompt_class_ids: torch.Tensor | None = None,
+        class_is_thing: torch.Tensor | None = None,
+        generator_class_ids: torch.Tensor | None = None,
+    ) -> dict[str, torch.Tensor]:
+        outputs = self.model(
+            pixel_values,
+            mask_generator_pixel_values,
+            class_embeds=class_embeds,
+            prompt_class_ids=prompt_class_ids,
+            class_is_thing=class_is_thing,
+            generator_class_ids=generator_class_ids,
+        )
+        return {name: outputs[name] for name in OUTPUTS}
+
+
+@torch.no_grad()
+def export_program(
+    model: FisaForUniversalSegmentation, processor: FisaProcessor, *, open_vocabulary: bool = False
+) -> ExportedProgram:
+    """Trace a model for batches of any size.
+
+    Args:
+        model ([`FisaForUniversalSegmentation`]): with a mask generator.
+        processor ([`FisaProcessor`]): says how large photos are; see [`without_padding`].
+        open_vocabulary (`bool`):
+            The classes are inputs, any number of them, as `model.encode_vocabulary` gives them: `class_embeds`
+            `(num_prompts, projection_dim)`, `prompt_class_ids` `(num_prompts,)`, `class_is_thing` `(num_classes,)`
+            and, where the generator is asked, `generator_class_ids` `(num_classes,)`. Else the stored vocabulary is
+            built in.
+
+    Returns:
+        `torch.export.ExportedProgram` from `pixel_values` and `mask_generator_pixel_values` `(batch_size, 3, …)` to
+        `class_queries_logits`, `masks_queries_logits` and `objectness`, as in [`FisaOutput`].
+
+    Raises:
+        `ValueError`: no mask generator, or no stored vocabulary to build in.
+    """
+    if model.mask_generator is None:
+        raise ValueError("This model has no mask generator; only whole models, from photos to masks, can be exported.")
+    if not open_vocabulary and not model.config.num_prompts:
+        raise ValueError(
+            "This model stores no classes of its own; name some with --classes, or export it with --open."
+        )
+    # Tracing takes 0 and 1 for constants and equal numbers for the same one: none of that in the example.
+    black = np.zeros((8, 8, 3), dtype=np.uint8)
+    photos = without_padding(processor, model)(images=[black, black], return_tensors="pt")
+    inputs = {name: photos[name].to(model.device, model.dtype) for name in PHOTOS}
+    sizes = dict.fromkeys(inputs, {0: Dim("batch", min=1)})
+    if open_vocabulary:
+        example = model.encode_vocabulary(processor, {"dog": ["puppy", "hound"], "cat": [], "grass": []})
+        prompts, classes = Dim("prompts", min=1), Dim("classes", min=1)
+        inputs |= example
+        sizes |= {name: {0: prompts if len(example[name]) == 5 else classes} for name in example}
+    program = torch.export.export(Graph(model).eval(), (), inputs, dynamic_shapes=sizes, strict=False)
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # paths of this machine
+    return program
+
+
+def without_padding(processor: FisaProcessor, model: FisaForUniversalSegmentation) -> FisaProcessor:
+    """A processor that squashes photos to one square for the mask generator instead of putting them on a canvas.
+
+    The square is the generator's own `image_size` where that is fixed (EoMT), else has the shortest edge for its side.
+    One that squashes already is returned as it is.
+    """
+    size = processor.image_processor.mask_generator_size
+    if size.height:
+        return processor
+    side = getattr(model.mask_generator.config, "image_size", None) or size.shortest_edge
+    settings = processor.image_processor.to_dict() | {"mask_generator_size": {"height": side, "width": side}}
+    return FisaProcessor(
+        image_processor=type(processor.image_processor).from_dict(settings),
+        tokenizer=processor.tokenizer,
+        prompt_templates=processor.prompt_templates,
+    )
+
+
+def save(
+    program: ExportedProgram,
+    model: FisaForUniversalSegmentation,
+    processor: FisaProcessor,
+    folder: Path,
+    *,
+    file_format: str = "onnx",
+) -> Path:
+    """Write the graph and, beside it, the processor and the config that belong to it; returns the graph's path.
+
+    Args:
+        program (`torch.export.ExportedProgram`): of `export_program`, for this model and processor.
+        file_format (`"onnx"` or `"torch"`): `model.onnx`, or `model.pt2` for `torch.export.load`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / FILES[file_format]
+    if file_format == "onnx":
+        _save_onnx(program, path)
+    else:
+        torch.export.save(program, path)
+    without_padding(processor, model).save_pretrained(folder)
+    model.config.save_pretrained(folder)
+    return path
+
+
+def _save_onnx(program: ExportedProgram, path: Path) -> None:
+    _ask_for_extra("onnxscript")
+    graph = torch.onnx.export(program, dynamo=True, verbose=False)
+    for value, name in zip(graph.model.graph.outputs, OUTPUTS):
+        value.name = name
+    for node in graph.model.graph:
+        node.metadata_props.clear()  # paths of this machine
+    graph.save(path)
+
+
+def load_graph(path: Path) -> Callable[..., FisaOutput]:
+    """A function that runs an exported graph as the model itself is called: `graph(**inputs)`.
+
+    Inputs that the graph does not have, such as `mask_generator_pixel_mask`, are left out. Which classes are things
+    says the vocabulary that is given or, where it is built in, the config beside the graph.
+
+    Args:
+        path (`Path`): a `model.onnx` or a `model.pt2`.
+    """
+    stored = torch.tensor(FisaConfig.from_pretrained(path.parent).is_thing)
+    names, compute = _load_onnx(path) if path.suffix == ".onnx" else _load_torch(path)
+
+    def graph(**inputs: torch.Tensor) -> FisaOutput:
+        found = compute({name: inputs[name] for name in names})
+        is_thing = inputs["class_is_thing"] if "class_is_thing" in names else stored
+        return FisaOutput(**found, class_is_thing=is_thing.expand(len(found["objectness"]), -1))
+
+    return graph
+
+
+def _load_onnx(path: Path) -> tuple[list[str], Compute]:
+    _ask_for_extra("onnxruntime")
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(path, options)
+
+    def compute(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        arrays = session.run(OUTPUTS, {name: tensor.numpy() for name, tensor in inputs.items()})
+        return dict(zip(OUTPUTS, map(torch.from_numpy, arrays)))
+
+    return [value.name for value in session.get_inputs()], compute
+
+
+def _load_torch(path: Path) -> tuple[list[str], Compute]:
+    program = torch.export.load(path)
+    module = program.module()
+
+    @torch.no_grad()
+    def compute(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return module(**inputs)
+
+    return list(program.graph_signature.user_inputs), compute
+
+
+def _ask_for_extra(module: str) -> None:
+    if find_spec(module) is None:
+        raise ImportError(f'ONNX needs {module}: install the extra with `pip install "fisa[export]"`.')
+
+
+def _vocabulary(words: str) -> Vocabulary:
+    is_file = Path(words).suffix.lower() in (".txt", ".json")
+    return Vocabulary.from_file(words) if is_file else Vocabulary.parse(words)
+
+
+def _load(folder: str | None) -> tuple[FisaForUniversalSegmentation, FisaProcessor]:
+    if folder is None:
+        return patchwork.load()
+    model = FisaForUniversalSegmentation.from_pretrained(folder, dtype=torch.float32)
+    return model.eval(), FisaProcessor.from_pretrained(folder)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m fisa.export",
+        description="Export a model as one graph.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "model",
+        nargs="?",
+        metavar="MODEL",
+        help="folder or Hub name of a FISA model or adapter (default: the small one that comes along)",
+    )
+    parser.add_argument("--format", choices=tuple(FILES), default="onnx", help="(default: %(default)s)")
+    words = parser.add_mutually_exclusive_group()
+    words.add_argument(
+        "--classes", help="built in: names with commas between, or a .txt or .json file (default: the model's own)"
+    )
+    words.add_argument("--open", action="store_true", help="leave the classes open: their texts are an input")
+    parser.add_argument("--output", required=True, metavar="FOLDER")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

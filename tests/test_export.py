@@ -1,0 +1,134 @@
+"""What is exported answers as the model does: on scenes of Patchwork, in batches and over words that it was not traced
+with, down to the label maps."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from fisa import FisaProcessor, export
+from fisa.miniature import miniature
+from fisa.patchwork import checkpoint as patchwork
+from fisa.patchwork.dataset import load_patchwork
+
+
+WORDS = "tiger, apple, headphones, sand [stuff], wood [stuff]"
+OPEN_WORDS = (
+    {
+        "cat": ["kitten"],
+        "dog": [],
+        "bus": ["coach", "omnibus"],
+        "water": ["lake"],
+        "grass": [],
+        "sand": [],
+        "tiger": [],
+    },
+    ["dog"],
+)
+# Pixels of a scene's 9216 whose mask probability lies within rounding of the threshold, or of another mask's.
+MOST_FLIPPED = 2
+SUBTASKS = ("panoptic", "instance", "semantic")
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    return list(load_patchwork("validation").select(range(3))["image"])
+
+
+@pytest.fixture(scope="module")
+def built_in():
+    """The shipped model with words of its own, its processor, and its traced graph."""
+    model, processor = patchwork.load()
+    model.set_vocabulary(processor, WORDS)
+    return model, processor, export.export_program(model, processor)
+
+
+@pytest.fixture(scope="module")
+def left_open():
+    """The shipped model, its processor, and its traced graph that takes any words."""
+    model, processor = patchwork.load()
+    return model, processor, export.export_program(model, processor, open_vocabulary=True)
+
+
+def assert_same_answers(folder, exported, scenes, *, file_format, vocabularies=(None,)):
+    """Write the graph, load it, and compare it with the model on one scene and on all."""
+    model, processor, program = exported
+    graph = export.load_graph(export.save(program, model, processor, folder, file_format=file_format))
+    processor = FisaProcessor.from_pretrained(folder)
+    for words in vocabularies:
+        encoded = {} if words is None else model.encode_vocabulary(processor, words)
+        for photos in (scenes[:1], scenes):
+            inputs = processor(images=photos, return_tensors="pt") | encoded
+            with torch.no_grad():
+                wanted = model(**inputs)
+            assert_close(graph(**inputs), wanted, processor)
+
+
+def assert_close(found, wanted, processor):
+    for name in export.OUTPUTS:
+        torch.testing.assert_close(found[name], wanted[name], atol=1e-3, rtol=0)
+    for subtask in SUBTASKS:
+        post_process = getattr(processor, f"post_process_{subtask}_segmentation")
+        sizes = [(96, 96)] * len(wanted.objectness)
+        for one, other in zip(*(post_process(outputs, target_sizes=sizes) for outputs in (found, wanted))):
+            if subtask != "semantic":
+                labels, wanted_labels = ([part["label_id"] for part in item["segments_info"]] for item in (one, other))
+                assert labels == wanted_labels
+                one, other = one["segmentation"], other["segmentation"]
+            assert (one != other).count_nonzero() <= MOST_FLIPPED
+
+
+def needs_onnx():
+    for module in ("onnxscript", "onnxruntime"):
+        pytest.importorskip(module, reason=f"{module} of the extra `export` is not installed")
+
+
+# Half a minute a graph for tracing, and more for ONNX: each format and each kind of graph once, the rest is large.
+def test_torch_with_words_built_in(built_in, scenes, tmp_path):
+    assert_same_answers(tmp_path, built_in, scenes, file_format="torch")
+
+
+def test_onnx_with_open_words(left_open, scenes, tmp_path, monkeypatch):
+    needs_onnx()
+    # It only makes the graph smaller, takes as long as all else, and runs in the large test.
+    monkeypatch.setattr(torch.onnx.ONNXProgram, "optimize", lambda program: None)
+    assert_same_answers(tmp_path, left_open, scenes, file_format="onnx", vocabularies=OPEN_WORDS)
+    assert str(Path(export.__file__).parent).encode() not in (tmp_path / "model.onnx").read_bytes()
+
+
+@pytest.mark.large
+def test_torch_with_open_words(left_open, scenes, tmp_path):
+    assert_same_answers(tmp_path, left_open, scenes, file_format="torch", vocabularies=OPEN_WORDS)
+
+
+@pytest.mark.large
+def test_onnx_with_words_built_in(built_in, scenes, tmp_path):
+    needs_onnx()
+    assert_same_answers(tmp_path, built_in, scenes, file_format="onnx")
+
+
+def test_photos_are_squashed_where_they_were_put_on_a_canvas(photo):
+    model, processor = miniature()
+    assert not processor(images=photo, return_tensors="pt")["mask_generator_pixel_mask"].all()
+    inputs = export.without_padding(processor, model)(images=photo, return_tensors="pt")
+    assert inputs["mask_generator_pixel_values"].shape == (1, 3, 192, 192)
+    assert inputs["mask_generator_pixel_mask"].all()
+
+
+def test_what_cannot_be_exported_is_said(checkpoint, tmp_path, capsys):
+    wordless = tmp_path / "wordless"
+    model, processor = miniature()
+    model.save_pretrained(wordless)
+    processor.save_pretrained(wordless)
+    for arguments, said in (
+        ([wordless], "name some with --classes"),
+        ([checkpoint, "--classes", "dog, dog"], "dog"),
+        ([checkpoint, "--classes", tmp_path / "missing.txt"], "missing.txt"),
+        ([tmp_path / "nowhere"], "nowhere"),
+        ([checkpoint, "--classes", "dog", "--open"], "not allowed with"),
+    ):
+        with pytest.raises(SystemExit) as error:
+            export.main([*map(str, arguments), "--output", str(tmp_path / "out")])
+        assert error.value.code == 2
+        assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
