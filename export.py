@@ -20,7 +20,7 @@ from fisa.modeling_fisa.modeling_fisa import FisaForUniversalSegmentation
 from fisa.modeling_fisa.outputs_fisa import FisaOutput
 from fisa.patchwork import checkpoint as patchwork
 from fisa.processing.processing_fisa import FisaProcessor
-from fisa.processing.vocabulary import Vocabulary
+from fisa.segment import add_vocabulary_options, vocabulary_of
 
 
 FILES = {"onnx": "model.onnx", "torch": "model.pt2"}
@@ -30,7 +30,7 @@ OUTPUTS = ("class_queries_logits", "masks_queries_logits", "objectness")
 
 EXAMPLES = """examples:
   python -m fisa.export --output patchwork-onnx
-  python -m fisa.export FOLDER --classes "dog, grass, frisbee" --output my-onnx
+  python -m fisa.export FOLDER --labels "dog, grass, frisbee" --output my-onnx
   python -m fisa.export FOLDER --open --format torch --output my-graph
 
 Exit status: 0 done, 2 a wrong argument.
@@ -43,8 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         model, processor = _load(options.model)
-        if options.classes is not None:
-            model.set_vocabulary(processor, _vocabulary(options.classes))
+        vocabulary = vocabulary_of(options)
+        if vocabulary is not None:
+            model.set_vocabulary(processor, vocabulary)
         program = export_program(model, processor, open_vocabulary=options.open)
         path = save(program, model, processor, Path(options.output), file_format=options.format)
     except (ImportError, OSError, ValueError) as error:
@@ -106,7 +107,8 @@ def export_program(
         raise ValueError("This model has no mask generator; only whole models, from photos to masks, can be exported.")
     if not open_vocabulary and not model.config.num_prompts:
         raise ValueError(
-            "This model stores no classes of its own; name some with --classes, or export it with --open."
+            "This model stores no classes of its own; name some with --labels or --labels-file, "
+            "or export it with --open."
         )
     # Tracing takes 0 and 1 for constants and equal numbers for the same one: none of that in the example.
     black = np.zeros((8, 8, 3), dtype=np.uint8)
@@ -228,11 +230,6 @@ def _ask_for_extra(module: str) -> None:
         raise ImportError(f'ONNX needs {module}: install the extra with `pip install "fisa[export]"`.')
 
 
-def _vocabulary(words: str) -> Vocabulary:
-    is_file = Path(words).suffix.lower() in (".txt", ".json")
-    return Vocabulary.from_file(words) if is_file else Vocabulary.parse(words)
-
-
 def _load(folder: str | None) -> tuple[FisaForUniversalSegmentation, FisaProcessor]:
     if folder is None:
         return patchwork.load()
@@ -255,9 +252,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--format", choices=tuple(FILES), default="onnx", help="(default: %(default)s)")
     words = parser.add_mutually_exclusive_group()
-    words.add_argument(
-        "--classes", help="built in: names with commas between, or a .txt or .json file (default: the model's own)"
-    )
+    add_vocabulary_options(words)
     words.add_argument("--open", action="store_true", help="leave the classes open: their texts are an input")
     parser.add_argument("--output", required=True, metavar="FOLDER")
     return parser

@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
-        words = _words(options)
+        words = vocabulary_of(options)
         photos = find_photos(options.photos)
         segmenter = _segmenter(options)
         vocabulary = words or _stored_vocabulary(segmenter.model.config)
@@ -156,9 +156,7 @@ def _parser() -> argparse.ArgumentParser:
         help="folder or Hub name of a FISA model or adapter (default: the small one that comes along, which "
         "knows Patchwork's pictograms and no photos)",
     )
-    words = parser.add_mutually_exclusive_group()
-    words.add_argument("--labels", help="the classes, with commas between (default: those stored in the model)")
-    words.add_argument("--labels-file", help="a .txt or .json file with the classes")
+    add_vocabulary_options(parser.add_mutually_exclusive_group())
     parser.add_argument("--subtask", choices=SUBTASKS, default="panoptic")
     parser.add_argument(
         "--threshold", type=_fraction, help="least objectness of a segment, 0 to 1 (default: the model's)"
@@ -169,6 +167,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def add_vocabulary_options(group: argparse._ArgumentGroup) -> None:
+    """The options by which a command takes its classes; [`vocabulary_of`] reads them."""
+    group.add_argument("--labels", help="the classes, with commas between (default: those stored in the model)")
+    group.add_argument("--labels-file", help="a .txt or .json file with the classes")
+
+
 def _fraction(text: str) -> float:
     value = float(text)
     if not 0 <= value <= 1:
@@ -176,7 +180,8 @@ def _fraction(text: str) -> float:
     return value
 
 
-def _words(options: argparse.Namespace) -> Vocabulary | None:
+def vocabulary_of(options: argparse.Namespace) -> Vocabulary | None:
+    """The classes that a command was given, `None` if it was given none."""
     if options.labels_file is not None:
         return Vocabulary.from_file(options.labels_file)
     return None if options.labels is None else Vocabulary.parse(options.labels)

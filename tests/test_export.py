@@ -25,8 +25,9 @@ OPEN_WORDS = (
     },
     ["dog"],
 )
-# Pixels of a scene's 9216 whose mask probability lies within rounding of the threshold, or of another mask's.
-MOST_FLIPPED = 2
+# Pixels of a scene's 9216 that may differ: ONNX Runtime rounds its own way, and there two masks may claim one alike to
+# the seventh digit. torch's graph runs the operations that the model does.
+MOST_FLIPPED = {"onnx": 2, "torch": 0}
 SUBTASKS = ("panoptic", "instance", "semantic")
 
 
@@ -61,10 +62,10 @@ def assert_same_answers(folder, exported, scenes, *, file_format, vocabularies=(
             inputs = processor(images=photos, return_tensors="pt") | encoded
             with torch.no_grad():
                 wanted = model(**inputs)
-            assert_close(graph(**inputs), wanted, processor)
+            assert_close(graph(**inputs), wanted, processor, most_flipped=MOST_FLIPPED[file_format])
 
 
-def assert_close(found, wanted, processor):
+def assert_close(found, wanted, processor, *, most_flipped):
     for name in export.OUTPUTS:
         torch.testing.assert_close(found[name], wanted[name], atol=1e-3, rtol=0)
     for subtask in SUBTASKS:
@@ -75,7 +76,7 @@ def assert_close(found, wanted, processor):
                 labels, wanted_labels = ([part["label_id"] for part in item["segments_info"]] for item in (one, other))
                 assert labels == wanted_labels
                 one, other = one["segmentation"], other["segmentation"]
-            assert (one != other).count_nonzero() <= MOST_FLIPPED
+            assert (one != other).count_nonzero() <= most_flipped
 
 
 def needs_onnx():
@@ -88,10 +89,8 @@ def test_torch_with_words_built_in(built_in, scenes, tmp_path):
     assert_same_answers(tmp_path, built_in, scenes, file_format="torch")
 
 
-def test_onnx_with_open_words(left_open, scenes, tmp_path, monkeypatch):
+def test_onnx_with_open_words(left_open, scenes, tmp_path):
     needs_onnx()
-    # It only makes the graph smaller, takes as long as all else, and runs in the large test.
-    monkeypatch.setattr(torch.onnx.ONNXProgram, "optimize", lambda program: None)
     assert_same_answers(tmp_path, left_open, scenes, file_format="onnx", vocabularies=OPEN_WORDS)
     assert str(Path(export.__file__).parent).encode() not in (tmp_path / "model.onnx").read_bytes()
 
@@ -121,11 +120,11 @@ def test_what_cannot_be_exported_is_said(checkpoint, tmp_path, capsys):
     model.save_pretrained(wordless)
     processor.save_pretrained(wordless)
     for arguments, said in (
-        ([wordless], "name some with --classes"),
-        ([checkpoint, "--classes", "dog, dog"], "dog"),
-        ([checkpoint, "--classes", tmp_path / "missing.txt"], "missing.txt"),
+        ([wordless], "name some with --labels"),
+        ([checkpoint, "--labels", "dog, dog"], "dog"),
+        ([checkpoint, "--labels-file", tmp_path / "missing.txt"], "missing.txt"),
         ([tmp_path / "nowhere"], "nowhere"),
-        ([checkpoint, "--classes", "dog", "--open"], "not allowed with"),
+        ([checkpoint, "--labels", "dog", "--open"], "not allowed with"),
     ):
         with pytest.raises(SystemExit) as error:
             export.main([*map(str, arguments), "--output", str(tmp_path / "out")])
