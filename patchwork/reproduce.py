@@ -141,11 +141,9 @@ class Study:
             for seed in self.seeds
         ]
         values = [report["semantic"]["per_class"] for report in reports]
-        mean = {
-            word: {"iou": statistics.fmean(v[word]["iou"] for v in values)}
-            for word in values[0]
-            if values[0][word]["iou"] is not None
-        }
+        ious = {word: [value[word]["iou"] for value in values] for word in values[0]}
+        # A word that is on no scene has no IoU in those runs that never say it.
+        mean = {word: {"iou": statistics.fmean(found)} for word, found in ious.items() if None not in found}
         return {"semantic": {"per_class": mean}}
 
     def retention(self, method: str, seed: int) -> dict[str, float]:
