@@ -16,7 +16,7 @@ from fisa.patchwork.clip_pretraining import (
     word_tokenizer,
     zero_shot_accuracy,
 )
-from fisa.patchwork.dataset import HOME, SHIFTED
+from fisa.patchwork.dataset import HOME, SHIFTED, THIRD
 from fisa.patchwork.generator_pretraining import MaskCollator, MaskedPictures, new_generator, recall
 from fisa.patchwork.optimizer import MuonTrainer
 from fisa.patchwork.scenes import Painter
@@ -72,7 +72,7 @@ def pretrain_clip(options: PretrainingArguments) -> None:
         artist: zero_shot_accuracy(
             trainer.model, tokenizer, Painter(artist, seed=CHECK_SEED), num_pictures=CHECKED_PICTURES
         )
-        for artist in (HOME, SHIFTED)
+        for artist in (HOME, SHIFTED, THIRD)
     }
     _report(options, {"top1": found})
 
@@ -85,7 +85,7 @@ def pretrain_generator(options: PretrainingArguments) -> None:
     _train(trainer)
     found = {
         artist: recall(trainer.model, Painter(artist, seed=CHECK_SEED), num_pictures=CHECKED_PICTURES)
-        for artist in (HOME, SHIFTED)
+        for artist in (HOME, SHIFTED, THIRD)
     }
     _report(options, {"recall": found})
 

@@ -196,6 +196,8 @@ class Painter:
 
 @dataclass
 class _Quilt:
+    """A scene before its things: `canvas` `(3, side, side)`, float32 in [0, 255]; `label` `(side, side)`, int32."""
+
     canvas: np.ndarray
     label: np.ndarray
     segments: list[dict[str, Any]]

@@ -134,7 +134,7 @@ def test_four_steps_are_two_and_two_more(tmp_path, glyphs, monkeypatch, part, me
 
     whole = run()
     found = json.loads((tmp_path / "measured.json").read_text())[measure]
-    assert set(found) == {"noto", "twemoji"}
+    assert set(found) == {"noto", "twemoji", "fluent"}
     (tmp_path / "checkpoint-4").rename(tmp_path / "gone")
     resumed = run("--resume_from_checkpoint=true")
     assert whole.keys() == resumed.keys()
