@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel
 from torch.utils.data import DataLoader, IterableDataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.integrations.integration_utils import TensorBoardCallback, default_logdir
@@ -25,6 +26,12 @@ class FisaTrainingArguments(TrainingArguments):
     seve_learning_rate: float | None = field(
         default=None,
         metadata={"help": "Of SEVE, which starts from nothing; a third of the learning rate if not given."},
+    )
+    distillation_weight: float = field(
+        default=0.0,
+        metadata={
+            "help": "Weight of a loss that keeps whole photos' embeddings where CLIP has them; 0: no such loss."
+        },
     )
     early_stopping_patience: int | None = field(
         default=None, metadata={"help": "Stop after so many evaluations without a better --metric_for_best_model."}
@@ -84,6 +91,17 @@ class FisaTrainer(Trainer):
             self.optimizer = optimizer_class([group for group in groups if group["params"]], **options)
         return self.optimizer
 
+    def compute_loss(
+        self, model: torch.nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **options: Any
+    ) -> torch.Tensor | tuple[torch.Tensor, Any]:
+        """The model's loss, and what whole photos' embeddings have moved by (MAFT+, arXiv 2408.00744, compensates
+        CLIP's representation likewise)."""
+        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **options)
+        if self.args.distillation_weight:
+            moved = representation_shift(self.accelerator.unwrap_model(model), inputs["pixel_values"])
+            loss = loss + self.args.distillation_weight * moved
+        return (loss, outputs) if return_outputs else loss
+
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
         """This process's share of the evaluator's photos."""
         # With an oracle the number of masks differs from photo to photo.
@@ -125,6 +143,19 @@ class FisaTrainer(Trainer):
                 log_history=self.state.log_history,
             )
             card.save(Path(self.args.output_dir) / "README.md")
+
+
+def representation_shift(model: PeftModel, pixel_values: torch.Tensor) -> torch.Tensor:
+    """1 − cosine between CLIP's embeddings of whole photos with the adapter and without, mean over the photos.
+
+    Args:
+        model: a PEFT model of [`FisaForUniversalSegmentation`].
+        pixel_values: `(B, 3, H, W)`, as CLIP wants them.
+    """
+    clip = model.get_base_model().fisa
+    with torch.no_grad(), model.disable_adapter():
+        original = clip.get_image_features(pixel_values)
+    return (1 - torch.nn.functional.cosine_similarity(clip.get_image_features(pixel_values), original)).mean()
 
 
 class _EpochTeller(TrainerCallback):
