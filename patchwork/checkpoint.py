@@ -12,6 +12,7 @@ from transformers import AutoTokenizer
 
 from fisa.modeling_fisa.modeling_fisa import FisaForUniversalSegmentation
 from fisa.patchwork.clip_pretraining import IMAGE_SIZE
+from fisa.patchwork.generator_pretraining import CANVAS
 from fisa.patchwork.words import vocabulary
 from fisa.processing.image_processing_fisa import FisaImageProcessor
 from fisa.processing.processing_fisa import FisaProcessor
@@ -49,9 +50,9 @@ def assemble(clip: Path, mask_generator: Path) -> tuple[FisaForUniversalSegmenta
         clip, mask_generator: folders that [`~fisa.patchwork.pretrain`] wrote.
     """
     model = FisaForUniversalSegmentation.from_clip_and_mask_generator(clip, mask_generator, **SETTINGS).eval()
-    side = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
+    size, canvas = ({"height": side, "width": side} for side in (IMAGE_SIZE, CANVAS))
     processor = FisaProcessor(
-        image_processor=FisaImageProcessor(size=side, mask_generator_size=side),
+        image_processor=FisaImageProcessor(size=size, mask_generator_size=canvas),
         tokenizer=AutoTokenizer.from_pretrained(clip),
     )
     model.set_vocabulary(processor, vocabulary())

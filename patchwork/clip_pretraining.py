@@ -156,7 +156,8 @@ class CaptionCollator:
         ]
         targets = torch.zeros(len(scenes), len(WORDS))
         for target, scene in zip(targets, scenes):
-            target[scene.class_indices] = CAPTION_WEIGHTS[scene.class_indices]
+            named = scene.most_visible
+            target[named] = CAPTION_WEIGHTS[named]
         targets /= targets.sum(dim=1, keepdim=True)
         return {
             "pixel_values": normalised(np.stack([scene.image for scene in scenes])),

@@ -17,6 +17,9 @@ from fisa.patchwork.words import CATEGORIES, SEEN
 
 
 LABELS = {0: "thing", 1: "stuff"}
+CANVAS = 144
+"""Scenes are enlarged to so many pixels a side: masks have a fourth of it, and on 24 x 24 small things are lost."""
+
 SCENE = SceneKind(side=IMAGE_SIZE, num_objects=(1, 6), object_size=(0.2, 0.5), num_patches=(1, 4), rotation=40.0)
 
 
@@ -43,7 +46,7 @@ def new_generator() -> Mask2FormerForUniversalSegmentation:
             num_attention_heads=4,
             dim_feedforward=256,
             num_queries=24,
-            train_num_points=256,  # of masks of 24 x 24
+            train_num_points=512,  # of masks of 36 x 36
             id2label=LABELS,
         )
     )
@@ -64,12 +67,14 @@ class MaskedPictures(Dataset):
 
 @dataclass(frozen=True)
 class MaskCollator:
-    """Makes what Mask2Former is trained with: `pixel_values (B, 3, 96, 96)`, and of each picture `mask_labels
+    """Makes what Mask2Former is trained with: `pixel_values (B, 3, canvas, canvas)`, and of each picture `mask_labels
     (num_segments, 96, 96)` and `class_labels (num_segments,)`."""
+
+    canvas: int = CANVAS
 
     def __call__(self, scenes: Sequence[Scene]) -> dict[str, Any]:
         return {
-            "pixel_values": generator_pixels(np.stack([scene.image for scene in scenes])),
+            "pixel_values": generator_pixels(np.stack([scene.image for scene in scenes]), canvas=self.canvas),
             "mask_labels": [torch.from_numpy(segment_masks(scene)).float() for scene in scenes],
             "class_labels": [
                 torch.tensor([int(not CATEGORIES[info["category_id"] - 1].isthing) for info in scene.segments_info])
@@ -78,9 +83,10 @@ class MaskCollator:
         }
 
 
-def generator_pixels(images: np.ndarray) -> torch.Tensor:
-    """`(B, side, side, 3)` uint8 as Mask2Former wants it, `(B, 3, side, side)`."""
-    return normalised(images, mean=IMAGENET_DEFAULT_MEAN, std=IMAGENET_DEFAULT_STD)
+def generator_pixels(images: np.ndarray, *, canvas: int = CANVAS) -> torch.Tensor:
+    """`(B, side, side, 3)` uint8 as Mask2Former wants it, `(B, 3, canvas, canvas)`."""
+    pixels = normalised(images, mean=IMAGENET_DEFAULT_MEAN, std=IMAGENET_DEFAULT_STD)
+    return torch.nn.functional.interpolate(pixels, size=(canvas, canvas), mode="bilinear")
 
 
 def segment_masks(scene: Scene) -> np.ndarray:
@@ -90,18 +96,25 @@ def segment_masks(scene: Scene) -> np.ndarray:
 
 @torch.no_grad()
 def recall(
-    model: Mask2FormerForUniversalSegmentation, painter: Painter, *, num_pictures: int, iou: float = 0.5
+    model: Mask2FormerForUniversalSegmentation,
+    painter: Painter,
+    *,
+    num_pictures: int,
+    canvas: int = CANVAS,
+    iou: float = 0.5,
 ) -> dict[str, float]:
     """Share of the segments that some proposal fits, for seen and unseen things and stuff.
 
     Args:
+        canvas: pixels a side that the model sees.
         iou: from which intersection over union a proposal fits.
     """
     model.eval()
     found: dict[str, list[bool]] = {}
     for start in range(0, num_pictures, 32):
         scenes = [painter.paint(SceneKind(), number) for number in range(start, min(start + 32, num_pictures))]
-        logits = model(pixel_values=generator_pixels(np.stack([scene.image for scene in scenes]))).masks_queries_logits
+        pixels = generator_pixels(np.stack([scene.image for scene in scenes]), canvas=canvas)
+        logits = model(pixel_values=pixels).masks_queries_logits
         logits = torch.nn.functional.interpolate(logits, size=(IMAGE_SIZE, IMAGE_SIZE), mode="bilinear")
         for scene, proposals in zip(scenes, (logits > 0).flatten(2).float()):
             truth = torch.from_numpy(segment_masks(scene)).flatten(1).float()

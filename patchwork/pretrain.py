@@ -5,7 +5,16 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from transformers import CLIPImageProcessor, CLIPProcessor, HfArgumentParser, Trainer, TrainingArguments, set_seed
+from transformers import (
+    CLIPImageProcessor,
+    CLIPModel,
+    CLIPProcessor,
+    HfArgumentParser,
+    Mask2FormerForUniversalSegmentation,
+    Trainer,
+    TrainingArguments,
+    set_seed,
+)
 
 from fisa.patchwork.clip_pretraining import (
     IMAGE_SIZE,
@@ -17,7 +26,7 @@ from fisa.patchwork.clip_pretraining import (
     zero_shot_accuracy,
 )
 from fisa.patchwork.dataset import HOME, SHIFTED, THIRD
-from fisa.patchwork.generator_pretraining import MaskCollator, MaskedPictures, new_generator, recall
+from fisa.patchwork.generator_pretraining import CANVAS, MaskCollator, MaskedPictures, new_generator, recall
 from fisa.patchwork.optimizer import MuonTrainer
 from fisa.patchwork.scenes import Painter
 from fisa.patchwork.words import SEEN
@@ -43,6 +52,10 @@ class PretrainingArguments(TrainingArguments):
     save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints that are kept."})
     report_to: None | str | list[str] = field(default="tensorboard", metadata={"help": "Where logs go."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay off."})
+    start_from: str | None = field(default=None, metadata={"help": "Folder of an earlier run, for its weights."})
+    canvas: int = field(
+        default=CANVAS, metadata={"help": "Pixels a side that the generator's scenes are enlarged to."}
+    )
     use_cpu: bool = field(default=True, metadata={"help": "Made on a CPU, two cores of which were at hand."})
 
 
@@ -62,9 +75,8 @@ def pretrain_clip(options: PretrainingArguments) -> None:
     painters = [Painter(artist, seed=CLIP_SEED + i) for i, artist in enumerate((HOME, SHIFTED))]
     batch = options.per_device_train_batch_size
     pictures = CaptionedPictures(painters, num_pictures=options.max_steps * batch, batch_size=batch, portraits=0.65)
-    trainer = ClipTrainer(
-        new_clip(tokenizer), options, train_dataset=pictures, data_collator=CaptionCollator(tokenizer)
-    )
+    model = CLIPModel.from_pretrained(options.start_from) if options.start_from else new_clip(tokenizer)
+    trainer = ClipTrainer(model, options, train_dataset=pictures, data_collator=CaptionCollator(tokenizer))
     _train(trainer)
     size = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
     CLIPProcessor(CLIPImageProcessor(size=size, do_center_crop=False), tokenizer).save_pretrained(options.output_dir)
@@ -81,10 +93,14 @@ def pretrain_generator(options: PretrainingArguments) -> None:
     """Masks of seen words, by the home artist."""
     painter = Painter(HOME, seed=GENERATOR_SEED, things=SEEN, stuff=SEEN)
     pictures = MaskedPictures(painter, num_pictures=options.max_steps * options.per_device_train_batch_size)
-    trainer = MuonTrainer(new_generator(), options, train_dataset=pictures, data_collator=MaskCollator())
+    start = options.start_from
+    model = Mask2FormerForUniversalSegmentation.from_pretrained(start) if start else new_generator()
+    trainer = MuonTrainer(model, options, train_dataset=pictures, data_collator=MaskCollator(options.canvas))
     _train(trainer)
     found = {
-        artist: recall(trainer.model, Painter(artist, seed=CHECK_SEED), num_pictures=CHECKED_PICTURES)
+        artist: recall(
+            trainer.model, Painter(artist, seed=CHECK_SEED), num_pictures=CHECKED_PICTURES, canvas=options.canvas
+        )
         for artist in (HOME, SHIFTED, THIRD)
     }
     _report(options, {"recall": found})

@@ -83,7 +83,7 @@ def test_the_tokenizer_is_the_same_in_every_process():
     assert json.loads(elsewhere.splitlines()[-1]) == word_tokenizer().get_vocab()
 
 
-def test_captions_tell_what_is_on_the_pictures(glyphs):
+def test_captions_name_the_thing_and_the_stuff_that_show_most(glyphs):
     painters = [Painter("noto", seed=1, glyph_folder=glyphs), Painter("twemoji", seed=2, glyph_folder=glyphs)]
     pictures = CaptionedPictures(painters, num_pictures=64, batch_size=4, portraits=0.5)
     scenes = [pictures[index] for index in range(60, 64)]
@@ -91,7 +91,13 @@ def test_captions_tell_what_is_on_the_pictures(glyphs):
     assert batch["pixel_values"].shape == (4, 3, 96, 96) and batch["targets"].shape == (4, len(WORDS))
     torch.testing.assert_close(batch["targets"].sum(dim=1), torch.ones(4))
     for target, scene in zip(batch["targets"], scenes):
-        assert target.nonzero().flatten().tolist() == scene.class_indices
+        areas = {}
+        for info in scene.segments_info:
+            word, area = info["category_id"] - 1, int((scene.label == info["id"]).sum())
+            areas[word] = max(area, areas.get(word, 0))
+        expected = [max((w for w in areas if WORDS[w].is_thing == kind), key=areas.get) for kind in (True, False)]
+        assert target.nonzero().flatten().tolist() == expected
+        assert target[expected[0]] == pytest.approx(4 * target[expected[1]])
     assert {pictures.kind(index).side for index in range(32)} == {PORTRAIT.side}
     assert {pictures.kind(index) for index in range(32, 64)} == {PORTRAIT, SCENE}
 
@@ -99,8 +105,8 @@ def test_captions_tell_what_is_on_the_pictures(glyphs):
 def test_masks_are_those_of_the_scene(glyphs):
     pictures = MaskedPictures(Painter("noto", seed=1, glyph_folder=glyphs), num_pictures=8)
     scenes = [pictures[index] for index in range(3)]
-    batch = MaskCollator()(scenes)
-    assert batch["pixel_values"].shape == (3, 3, 96, 96)
+    batch = MaskCollator(canvas=120)(scenes)
+    assert batch["pixel_values"].shape == (3, 3, 120, 120)
     for masks, labels, scene in zip(batch["mask_labels"], batch["class_labels"], scenes):
         assert torch.equal(masks.sum(dim=0), torch.ones(96, 96))
         is_thing = [CATEGORIES[info["category_id"] - 1].isthing for info in scene.segments_info]
