@@ -5,6 +5,7 @@ import glob
 import json
 import sys
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -46,23 +47,58 @@ def main(arguments: Sequence[str] | None = None) -> int:
         vocabulary = words or _stored_vocabulary(segmenter.model.config)
     except (OSError, ValueError) as error:
         parser.error(str(error))
-    failures = []
     with ResultWriter(Path(options.output), vocabulary) as writer:
-        # None: a bar on a terminal, none in a file
-        for source in tqdm(photos, desc="segmenting", unit="photo", disable=True if len(photos) == 1 else None):
+        unreadable = segment_photos(
+            segmenter, photos, writer, candidate_labels=words, subtask=options.subtask, threshold=options.threshold
+        )
+    print(
+        f"{len(photos) - len(unreadable)} of {len(photos)} photos segmented; COCO panoptic annotations: {writer.path}"
+    )
+    if unreadable:
+        print(f"could not be read: {', '.join(unreadable)}", file=sys.stderr)
+    return 1 if unreadable else 0
+
+
+def segment_photos(
+    segmenter: fisa.FisaPipeline, sources: Sequence[str], writer: "ResultWriter", **options: Any
+) -> list[str]:
+    """Segment photos and write what is found, saying so on the way. While the model looks at one photo, the next is
+    read and the results of the one before are written.
+
+    Args:
+        sources: paths or URLs.
+        options: of the pipeline's call.
+
+    Returns:
+        The sources that could not be read.
+    """
+    unreadable = []
+    # None: a bar on a terminal, none in a file
+    bar = tqdm(sources, desc="segmenting", unit="photo", disable=True if len(sources) == 1 else None)
+    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as recorder, bar:
+        upcoming = (reader.submit(load_photo, source) for source in sources)
+        coming, written = next(upcoming, None), None
+        for source in sources:
+            read, coming = coming, next(upcoming, None)
             try:
-                photo = load_photo(source)
+                photo = read.result()
             except (OSError, ValueError) as error:
-                failures.append(source)
+                unreadable.append(source)
                 tqdm.write(f"skipped: {error}", file=sys.stderr)
-                continue
-            segments = segmenter(photo, candidate_labels=words, subtask=options.subtask, threshold=options.threshold)
-            tqdm.write(f"{source} -> {writer.add(source, photo, segments)}")
-            tqdm.write("\n".join(map(_described, segments)))
-    print(f"{len(photos) - len(failures)} of {len(photos)} photos segmented; COCO panoptic annotations: {writer.path}")
-    if failures:
-        print(f"could not be read: {', '.join(failures)}", file=sys.stderr)
-    return 1 if failures else 0
+            else:
+                segments = segmenter(photo, **options)
+                if written is not None:
+                    tqdm.write(written.result())
+                written = recorder.submit(_recorded, writer, source, photo, segments)
+            bar.update()
+        if written is not None:
+            tqdm.write(written.result())
+    return unreadable
+
+
+def _recorded(writer: "ResultWriter", source: str, photo: Image.Image, segments: list[dict[str, Any]]) -> str:
+    """What is said of a photo after its results were written."""
+    return "\n".join([f"{source} -> {writer.add(source, photo, segments)}", *map(_described, segments)])
 
 
 def _described(segment: dict[str, Any]) -> str:
