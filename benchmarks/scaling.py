@@ -1,0 +1,189 @@
+"""What large jobs cost, on paper and checked here: `python -m fisa.benchmarks.scaling [--quick]`.
+
+A job is so many photos, each of which asks something of every resource: operations of the processors that run the
+model, seconds of the cores beside them, bytes of the disk and of the network. What they do overlaps, so the resource
+that needs longest says how long the job takes: its first bottleneck. Prints a table for COCO's training and for a
+million photos to label, on three machines; then what the same arithmetic foretells for a small job on this machine, by
+one process at one size, and what that job takes by one and two processes (Accelerate's) at two sizes.
+"""
+
+import argparse
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from accelerate import PartialState, debug_launcher
+
+from fisa.benchmarks.end_to_end import PHOTO, public_fisa
+from fisa.benchmarks.measure import flops, machine
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be done, and what a photo asks for.
+
+    Attributes:
+        photos: how many.
+        operations: floating-point operations of the model.
+        half: whether they may be done in bfloat16.
+        host_seconds: of one core: reading, resizing, and what follows the model.
+        disk_bytes: read and written.
+        network_bytes: sent by each device, gradients among them.
+    """
+
+    name: str
+    photos: int
+    operations: float
+    half: bool
+    host_seconds: float
+    disk_bytes: float
+    network_bytes: float = 0.0
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What there is of each resource.
+
+    Attributes:
+        float32, bfloat16: operations a second of all devices together.
+        cores: beside the devices. On a machine without devices the model runs on them, and nothing else does then.
+        disk, network: bytes a second; the network's of each device.
+    """
+
+    name: str
+    float32: float
+    bfloat16: float
+    cores: int
+    devices: int
+    disk: float
+    network: float
+
+
+# Counted by benchmarks.recipe_cost (CLIP ViT-L/14-336, Mask2Former Swin-L); seconds measured on a core of an AMD EPYC.
+GENERATOR, CLASSIFIER, TRAINING_STEP = 1.66e12, 0.48e12, 0.82e12
+READING, RESULTS = 0.04, 0.30
+JPEG_BYTES, CACHE_BYTES, RESULT_BYTES = 160e3, 8e3, 20e3
+ADAPTER_BYTES, PHOTOS_A_STEP = 2e8, 16
+
+JOBS = (
+    Job("fill the cache of COCO train2017", 2 * 118_287, GENERATOR, False, READING, JPEG_BYTES + CACHE_BYTES),
+    Job(
+        "train on it, 320,000 photos",
+        320_000,
+        TRAINING_STEP,
+        True,
+        READING,
+        JPEG_BYTES + CACHE_BYTES,
+        2 * ADAPTER_BYTES / PHOTOS_A_STEP,
+    ),
+    Job(
+        "label a million photos",
+        1_000_000,
+        GENERATOR + CLASSIFIER,
+        True,
+        READING + RESULTS,
+        JPEG_BYTES + RESULT_BYTES,
+    ),
+)
+MACHINES = (
+    Machine("16 CPU cores", 16 * 60e9, 16 * 60e9, 16, 0, 1e9, 1e9),
+    Machine("1 GPU, 12 cores", 10e12, 80e12, 12, 1, 1e9, 1e9),
+    Machine("64 GPUs, 768 cores", 64 * 10e12, 64 * 80e12, 64 * 12, 64, 5e9, 12e9),
+)
+
+
+def hours(job: Job, machine: Machine) -> dict[str, float]:
+    """Hours that each resource needs."""
+    model = job.photos * job.operations / (machine.bfloat16 if job.half else machine.float32)
+    host = job.photos * job.host_seconds / machine.cores
+    seconds = {"model": model, "host": host, "disk": job.photos * job.disk_bytes / machine.disk}
+    if machine.devices > 1:
+        seconds["network"] = job.photos / machine.devices * job.network_bytes / machine.network
+    if not machine.devices:  # the cores do both in turn
+        seconds["model"] += seconds.pop("host")
+    return {resource: value / 3600 for resource, value in seconds.items()}
+
+
+def table() -> str:
+    """Hours of each job on each machine, and what needs them, in Markdown."""
+    lines = ["| job | machine | hours | first bottleneck | next |", "|---|---|---:|---|---|"]
+    for job in JOBS:
+        for computer in MACHINES:
+            (first, most), (second, less), *_ = sorted(hours(job, computer).items(), key=lambda item: -item[1])
+            lines.append(f"| {job.name} | {computer.name} | {most:,.2f} | {first} | {second}, {less:,.2f} h |")
+    return "\n".join(lines)
+
+
+SIZES = (256, 384)
+PROCESSES = (1, 2)
+
+
+def main() -> None:
+    """Print the table, foretell and measure."""
+    parser = argparse.ArgumentParser(prog="python -m fisa.benchmarks.scaling", description=__doc__)
+    parser.add_argument("--photos", type=int, default=8, help="photos of the small job (%(default)s)")
+    parser.add_argument("--quick", action="store_true", help="two photos")
+    options = parser.parse_args()
+    photos = 2 if options.quick else options.photos
+    print(table())
+    measured = {(size, n): label(photos, size=size, processes=n) for size in SIZES for n in PROCESSES}
+    operations = {size: operations_of_a_photo(size) for size in SIZES}
+    speed = photos * operations[SIZES[0]] / measured[SIZES[0], 1]
+    for (size, processes), seconds in measured.items():
+        foretold = photos * operations[size] / speed / processes
+        found = {"canvas": size, "processes": processes, "photos": photos, "seconds": seconds, "foretold": foretold}
+        found |= {"ratio": seconds / foretold, "gigaflops": operations[size] / 1e9}
+        print(json.dumps({"benchmark": "scaling"} | found | machine()), flush=True)
+
+
+@torch.no_grad()
+def operations_of_a_photo(size: int) -> int:
+    model, _ = public_fisa()
+    photo = photos_of_noise(1, size=size)
+    return flops(lambda: model(**photo))
+
+
+def photos_of_noise(count: int, *, size: int) -> dict[str, torch.Tensor]:
+    """So many photos as the model takes them, on a canvas of this many pixels a side for the generator."""
+    return {
+        "pixel_values": torch.randn(count, 3, 224, 224),
+        "mask_generator_pixel_values": torch.randn(count, 3, size, size),
+    }
+
+
+def label(photos: int, *, size: int, processes: int) -> float:
+    """Seconds that processes of one thread each take to segment photos that they share."""
+    with TemporaryDirectory() as folder:
+        result = Path(folder) / "seconds"
+        arguments = photos, size, result
+        if processes == 1:
+            _label(*arguments)
+        else:
+            debug_launcher(_label, arguments, num_processes=processes)
+        return float(result.read_text())
+
+
+@torch.no_grad()
+def _label(photos: int, size: int, result: Path) -> None:
+    torch.set_num_threads(1)
+    state, (model, processor) = PartialState(), public_fisa()
+    batch = photos_of_noise(1, size=size)
+
+    def segment() -> None:
+        processor.post_process_panoptic_segmentation(model(**batch), target_sizes=[PHOTO])
+
+    segment()
+    state.wait_for_everyone()
+    started = time.perf_counter()
+    for _ in range(state.process_index, photos, state.num_processes):
+        segment()
+    state.wait_for_everyone()
+    if state.is_main_process:
+        result.write_text(str(time.perf_counter() - started))
+
+
+if __name__ == "__main__":
+    main()
