@@ -33,10 +33,11 @@ class FisaConfig(PreTrainedConfig):
         seve_layers (`list[int]`, defaults to `[0]`):
             The CLIP layers before which the visual tokens cross-attend to the class texts (SEVE), counted from 0.
             Early, as the paper asks for; an empty list switches SEVE off.
-        seve_tokens (`"both"`, `"image"` or `"mask"`, defaults to `"both"`):
-            Which visual tokens attend to the class texts.
+        seve_tokens (`"both"`, `"image"`, `"mask"` or `"mask_keys"`, defaults to `"both"`):
+            Which visual tokens attend to the class texts; or, another reading of the paper, `"mask_keys"`: the texts
+            are further keys and values of the mask tokens' own attention, through CLIP's projections.
         seve_num_heads (`int`, defaults to 8):
-            Attention heads of SEVE.
+            Attention heads of SEVE; as text keys it has CLIP's.
         seve_width (`int`, defaults to 256):
             Width of SEVE's queries, keys and values together. Narrow, so that an adapter stays a few megabytes.
         ensemble_weight (`float`, defaults to 0.0):
@@ -80,7 +81,7 @@ class FisaConfig(PreTrainedConfig):
     logit_scale_init_value: float | int = 2.6592
     mask_coverage_threshold: float | int = 0.0
     seve_layers: list[int] | tuple[int, ...] = (0,)
-    seve_tokens: Literal["both", "image", "mask"] = "both"
+    seve_tokens: Literal["both", "image", "mask", "mask_keys"] = "both"
     seve_num_heads: int = 8
     seve_width: int = 256
     ensemble_weight: float | int = 0.0

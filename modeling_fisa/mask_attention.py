@@ -1,5 +1,8 @@
 """Mask tokens beside CLIP's image stream: one a proposal, each seeing only the patches that its proposal covers."""
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import nn
 from transformers import CLIPVisionConfig
@@ -9,7 +12,7 @@ from transformers.models.clip.modeling_clip import CLIPAttention, CLIPEncoderLay
 from transformers.utils.generic import maybe_autocast
 
 from fisa.configuration.configuration_fisa import FisaConfig
-from fisa.modeling_fisa.semantic_guidance import SemanticGuidance
+from fisa.modeling_fisa.semantic_guidance import SemanticGuidance, TextKeys
 
 
 # Fractions are sums of float32 products: a patch that is covered by exactly τ must not be lost to their rounding.
@@ -114,12 +117,14 @@ class MaskAttention(nn.Module):
         attention_bias: torch.Tensor,
         *,
         clip_attention: CLIPAttention,
+        text_attention: Callable[[torch.Tensor], torch.Tensor] | None = None,
         masks_alone: bool = False,
         **kwargs,
     ) -> tuple[torch.Tensor | None, torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
         """Returns the image tokens' and the mask tokens' attention outputs, then their attention weights or `None`.
 
         Args:
+            text_attention (*optional*): what the mask tokens' queries find beside the image, added to their output.
             masks_alone (`bool`): leave out the image tokens' output.
         """
 
@@ -143,7 +148,10 @@ class MaskAttention(nn.Module):
             image_output, image_weights = attend(heads(clip_attention.q_proj(image_states)), None)
         if mask_states.shape[1] == 0:  # nothing to attend with, and not every back-end takes that
             return image_output, mask_states, image_weights, None
-        mask_output, mask_weights = attend(heads(self.query_proj(mask_states)), attention_bias)
+        mask_query = heads(self.query_proj(mask_states))
+        mask_output, mask_weights = attend(mask_query, attention_bias)
+        if text_attention is not None:
+            mask_output = mask_output + text_attention(mask_query)
         return image_output, mask_output, image_weights, mask_weights
 
 
@@ -156,7 +164,8 @@ class FisaEncoderLayer(GradientCheckpointingLayer):
     def __init__(self, config: FisaConfig, *, layer_index: int):
         super().__init__()
         self.mask_attention = MaskAttention(config.vision_config)
-        self.semantic_guidance = SemanticGuidance(config) if layer_index in config.seve_layers else None
+        kind = TextKeys if config.seve_tokens == "mask_keys" else SemanticGuidance
+        self.semantic_guidance = kind(config) if layer_index in config.seve_layers else None
 
     def forward(
         self,
@@ -175,13 +184,22 @@ class FisaEncoderLayer(GradientCheckpointingLayer):
             masks_alone (`bool`):
                 Leave out the image tokens (`None`): for the last layer, after which no mask token reads them.
         """
-        if self.semantic_guidance is not None:
+        text_attention = None
+        if isinstance(self.semantic_guidance, SemanticGuidance):
             image_tokens, mask_tokens = self.semantic_guidance(image_tokens, mask_tokens, class_embeds)
+        elif self.semantic_guidance is not None:
+            text_attention = partial(
+                self.semantic_guidance,
+                class_embeds=class_embeds,
+                clip_attention=clip_layer.self_attn,
+                layer_norm=clip_layer.layer_norm1,
+            )
         image_output, mask_output, image_weights, mask_weights = self.mask_attention(
             clip_layer.layer_norm1(image_tokens),
             clip_layer.layer_norm1(mask_tokens),
             attention_bias,
             clip_attention=clip_layer.self_attn,
+            text_attention=text_attention,
             masks_alone=masks_alone,
             **kwargs,
         )

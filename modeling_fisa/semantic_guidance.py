@@ -1,9 +1,10 @@
-"""SEVE, semantic-guided visual encoding: visual tokens attend to the class texts before CLIP encodes them further."""
+"""SEVE, semantic-guided visual encoding: visual tokens attend to the class texts before CLIP encodes them further, or
+mask tokens find the texts among the keys of their own attention."""
 
 import torch
 from torch import nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.models.clip.modeling_clip import eager_attention_forward
+from transformers.models.clip.modeling_clip import CLIPAttention, eager_attention_forward
 
 from fisa.configuration.configuration_fisa import FisaConfig
 
@@ -66,4 +67,51 @@ class SemanticGuidance(nn.Module):
         attention = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
         query = self._heads(self.q_proj(self.token_norm(tokens)))
         output, _ = attention(self, query, key, value, None, scaling=self.scale)
+        return self.out_proj(output.flatten(2))
+
+
+class TextKeys(nn.Module):
+    """The class texts, projected to CLIP's width, as further keys and values of the mask tokens' own attention.
+
+    CLIP's projections make keys and values of them as of image tokens. They have a softmax of their own, and what
+    comes out of it a projection that starts at zero (as LLaMA-Adapter's gate does, arXiv 2303.16199): in one softmax
+    with the image tokens, untrained texts would take attention away from these.
+    """
+
+    is_causal = False
+
+    def __init__(self, config: FisaConfig):
+        super().__init__()
+        token_width, text_width = config.vision_config.hidden_size, config.projection_dim
+        self.text_norm = nn.LayerNorm(text_width, eps=config.vision_config.layer_norm_eps)
+        self.text_proj = nn.Linear(text_width, token_width)
+        self.out_proj = ZeroLinear(token_width, token_width)
+
+    def forward(
+        self,
+        query: torch.Tensor,
+        class_embeds: torch.Tensor,
+        *,
+        clip_attention: CLIPAttention,
+        layer_norm: nn.LayerNorm,
+    ) -> torch.Tensor:
+        """
+        Args:
+            query (`torch.Tensor` of shape `(batch_size, num_heads, num_proposals, head_dim)`): of the mask tokens.
+            class_embeds (`torch.Tensor` of shape `(num_prompts, projection_dim)`): or one set a photo, batch first.
+            clip_attention, layer_norm: of CLIP's layer, which image tokens pass through too.
+
+        Returns:
+            What the texts add to the mask tokens, `(batch_size, num_proposals, hidden_size)`.
+        """
+        texts = layer_norm(self.text_proj(self.text_norm(class_embeds.to(query.dtype))))
+        texts = texts.expand(query.shape[0], -1, -1)
+        key, value = (
+            projection(texts).unflatten(-1, (clip_attention.num_heads, -1)).transpose(1, 2)
+            for projection in (clip_attention.k_proj, clip_attention.v_proj)
+        )
+        attention = ALL_ATTENTION_FUNCTIONS.get_interface(
+            clip_attention.config._attn_implementation, eager_attention_forward
+        )
+        output, _ = attention(self, query, key, value, None, scaling=clip_attention.scale)
         return self.out_proj(output.flatten(2))

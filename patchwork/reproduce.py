@@ -65,9 +65,12 @@ METHODS = {
     "late_seve": Method("FISA, SEVE before the last layer", {"fisa_config": '{"seve_layers": [3]}'}),
     "seve_image": Method("FISA, SEVE of image tokens alone", {"fisa_config": '{"seve_tokens": "image"}'}),
     "seve_mask": Method("FISA, SEVE of mask tokens alone", {"fisa_config": '{"seve_tokens": "mask"}'}),
+    "seve_keys": Method("FISA, texts as keys of the mask tokens", {"fisa_config": '{"seve_tokens": "mask_keys"}'}),
     "ground_truth": Method("FISA, trained on ground-truth masks", {"mask_source": "ground_truth"}),
     "strong": Method("FISA, ten times the learning rate", {"learning_rate": 1e-3}),
     "averaged": Method("the same, averaged with the base", averages="strong"),
+    "distilled": Method("FISA, whole pictures' embeddings held", {"distillation_weight": 10.0}),
+    "last_layers": Method("FISA, image queries of the last two layers alone", {"image_layers": [1, 2]}),
     "lora": Method("LoRA of rank 16 in SIMO's places", {"lora_rank": 16, "learning_rate": 3e-3}),
     "full": Method(
         "All projections of the image tower",

@@ -81,6 +81,8 @@ class PlainFisa:
 
             query = self.linear(self.norm(mask_token, f"{clip}.layer_norm1"), f"{added}.mask_attention.query_proj")
             seen = attend(query, [keys[i] for i in visible], [values[i] for i in visible], self.num_heads)
+            if layer in self.config.seve_layers and self.config.seve_tokens == "mask_keys":
+                mask_token = mask_token + self.found_in_texts(query, class_embeds, clip, f"{added}.semantic_guidance")
             mask_token = mask_token + self.linear(seen, f"{clip}.self_attn.out_proj")
             queries = [self.linear(token, f"{clip}.self_attn.q_proj") for token in normed]
             seen = [attend(query, keys, values, self.num_heads) for query in queries]
@@ -96,6 +98,13 @@ class PlainFisa:
         keys = [self.linear(text, f"{name}.k_proj") for text in texts]
         values = [self.linear(text, f"{name}.v_proj") for text in texts]
         return self.linear(attend(query, keys, values, self.config.seve_num_heads), f"{name}.out_proj")
+
+    def found_in_texts(self, query, class_embeds, clip, name) -> np.ndarray:
+        texts = [self.linear(self.norm(text, f"{name}.text_norm"), f"{name}.text_proj") for text in class_embeds]
+        texts = [self.norm(text, f"{clip}.layer_norm1") for text in texts]
+        keys = [self.linear(text, f"{clip}.self_attn.k_proj") for text in texts]
+        values = [self.linear(text, f"{clip}.self_attn.v_proj") for text in texts]
+        return self.linear(attend(query, keys, values, self.num_heads), f"{name}.out_proj")
 
     def mlp(self, token, clip_layer) -> np.ndarray:
         hidden = self.linear(self.norm(token, f"{clip_layer}.layer_norm2"), f"{clip_layer}.mlp.fc1")

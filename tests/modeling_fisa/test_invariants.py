@@ -73,7 +73,7 @@ def test_masks_do_not_need_the_last_layers_image_tokens():
     assert torch.equal(asked.hidden_states[-1], whole.last_hidden_state)
 
 
-@pytest.mark.parametrize("tokens", ["both", "image", "mask"])
+@pytest.mark.parametrize("tokens", ["both", "image", "mask", "mask_keys"])
 @pytest.mark.parametrize("layers", [[0], [0, 2]], ids=str)
 @torch.no_grad()
 def test_untrained_seve_changes_nothing_bit_for_bit(clip, layers, tokens):

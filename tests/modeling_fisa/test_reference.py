@@ -16,6 +16,7 @@ SEVE = [
     {"seve_layers": [0], "seve_tokens": "mask"},
     {"seve_layers": [0, 2], "seve_tokens": "both"},
     {"seve_layers": [2], "seve_tokens": "image"},
+    {"seve_layers": [0, 2], "seve_tokens": "mask_keys"},
 ]
 
 
