@@ -39,6 +39,10 @@ class FisaConfig(PreTrainedConfig):
             Attention heads of SEVE.
         seve_width (`int`, defaults to 256):
             Width of SEVE's queries, keys and values together. Narrow, so that an adapter stays a few megabytes.
+        seve_max_texts (`int`, defaults to 4096):
+            To how many class texts, synonyms included, the visual tokens attend: all of a vocabulary up to this size,
+            an even sample of a larger one; see [`~fisa.modeling_fisa.semantic_guidance.guiding_texts`]. It bounds
+            SEVE's time and memory; every class is scored all the same.
         ensemble_weight (`float`, defaults to 0.0):
             Weight of the generator's own classifier in a geometric ensemble with CLIP, in [0, 1], for the classes
             that it knows by name (FC-CLIP's in-vocabulary rule). 0 leaves the generator's classes unread.
@@ -83,6 +87,7 @@ class FisaConfig(PreTrainedConfig):
     seve_tokens: Literal["both", "image", "mask"] = "both"
     seve_num_heads: int = 8
     seve_width: int = 256
+    seve_max_texts: int = 4096
     ensemble_weight: float | int = 0.0
     proposal_matcher: Literal["iou", "hungarian"] = "iou"
     proposal_matcher_iou: float | int = 0.5
@@ -147,6 +152,8 @@ class FisaConfig(PreTrainedConfig):
                 f"`seve_width` was {self.seve_width} and `seve_num_heads` {self.seve_num_heads}; "
                 "the width must be a positive multiple of the number of heads."
             )
+        if self.seve_max_texts < 1:
+            raise ValueError(f"`seve_max_texts` was {self.seve_max_texts}; SEVE attends to at least one text.")
 
     def validate_vocabulary(self):
         if (self.synonyms is None) != (self.is_thing is None):

@@ -32,7 +32,7 @@ from fisa.modeling_fisa.mask_classification import (
 from fisa.modeling_fisa.mask_generation import MaskProposals, generate_proposals, ready_proposals
 from fisa.modeling_fisa.outputs_fisa import FisaModelOutput, FisaOutput
 from fisa.modeling_fisa.proposal_matching import UNMATCHED, match_proposals
-from fisa.modeling_fisa.semantic_guidance import ZeroLinear
+from fisa.modeling_fisa.semantic_guidance import ZeroLinear, guiding_texts
 
 
 class FisaPreTrainedModel(PreTrainedModel):
@@ -254,6 +254,9 @@ class FisaModel(FisaPreTrainedModel):
             coverage, threshold=self.config.mask_coverage_threshold, dtype=image_tokens.dtype
         )
 
+        guides = None
+        if self.config.seve_layers:
+            guides = guiding_texts(class_embeds, at_most=self.config.seve_max_texts)
         tokens, weights = [(image_tokens, mask_tokens)], []
         clip_layers = self.vision_model.encoder.layers
         ends_with_masks = not (output_image_tokens or output_hidden_states or output_attentions)
@@ -262,7 +265,7 @@ class FisaModel(FisaPreTrainedModel):
                 image_tokens,
                 mask_tokens,
                 attention_bias,
-                class_embeds,
+                guides,
                 clip_layer=clip_layer,
                 masks_alone=ends_with_masks and clip_layer is clip_layers[-1],
             )
