@@ -56,7 +56,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 failures.append(source)
                 tqdm.write(f"skipped: {error}", file=sys.stderr)
                 continue
-            segments = segmenter(photo, candidate_labels=words, subtask=options.subtask, threshold=options.threshold)
+            segments = segmenter(
+                photo,
+                candidate_labels=words,
+                text_cache=options.text_cache,
+                subtask=options.subtask,
+                threshold=options.threshold,
+            )
             tqdm.write(f"{source} -> {writer.add(source, photo, segments)}")
             tqdm.write("\n".join(map(_described, segments)))
     print(f"{len(photos) - len(failures)} of {len(photos)} photos segmented; COCO panoptic annotations: {writer.path}")
@@ -157,6 +163,9 @@ def _parser() -> argparse.ArgumentParser:
         "knows Patchwork's pictograms and no photos)",
     )
     add_vocabulary_options(parser.add_mutually_exclusive_group())
+    parser.add_argument(
+        "--text-cache", metavar="FOLDER", help="keeps the encoded classes for the next run: for thousands of them"
+    )
     parser.add_argument("--subtask", choices=SUBTASKS, default="panoptic")
     parser.add_argument(
         "--threshold", type=_fraction, help="least objectness of a segment, 0 to 1 (default: the model's)"
