@@ -111,12 +111,13 @@ class FisaConfig(PreTrainedConfig):
     @property
     def class_names(self) -> list[list[str]]:
         """All names of each class of the stored vocabulary, class by class, synonyms behind the name."""
-        return [[self.id2label[index], *names] for index, names in enumerate(self.synonyms or [])]
+        labels = self.id2label  # read once: a config looks every attribute up at length
+        return [[labels[index], *names] for index, names in enumerate(self.synonyms or [])]
 
     @property
     def prompt_class_ids(self) -> list[int]:
         """Which class each name of the stored vocabulary belongs to, in the order of `class_names`."""
-        return [index for index, names in enumerate(self.class_names) for _ in names]
+        return [index for index, names in enumerate(self.synonyms or []) for _ in range(1 + len(names))]
 
     @property
     def vocabulary(self) -> list[dict[str, Any]]:
