@@ -92,3 +92,24 @@ def test_gradients_reach_the_sampled_texts_alone():
     tiny_model(**OPTIONS, seve_max_texts=BOUND)(**inputs).mask_embeds.square().sum().backward()
     reached = texts.detach()[texts.grad.any(dim=-1)]
     assert torch.equal(reached, sample_of(texts.detach(), BOUND))
+
+
+@torch.no_grad()
+def test_scores_of_twenty_thousand_prompts_equal_those_one_by_one():
+    inputs = tiny_inputs(batch_size=1, num_classes=20_000)
+    class_ids = torch.arange(20_000) // 2
+    model = tiny_segmentation_model()
+    outputs = model(**inputs, prompt_class_ids=class_ids)
+    cosine = torch.cosine_similarity(outputs.mask_embeds[0][:, None], inputs["class_embeds"], dim=-1)
+    wanted = (cosine * model.fisa.logit_scale.exp()).view(4, 10_000, 2).amax(dim=-1)
+    torch.testing.assert_close(outputs.logits_per_mask[0], wanted, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_own_class_for_each_prompt_may_be_said_or_left_out():
+    inputs = tiny_inputs(num_classes=50)
+    model = tiny_segmentation_model()
+    wanted = model(**inputs).logits_per_mask
+    assert torch.equal(model(**inputs, prompt_class_ids=torch.arange(50)).logits_per_mask, wanted)
+    order = torch.arange(50).flip(0)
+    assert torch.equal(model(**inputs, prompt_class_ids=order).logits_per_mask, wanted.flip(-1))
