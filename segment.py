@@ -49,11 +49,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(str(error))
     with ResultWriter(Path(options.output), vocabulary) as writer:
         unreadable = segment_photos(
-            segmenter, photos, writer, candidate_labels=words, subtask=options.subtask, threshold=options.threshold
+            segmenter,
+            photos,
+            writer,
+            candidate_labels=words,
+            text_cache=options.text_cache,
+            subtask=options.subtask,
+            threshold=options.threshold,
         )
-    print(
-        f"{len(photos) - len(unreadable)} of {len(photos)} photos segmented; COCO panoptic annotations: {writer.path}"
-    )
+    done = len(photos) - len(unreadable)
+    print(f"{done} of {len(photos)} photos segmented; COCO panoptic annotations: {writer.path}")
     if unreadable:
         print(f"could not be read: {', '.join(unreadable)}", file=sys.stderr)
     return 1 if unreadable else 0
@@ -193,6 +198,9 @@ def _parser() -> argparse.ArgumentParser:
         "knows Patchwork's pictograms and no photos)",
     )
     add_vocabulary_options(parser.add_mutually_exclusive_group())
+    parser.add_argument(
+        "--text-cache", metavar="FOLDER", help="keeps the encoded classes for the next run: for thousands of them"
+    )
     parser.add_argument("--subtask", choices=SUBTASKS, default="panoptic")
     parser.add_argument(
         "--threshold", type=_fraction, help="least objectness of a segment, 0 to 1 (default: the model's)"

@@ -40,6 +40,10 @@ class FisaConfig(PreTrainedConfig):
             Attention heads of SEVE; as text keys it has CLIP's.
         seve_width (`int`, defaults to 256):
             Width of SEVE's queries, keys and values together. Narrow, so that an adapter stays a few megabytes.
+        seve_max_texts (`int`, defaults to 4096):
+            To how many class texts, synonyms included, the visual tokens attend: all of a vocabulary up to this size,
+            an even sample of a larger one; see [`~fisa.modeling_fisa.semantic_guidance.guiding_texts`]. It bounds
+            SEVE's time and memory; every class is scored all the same.
         ensemble_weight (`float`, defaults to 0.0):
             Weight of the generator's own classifier in a geometric ensemble with CLIP, in [0, 1], for the classes
             that it knows by name (FC-CLIP's in-vocabulary rule). 0 leaves the generator's classes unread.
@@ -84,6 +88,7 @@ class FisaConfig(PreTrainedConfig):
     seve_tokens: Literal["both", "image", "mask", "mask_keys"] = "both"
     seve_num_heads: int = 8
     seve_width: int = 256
+    seve_max_texts: int = 4096
     ensemble_weight: float | int = 0.0
     proposal_matcher: Literal["iou", "hungarian"] = "iou"
     proposal_matcher_iou: float | int = 0.5
@@ -107,12 +112,13 @@ class FisaConfig(PreTrainedConfig):
     @property
     def class_names(self) -> list[list[str]]:
         """All names of each class of the stored vocabulary, class by class, synonyms behind the name."""
-        return [[self.id2label[index], *names] for index, names in enumerate(self.synonyms or [])]
+        labels = self.id2label  # read once: a config looks every attribute up at length
+        return [[labels[index], *names] for index, names in enumerate(self.synonyms or [])]
 
     @property
     def prompt_class_ids(self) -> list[int]:
         """Which class each name of the stored vocabulary belongs to, in the order of `class_names`."""
-        return [index for index, names in enumerate(self.class_names) for _ in names]
+        return [index for index, names in enumerate(self.synonyms or []) for _ in range(1 + len(names))]
 
     @property
     def vocabulary(self) -> list[dict[str, Any]]:
@@ -148,6 +154,8 @@ class FisaConfig(PreTrainedConfig):
                 f"`seve_width` was {self.seve_width} and `seve_num_heads` {self.seve_num_heads}; "
                 "the width must be a positive multiple of the number of heads."
             )
+        if self.seve_max_texts < 1:
+            raise ValueError(f"`seve_max_texts` was {self.seve_max_texts}; SEVE attends to at least one text.")
 
     def validate_vocabulary(self):
         if (self.synonyms is None) != (self.is_thing is None):

@@ -5,10 +5,13 @@ from torch import nn
 from transformers.utils.generic import maybe_autocast
 
 
+TEXTS_AT_A_TIME = 8192
+
+
 def resolve_prompt_classes(
     prompt_class_ids: torch.Tensor | None, *, class_embeds: torch.Tensor, class_is_thing: torch.Tensor | None
-) -> tuple[torch.Tensor, int]:
-    """Which class each prompt names, each its own if not given, and how many classes there are.
+) -> tuple[torch.Tensor | None, int]:
+    """Which class each prompt names, `None` if each names its own in their order, and how many classes there are.
 
     Args:
         prompt_class_ids (`torch.Tensor` of shape `(num_prompts,)`, *optional*)
@@ -20,7 +23,6 @@ def resolve_prompt_classes(
     """
     num_prompts = class_embeds.shape[-2]
     if prompt_class_ids is None:
-        prompt_class_ids = torch.arange(num_prompts, device=class_embeds.device)
         named = range(num_prompts)
     elif prompt_class_ids.shape[0] != num_prompts:
         raise ValueError(
@@ -38,6 +40,8 @@ def resolve_prompt_classes(
             f"The prompts name the classes {shown}{given}; "
             f"they must name each of 0 to {num_classes - 1} at least once."
         )
+    if num_prompts == num_classes and prompt_class_ids is not None and prompt_class_ids.tolist() == named:
+        return None, num_classes
     return prompt_class_ids, num_classes
 
 
@@ -46,7 +50,7 @@ def class_logits(
     class_embeds: torch.Tensor,
     *,
     logit_scale: torch.Tensor,
-    prompt_class_ids: torch.Tensor,
+    prompt_class_ids: torch.Tensor | None,
     num_classes: int,
 ) -> torch.Tensor:
     """CLIP's temperature times the cosine of each mask with each class, a class counting as its best synonym.
@@ -55,16 +59,25 @@ def class_logits(
         mask_embeds (`torch.Tensor` of shape `(batch_size, num_proposals, projection_dim)`)
         class_embeds (`torch.Tensor` of shape `(num_prompts, projection_dim)`): or one set a photo, batch first.
         logit_scale (`torch.Tensor` of shape `()`): logarithm of the inverse temperature.
-        prompt_class_ids (`torch.Tensor` of shape `(num_prompts,)`): which class each prompt names.
+        prompt_class_ids (`torch.Tensor` of shape `(num_prompts,)`):
+            Which class each prompt names. `None`: each its own, in their order.
         num_classes (`int`): every class must have a prompt.
 
     Returns:
         `torch.Tensor` of shape `(batch_size, num_proposals, num_classes)`, float32.
     """
     mask_embeds = nn.functional.normalize(mask_embeds.float(), dim=-1)
-    class_embeds = nn.functional.normalize(class_embeds.float(), dim=-1)
+    # A large vocabulary goes in parts, of which no copy is kept. While tracing, its size may be open.
+    whole = torch.compiler.is_compiling() or class_embeds.shape[-2] <= TEXTS_AT_A_TIME
+    parts = [class_embeds] if whole else class_embeds.split(TEXTS_AT_A_TIME, dim=-2)
+    scale = logit_scale.float().exp()
     with maybe_autocast(mask_embeds.device.type, enabled=False):  # it would round logits of up to 100 to eight bits
-        logits = mask_embeds @ class_embeds.transpose(-1, -2) * logit_scale.float().exp()
+        scores = [
+            mask_embeds @ nn.functional.normalize(part.float(), dim=-1).transpose(-1, -2) * scale for part in parts
+        ]
+    logits = scores[0] if whole else torch.cat(scores, dim=-1)
+    if prompt_class_ids is None:
+        return logits
     best = logits.new_full((*logits.shape[:-1], num_classes), float("-inf"))
     return best.scatter_reduce(-1, prompt_class_ids.expand_as(logits), logits, reduce="amax")
 

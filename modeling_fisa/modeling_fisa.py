@@ -19,6 +19,7 @@ from transformers import (
 from transformers.utils import can_return_tuple
 
 from fisa.configuration.configuration_fisa import FisaConfig
+from fisa.modeling_fisa.class_text_files import ClassTextFiles, text_fingerprint
 from fisa.modeling_fisa.class_texts import ClassTextCache, average_templates
 from fisa.modeling_fisa.loss_fisa import IGNORED, mask_classification_loss
 from fisa.modeling_fisa.mask_attention import MaskEncoder, mask_attention_bias, patch_coverage
@@ -32,7 +33,7 @@ from fisa.modeling_fisa.mask_classification import (
 from fisa.modeling_fisa.mask_generation import MaskProposals, generate_proposals, ready_proposals
 from fisa.modeling_fisa.outputs_fisa import FisaModelOutput, FisaOutput
 from fisa.modeling_fisa.proposal_matching import UNMATCHED, match_proposals
-from fisa.modeling_fisa.semantic_guidance import ZeroLinear
+from fisa.modeling_fisa.semantic_guidance import ZeroLinear, guiding_texts
 
 
 class FisaPreTrainedModel(PreTrainedModel):
@@ -149,7 +150,9 @@ class FisaModel(FisaPreTrainedModel):
         return average_templates(embeds.unflatten(0, input_ids.shape[:2]))
 
     @torch.no_grad()
-    def encode_vocabulary(self, processor, labels, *, batch_size: int = 256) -> dict[str, torch.Tensor]:
+    def encode_vocabulary(
+        self, processor, labels, *, batch_size: int = 256, text_cache: str | PathLike | None = None
+    ) -> dict[str, torch.Tensor]:
         """Turn class names into what `forward` takes: `model(**inputs, **model.encode_vocabulary(processor, labels))`.
 
         Names seen before are not encoded again, whatever vocabulary they stood in (see [`ClassTextCache`]).
@@ -158,6 +161,9 @@ class FisaModel(FisaPreTrainedModel):
             processor ([`FisaProcessor`]): holds the tokenizer and the prompt templates.
             labels: whatever `processor.parse_vocabulary` takes: a list of names or classes, a string with commas, …
             batch_size (`int`): names encoded at a time.
+            text_cache (`str` or `os.PathLike`, *optional*):
+                A folder that keeps what is encoded for other processes. It may serve many models, whose texts are
+                told apart by their weights and templates; see [`ClassTextFiles`].
 
         Returns:
             `class_embeds` `(num_prompts, projection_dim)`, `prompt_class_ids` `(num_prompts,)` and
@@ -169,17 +175,26 @@ class FisaModel(FisaPreTrainedModel):
             prompts = processor.tokenize(names).to(self.device)
             return self.get_class_features(prompts["input_ids"], prompts["attention_mask"])
 
-        class_embeds = self._text_cache.embed(vocabulary.prompts(), encode, batch_size=batch_size)
+        def open_files() -> ClassTextFiles:
+            return ClassTextFiles(text_cache, encoder=text_fingerprint(self, processor))
+
+        class_embeds = self._text_cache.embed(
+            vocabulary.prompts(), encode, batch_size=batch_size, open_files=open_files if text_cache else None
+        )
         return {
             "class_embeds": class_embeds,
             "prompt_class_ids": torch.tensor(vocabulary.prompt_class_ids, device=self.device),
             "class_is_thing": torch.tensor(vocabulary.is_thing, device=self.device),
         }
 
-    def set_vocabulary(self, processor, labels) -> None:
-        """Encode a vocabulary once and store it with the model and its config: both are saved with it."""
+    def set_vocabulary(self, processor, labels, *, text_cache: str | PathLike | None = None) -> None:
+        """Encode a vocabulary once and store it with the model and its config: both are saved with it.
+
+        Args:
+            processor, labels, text_cache: as for [`encode_vocabulary`].
+        """
         vocabulary = processor.parse_vocabulary(labels)
-        encoded = self.encode_vocabulary(processor, vocabulary)
+        encoded = self.encode_vocabulary(processor, vocabulary, text_cache=text_cache)
         self.config.store_vocabulary(vocabulary.to_config())
         self.register_buffer("class_embeds", encoded["class_embeds"].to(self.dtype))
 
@@ -254,6 +269,9 @@ class FisaModel(FisaPreTrainedModel):
             coverage, threshold=self.config.mask_coverage_threshold, dtype=image_tokens.dtype
         )
 
+        guides = None
+        if self.config.seve_layers:
+            guides = guiding_texts(class_embeds, at_most=self.config.seve_max_texts)
         tokens, weights = [(image_tokens, mask_tokens)], []
         clip_layers = self.vision_model.encoder.layers
         ends_with_masks = not (output_image_tokens or output_hidden_states or output_attentions)
@@ -262,7 +280,7 @@ class FisaModel(FisaPreTrainedModel):
                 image_tokens,
                 mask_tokens,
                 attention_bias,
-                class_embeds,
+                guides,
                 clip_layer=clip_layer,
                 masks_alone=ends_with_masks and clip_layer is clip_layers[-1],
             )
@@ -371,23 +389,28 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
         """Undo [`enable_input_require_grads`]."""
         self.fisa.disable_input_require_grads()
 
-    def encode_vocabulary(self, processor, labels, *, batch_size: int = 256) -> dict[str, torch.Tensor]:
+    def encode_vocabulary(
+        self, processor, labels, *, batch_size: int = 256, text_cache: str | PathLike | None = None
+    ) -> dict[str, torch.Tensor]:
         """As [`FisaModel.encode_vocabulary`], with the classes that the generator knows where its opinion counts."""
         vocabulary = processor.parse_vocabulary(labels)
-        encoded = self.fisa.encode_vocabulary(processor, vocabulary, batch_size=batch_size)
+        encoded = self.fisa.encode_vocabulary(processor, vocabulary, batch_size=batch_size, text_cache=text_cache)
         if self._asks_generator:
             names = [[entry["name"], *entry["synonyms"]] for entry in vocabulary.to_config()]
             encoded["generator_class_ids"] = self._generator_class_ids(names)
         return encoded
 
-    def set_vocabulary(self, processor, labels) -> None:
+    def set_vocabulary(self, processor, labels, *, text_cache: str | PathLike | None = None) -> None:
         """Encode a vocabulary once and store it with the model and its config: both are saved with it.
+
+        Args:
+            processor, labels, text_cache: as for [`encode_vocabulary`].
 
         ```python
         >>> model.set_vocabulary(processor, ["dog", Class("frisbee", synonyms=["flying disc"]), "grass"])
         ```
         """
-        self.fisa.set_vocabulary(processor, labels)
+        self.fisa.set_vocabulary(processor, labels, text_cache=text_cache)
 
     @can_return_tuple
     def forward(

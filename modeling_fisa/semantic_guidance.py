@@ -9,6 +9,38 @@ from transformers.models.clip.modeling_clip import CLIPAttention, eager_attentio
 from fisa.configuration.configuration_fisa import FisaConfig
 
 
+@torch.no_grad()
+def _spread_out(class_embeds: torch.Tensor, count: int) -> torch.Tensor:
+    """Indices `(..., count)` of texts at even distances in the order of their embeddings' sums, which does not depend
+    on the order that they are given in."""
+    ranked = class_embeds.float().sum(dim=-1).argsort(dim=-1, stable=True)
+    num_texts = ranked.shape[-1]
+    kept = ranked[..., torch.arange(count, device=ranked.device) * num_texts // count]
+    return kept.sort(dim=-1).values
+
+
+def guiding_texts(class_embeds: torch.Tensor, *, at_most: int) -> torch.Tensor:
+    """The class texts that SEVE attends to: all of them or, of a larger vocabulary, an even sample.
+
+    Attention is a weighted mean over the texts, and a sample estimates a mean without leaning to any side. The texts
+    most like the photo lean to one, which moves the scores more than what a sample leaves out
+    (`python -m fisa.benchmarks.vocabulary_bound` measures both). That holds while attention is broad, as SEVE's is in
+    the shipped model; if it came to rest on a few of very many texts, a sample would miss them. The same texts are
+    kept for every photo, whatever their order.
+
+    Args:
+        class_embeds (`torch.Tensor` of shape `(num_prompts, projection_dim)`): or one set a photo, batch first.
+        at_most (`int`): how many texts are kept.
+
+    Returns:
+        `torch.Tensor` of shape `(min(num_prompts, at_most), projection_dim)`, or one set a photo. While tracing, for
+        `torch.compile` or an export, whose number of texts is left open, all texts.
+    """
+    if torch.compiler.is_compiling() or class_embeds.shape[-2] <= at_most:
+        return class_embeds
+    return class_embeds.take_along_dim(_spread_out(class_embeds, at_most).unsqueeze(-1), dim=-2)
+
+
 class ZeroLinear(nn.Linear):
     """A linear layer that starts at zero: what it ends is absent until it is trained."""
 

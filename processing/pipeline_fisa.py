@@ -11,7 +11,7 @@ from fisa.processing.photos import load_photo
 
 SUBTASKS = ("panoptic", "instance", "semantic")
 THRESHOLDS = ("threshold", "mask_threshold", "overlap_mask_area_threshold")
-ARGUMENTS = ("candidate_labels", "subtask", *THRESHOLDS, "timeout")
+ARGUMENTS = ("candidate_labels", "text_cache", "subtask", *THRESHOLDS, "timeout")
 
 
 class FisaPipeline(ImageSegmentationPipeline):
@@ -42,6 +42,8 @@ class FisaPipeline(ImageSegmentationPipeline):
             candidate_labels (*optional*):
                 The classes to choose from, for this call alone: a list of names or [`Class`]es, a dictionary from
                 names to lists of synonyms, or a string with commas. The model's stored vocabulary if not given.
+            text_cache (`str` or `os.PathLike`, *optional*):
+                A folder that keeps the encoded `candidate_labels` for other processes: for long lists of them.
             subtask (`"panoptic"`, `"instance"` or `"semantic"`, defaults to `"panoptic"`):
                 Things and stuff without overlaps, things alone, or one mask a class.
             threshold (`float`, *optional*):
@@ -77,6 +79,8 @@ class FisaPipeline(ImageSegmentationPipeline):
         if "candidate_labels" in given:
             given["vocabulary"] = self.processor.parse_vocabulary(given.pop("candidate_labels"))
         forward = {"vocabulary": given["vocabulary"]} if "vocabulary" in given else {}
+        if "text_cache" in given:
+            forward["text_cache"] = given.pop("text_cache")
         return preprocess, forward, given
 
     def preprocess(self, image: Any, timeout: float | None = None) -> dict[str, Any]:
@@ -85,9 +89,11 @@ class FisaPipeline(ImageSegmentationPipeline):
         inputs["target_size"] = [(photo.height, photo.width)]
         return inputs
 
-    def _forward(self, model_inputs: dict[str, Any], vocabulary: Any = None) -> dict[str, Any]:
+    def _forward(self, model_inputs: dict[str, Any], vocabulary: Any = None, text_cache: Any = None) -> dict[str, Any]:
         target_size = model_inputs.pop("target_size")
-        encoded = {} if vocabulary is None else self.model.encode_vocabulary(self.processor, vocabulary)
+        encoded = {}
+        if vocabulary is not None:
+            encoded = self.model.encode_vocabulary(self.processor, vocabulary, text_cache=text_cache)
         outputs = self.model(**model_inputs, **encoded)
         outputs["target_size"] = target_size
         return outputs

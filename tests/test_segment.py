@@ -132,6 +132,14 @@ def test_stored_vocabulary_is_not_encoded_anew(photo, tmp_path):
     assert [info["score"] for info in entry["segments_info"]] == [item["score"] for item in segments]
 
 
+def test_encoded_labels_are_kept_for_the_next_run(run, folder, tmp_path):
+    arguments = [folder / "a.png", "--labels", "house, tree"]
+    _, wanted = run(*arguments)
+    for _ in range(2):
+        assert run(*arguments, "--text-cache", tmp_path / "texts") == (0, wanted)
+        assert len(list((tmp_path / "texts").rglob("*.safetensors"))) == 1
+
+
 def test_labels_files(run, folder, tmp_path):
     (tmp_path / "words.txt").write_text("house, hut  # a comment\nmeadow [stuff]\n")
     _, annotations = run(folder / "a.png", "--labels-file", tmp_path / "words.txt")

@@ -9,6 +9,7 @@ from transformers import CLIPModel
 
 from fisa import Class, FisaForUniversalSegmentation
 from fisa.miniature import miniature
+from fisa.modeling_fisa.class_texts import ClassTextCache
 from tests.configurations import END_TOKEN, tiny_clip_config, tiny_inputs
 from tests.models import randomise, tiny_model, tiny_segmentation_model
 
@@ -144,6 +145,28 @@ def test_words_seen_before_are_not_encoded_again(pair):
     second = model.encode_vocabulary(processor, ["one more", *reversed(words)])["class_embeds"]
     assert runs.prompts - before <= 1 + 1
     assert torch.equal(second[1:].flip(0), first)
+
+
+def test_a_vocabulary_larger_than_the_cache_is_kept_until_the_next():
+    encoded: list[str] = []
+
+    def encode(names):
+        encoded.extend(names)
+        return torch.tensor([[float(name), 1.0] for name in names])
+
+    def embed(names):
+        """The embeddings, and how many names were encoded for them."""
+        before = len(encoded)
+        return cache.embed(names, encode, batch_size=7)[:, 0].tolist(), len(encoded) - before
+
+    cache = ClassTextCache()
+    cache.max_names = 100
+    words, numbers = [f"{number}" for number in range(300)], list(range(300))
+    assert embed(words) == (numbers, 300 + 1)
+    assert embed(words[::-1]) == (numbers[::-1], 1)
+    assert embed([*words[5:10], "300"]) == ([*numbers[5:10], 300], 1 + 1)
+    assert embed(words[5:10]) == (numbers[5:10], 1)
+    assert embed(words[:10]) == (numbers[:10], 1 + 5)
 
 
 def test_a_copy_of_the_model_encodes_for_itself(pair):

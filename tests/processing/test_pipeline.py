@@ -66,6 +66,13 @@ def test_labels_of_every_form_name_the_segments(segmenter, photo, labels):
     assert {segment["label"] for segment in segments} <= {"house", "tree"}
 
 
+def test_encoded_labels_are_kept_where_the_call_says(segmenter, photo, tmp_path):
+    options = {"candidate_labels": "house, tree, pond", "threshold": 0.0, "overlap_mask_area_threshold": 0.0}
+    wanted = segmenter(photo, text_cache=tmp_path, **options)
+    assert len(list(tmp_path.rglob("*.safetensors"))) == 1
+    assert same(segmenter(photo, **options), wanted)
+
+
 def test_labels_of_one_call_never_leak_into_the_next(segmenter, photo):
     options = {"threshold": 0.0, "overlap_mask_area_threshold": 0.0}
     before = segmenter(photo, **options)
