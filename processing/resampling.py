@@ -84,17 +84,27 @@ def _spans(length: int, target_length: int, *, longest: int, device: torch.devic
     return spans
 
 
-def at_points(mask_logits: torch.Tensor, rows: Span, columns: Span) -> torch.Tensor:
-    """The mask probabilities that a tile needs, (Q, h, w) logits → (Q, P, P') float32."""
-    reach = mask_logits[:, rows.reach, columns.reach]
+def at_points(mask_logits: torch.Tensor, proposals: torch.Tensor, rows: Span, columns: Span) -> torch.Tensor:
+    """The mask probabilities that a tile needs, of (Q, h, w) logits and (K,) proposals: (K, P, P') float32."""
+    reach = mask_logits[:, rows.reach, columns.reach].index_select(0, proposals)
     return reach.index_select(1, rows.points).index_select(2, columns.points).float().sigmoid()
 
 
-def corners(points: torch.Tensor, rows: Span, columns: Span) -> list[torch.Tensor]:
+def areas(inside: torch.Tensor, rows: Span, columns: Span) -> tuple[torch.Tensor, torch.Tensor]:
+    """How many of a tile's pixels are inside each mask, at the least and at the most: (K, P, P') bool → twice (K,)."""
+    found = _corners(inside, rows, columns)
+    counts = rows.counts[:, None] * columns.counts
+    surely = found[0] & found[1] & found[2] & found[3]
+    maybe = found[0] | found[1] | found[2] | found[3]
+    least, most = ((cells * counts).sum((1, 2)).long() for cells in (surely, maybe))
+    return least, most
+
+
+def _corners(points: torch.Tensor, rows: Span, columns: Span) -> list[torch.Tensor]:
     """What is given for the points of a tile, (..., P, P'), at each corner of its cells: four times (..., R, R')."""
     return [
-        points.index_select(-2, row).index_select(-1, column)
-        for row in (rows.before, rows.after)
+        across.index_select(-1, column)
+        for across in (points.index_select(-2, row) for row in (rows.before, rows.after))
         for column in (columns.before, columns.after)
     ]
 
@@ -107,14 +117,13 @@ def label_pixels(
     Args:
         values: (P * P', N) float32, at the points of the tile.
         rows, columns: the tile.
-        label: labels for rows of N values, which it may overwrite. Values between points of equal label must have that
-            label as well.
+        label: (n, N) values → (n,) labels. What lies between points of equal label must have that label as well.
 
     Returns:
         (L, L') labels.
     """
     width = len(columns.points)
-    at_corners = corners(label(values.clone()).view(-1, width), rows, columns)
+    at_corners = _corners(label(values).view(-1, width), rows, columns)
     agree = (at_corners[0] == at_corners[1]) & (at_corners[0] == at_corners[2]) & (at_corners[0] == at_corners[3])
     labels = at_corners[0][rows.run_of_pixel][:, columns.run_of_pixel]
     pixels_per_cell = rows.pixels.shape[1] * columns.pixels.shape[1]
@@ -137,16 +146,17 @@ def label_pixels(
     return labels
 
 
-def first_largest_(values: torch.Tensor) -> torch.Tensor:
-    """Column of the largest value of each row, of equal ones the first, (N, C) → (N,). Overwrites the values.
+def first_largest(values: torch.Tensor) -> torch.Tensor:
+    """Column of the largest value of each row, of equal ones the first: (N, C) → (N,) int64.
 
     Several times faster than `max` or `argmax`, whose search for the index is not vectorised on a CPU.
     """
     num_columns = values.shape[1]
     ranks = torch.arange(num_columns, 0, -1, dtype=values.dtype, device=values.device)
-    largest = values.amax(-1, keepdim=True)
-    # Only rows with a NaN have no column that equals their largest.
-    return num_columns - values.eq_(largest).mul_(ranks).amax(-1).long().clamp(min=1)
+    # In place, comparisons leave numbers rather than booleans, which is faster as well.
+    is_largest = (values - values.amax(-1, keepdim=True)).eq_(0)
+    # Only a row with a NaN has no column that equals its largest.
+    return num_columns - is_largest.mul_(ranks).amax(-1).long().clamp(min=1)
 
 
 def padded(indices: torch.Tensor, filler: int) -> torch.Tensor:

@@ -3,11 +3,13 @@
 import torch
 import torch.nn.functional as F
 
-from fisa.processing.resampling import at_points, first_largest_, label_pixels, padded, tiles
+from fisa.processing.resampling import at_points, first_largest, label_pixels, padded, tiles
 
 
 # Masks vary little within so many cells: there, most classes can be told to be beaten.
 CELLS_PER_BLOCK_SIDE = 4
+# From so many classes on it pays to look at a tile as one block first.
+MANY_CLASSES = 1000
 
 
 def semantic_map(class_probs: torch.Tensor, mask_logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
@@ -27,26 +29,33 @@ def semantic_map(class_probs: torch.Tensor, mask_logits: torch.Tensor, size: tup
     labels = torch.zeros(size, dtype=torch.int64, device=class_probs.device)
     if not len(class_probs):
         return labels
-    num_classes = class_probs.shape[1]
-    favourites = class_probs.argmax(-1).unique()
-    of_favourites = class_probs[:, favourites]
+    num_classes, all_proposals = class_probs.shape[1], torch.arange(len(class_probs), device=labels.device)
+    of_favourites = class_probs[:, class_probs.argmax(-1).unique()]
     by_class = F.pad(class_probs.T, (0, 0, 0, 1))  # one more class, of probability 0, to fill up with
     grid = tuple(mask_logits.shape[-2:])
     for rows, columns in tiles(grid, size, columns=max(class_probs.shape), device=labels.device):
-        masks = at_points(mask_logits, rows, columns)
-        class_ids = padded(_classes_that_can_win(masks, by_class[:-1], of_favourites), num_classes)
+        masks = at_points(mask_logits, all_proposals, rows, columns)
+        rivals = by_class[:-1]
+        class_ids = torch.arange(num_classes, device=labels.device)
+        if num_classes >= MANY_CLASSES:
+            class_ids = _can_win(masks, by_class[:-1], of_favourites, cells=max(masks.shape))
+            rivals = by_class[class_ids]
+        class_ids = class_ids[_can_win(masks, rivals, of_favourites, cells=CELLS_PER_BLOCK_SIDE)]
+        class_ids = padded(class_ids, num_classes)
         scores = masks.flatten(1).T @ by_class[class_ids].T
-        labels[rows.pixel_slice, columns.pixel_slice] = class_ids[label_pixels(scores, rows, columns, first_largest_)]
+        labels[rows.pixel_slice, columns.pixel_slice] = class_ids[label_pixels(scores, rows, columns, first_largest)]
     return labels
 
 
-def _classes_that_can_win(masks: torch.Tensor, by_class: torch.Tensor, of_favourites: torch.Tensor) -> torch.Tensor:
-    """Ids of the classes that can be likeliest somewhere in a tile: in some block of it they score, with each mask at
-    its highest, no less than the best of the proposals' favourites does with each at its lowest."""
-    sides = [min(CELLS_PER_BLOCK_SIDE + 1, side) for side in masks.shape[-2:]]  # in points
-    window = {"kernel_size": sides, "stride": CELLS_PER_BLOCK_SIDE, "ceil_mode": True}
+def _can_win(
+    masks: torch.Tensor, by_class: torch.Tensor, of_favourites: torch.Tensor, *, cells: int
+) -> torch.Tensor:
+    """Places of the classes that can be likeliest somewhere in a tile: in some block of it, this many cells a side, they
+    score with each mask at its highest no less than the best of the proposals' favourites with each at its lowest."""
+    sides = [min(cells + 1, side) for side in masks.shape[-2:]]  # in points
+    window = {"kernel_size": sides, "stride": cells, "ceil_mode": True}
     highest = F.max_pool2d(masks, **window).flatten(1).T
     lowest = -F.max_pool2d(-masks, **window).flatten(1).T
     to_beat = (lowest @ of_favourites).amax(-1, keepdim=True)
     # The two products need not round alike.
-    return (highest @ by_class.T >= (1 - 1e-5) * to_beat).any(0).nonzero().flatten()
+    return (~(highest @ by_class.T < (1 - 1e-5) * to_beat)).any(0).nonzero().flatten()
