@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from transformers.utils import logging
 
-from fisa.processing.resampling import areas, at_points, first_largest, label_pixels, padded, tiles
 from fisa.processing.semantic_map import semantic_map
+from fisa.processing.winners import first_inside, strongest_claims
 
 
 logger = logging.get_logger(__name__)
@@ -136,8 +136,8 @@ def instance_segmentation(
 def semantic_segmentation(outputs: Any, *, target_sizes: Sizes | None = None) -> list[torch.Tensor]:
     """Name the likeliest class of each pixel: argmax over c of the sum over q of p(c | q) × mask probability of q.
 
-    Beyond the maps returned this needs two float32 copies of one image's mask logits, about 30 bytes a pixel of one
-    photo and 50 MB, however many classes there are.
+    Beyond the maps returned this needs about 100 MB, however many proposals and classes there are, and however large
+    photo and masks.
 
     Args:
         outputs, target_sizes: as for `panoptic_segmentation`.
@@ -176,13 +176,16 @@ def _find_segments(
         return _Found(_full(photo, 0), [], _too_low(name, confidence, threshold))
     scores, labels = scores[kept], labels[kept]
 
-    codes, least, most = _compete(photo, kept, scores, mask_threshold, rule)
+    weighted = rule == "closed_vocabulary"
+    codes, least, most = strongest_claims(
+        photo.mask_logits, kept, scores, photo.size, mask_threshold=mask_threshold, weighted=weighted
+    )
     pixels = codes.flatten().bincount(minlength=2 * len(kept)).view(-1, 2)
     won = pixels.sum(1).masked_fill(pixels[:, 1] == 0, 0)
 
     def exact_area(k: int) -> torch.Tensor:
         probs = _resized_probs(photo, kept[k])
-        return ((probs.mul_(scores[k]) if rule == "closed_vocabulary" else probs) >= mask_threshold).count_nonzero()
+        return ((probs.mul_(scores[k]) if weighted else probs) >= mask_threshold).count_nonzero()
 
     shares = _shares(won, least, most, exact_area, overlap_mask_area_threshold)
     survivors = [k for k, share in enumerate(shares) if share > overlap_mask_area_threshold]
@@ -197,37 +200,6 @@ def _find_segments(
         f"`mask_threshold` {mask_threshold}, and `overlap_mask_area_threshold` is {overlap_mask_area_threshold}"
     )
     return _Found(id_of.flatten()[codes], segments, obstacle)
-
-
-def _compete(
-    photo: _Photo, kept: torch.Tensor, scores: torch.Tensor, mask_threshold: float, rule: Rule
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Twice the number of the kept proposal with the highest score × mask probability at each pixel, and one more if the
-    pixel is inside its mask, (H, W); the area of each mask, at the least and at the most, (K,)."""
-    closed = rule == "closed_vocabulary"
-    codes, least, most = _full(photo, 0), torch.zeros_like(kept), torch.zeros_like(kept)
-    grid = tuple(photo.mask_logits.shape[-2:])
-    for rows, columns in tiles(grid, photo.size, columns=len(kept), device=kept.device):
-        probs = at_points(photo.mask_logits, kept, rows, columns)
-        claims = probs * scores[:, None, None]
-        inside = (claims if closed else probs) >= mask_threshold
-        present = inside.flatten(1).any(1).nonzero().flatten()
-        for bound, area in zip((least, most), areas(inside[present], rows, columns)):
-            bound.index_add_(0, present, area)
-
-        lowest, highest = claims.flatten(1).aminmax(dim=1)
-        able = (~(highest < lowest.max())).nonzero().flatten()
-        rivals = padded(able, 0)
-        weights = F.pad(scores[able], (0, len(rivals) - len(able)))  # those that fill up never win
-
-        def code(probs: torch.Tensor) -> torch.Tensor:
-            winner = first_largest(probs * weights)
-            # By the closed-vocabulary rule, a pixel belongs to its winner whether inside its mask or not.
-            return 2 * winner + (closed | (probs.gather(1, winner[:, None])[:, 0] >= mask_threshold))
-
-        labels = label_pixels(probs[rivals].flatten(1).T.contiguous(), rows, columns, code)
-        codes[rows.pixel_slice, columns.pixel_slice] = able[labels // 2] * 2 + labels % 2
-    return codes, least, most
 
 
 def _shares(
@@ -327,8 +299,8 @@ def _paint_things(
     kept, labels = kept[order], class_ids[columns[order]].tolist()
     segmentation, segments = _full(photo, -1), []
     if overlap_mask_area_threshold == 0:
-        # All stay that are seen at all, so it takes no account of those above to know what is seen.
-        highest = _highest(photo, kept, mask_threshold)
+        # All that is seen at all stays, so that what is seen does not depend on what has stayed.
+        highest = first_inside(photo.mask_logits, kept, photo.size, mask_threshold=mask_threshold)
         seen = highest.flatten().bincount(minlength=len(kept) + 1)[:-1].nonzero().flatten()
         id_of = torch.full((len(kept) + 1,), -1, dtype=torch.int32, device=kept.device)
         id_of[seen] = torch.arange(len(seen), dtype=torch.int32, device=kept.device)
@@ -343,21 +315,6 @@ def _paint_things(
                 segments.append(_segment(len(segments), label, score))
     obstacle = f"no mask of {len(kept)} proposals above `threshold` reaches `mask_threshold` {mask_threshold}"
     return _Found(segmentation, segments, obstacle)
-
-
-def _highest(photo: _Photo, proposals: torch.Tensor, mask_threshold: float) -> torch.Tensor:
-    """The first of the proposals whose mask a pixel is inside of, or their number if there is none, (H, W)."""
-    highest = _full(photo, 0)
-    grid = tuple(photo.mask_logits.shape[-2:])
-    for rows, columns in tiles(grid, photo.size, columns=len(proposals), device=proposals.device):
-        probs = at_points(photo.mask_logits, proposals, rows, columns).flatten(1)
-        present = (probs.amax(1) >= mask_threshold).nonzero().flatten()
-        candidates = padded(F.pad(present, (0, 1), value=len(proposals)), len(proposals))
-        everywhere = (0, 0, 0, len(candidates) - len(present))  # those that stand for none come last
-        values = F.pad(probs[present], everywhere, value=2).T.contiguous()
-        labels = label_pixels(values, rows, columns, lambda probs: first_largest(probs.clone().ge_(mask_threshold)))
-        highest[rows.pixel_slice, columns.pixel_slice] = candidates[labels]
-    return highest
 
 
 def _resized_probs(photo: _Photo, proposal: torch.Tensor) -> torch.Tensor:

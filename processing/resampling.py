@@ -1,5 +1,5 @@
-"""What bilinear interpolation allows to know about many pixels at once: all between the same four points of the grid are
-weighted means of those points. So a photo is gone through in cells, and only cells in doubt pixel by pixel."""
+"""What bilinear interpolation allows to know about many pixels at once: all between the same four points of the grid
+are weighted means of those points. So a photo is gone through in cells, and only cells in doubt pixel by pixel."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -18,8 +18,8 @@ COLUMNS = 32
 
 
 class Span(NamedTuple):
-    """A tile's share of the rows (or columns) of pixels, in runs of up to n that lie between the same two rows of the
-    grid, all of one tensor's indices counted from the tile's own start."""
+    """A tile's rows (or columns) of pixels, in runs of up to n that lie between the same two rows of the grid. Indices
+    count from the tile's own start."""
 
     reach: slice  # the rows of the grid from the first to the last that are needed
     points: torch.Tensor  # (P,) which of them are
@@ -125,22 +125,20 @@ def label_pixels(
     width = len(columns.points)
     at_corners = _corners(label(values).view(-1, width), rows, columns)
     agree = (at_corners[0] == at_corners[1]) & (at_corners[0] == at_corners[2]) & (at_corners[0] == at_corners[3])
-    labels = at_corners[0][rows.run_of_pixel][:, columns.run_of_pixel]
+    labels = at_corners[0].index_select(0, rows.run_of_pixel).index_select(1, columns.run_of_pixel)
     pixels_per_cell = rows.pixels.shape[1] * columns.pixels.shape[1]
     at_a_time = max(1, NUMBERS_AT_A_TIME // (pixels_per_cell * values.shape[1]))
     for cells in (~agree).nonzero().split(at_a_time):
         row, column = cells.T
         sources = [
-            first * width + second
-            for first in (rows.before[row], rows.after[row])
-            for second in (columns.before[column], columns.after[column])
+            first[row] * width + second[column]
+            for first in (rows.before, rows.after)
+            for second in (columns.before, columns.after)
         ]
         sources = torch.stack(sources, 1)[:, None].expand(-1, pixels_per_cell, -1)
         weights = rows.weights[row][:, :, None, :, None] * columns.weights[column][:, None, :, None, :]
         # Gathers and mixes the four corners of each pixel in one pass.
-        mixed = F.embedding_bag(
-            sources.reshape(-1, 4), values, per_sample_weights=weights.view(-1, 4), mode="sum"
-        )
+        mixed = F.embedding_bag(sources.reshape(-1, 4), values, per_sample_weights=weights.view(-1, 4), mode="sum")
         where = rows.pixels[row][:, :, None], columns.pixels[column][:, None, :]
         labels[where] = label(mixed).view(len(cells), *weights.shape[1:3])
     return labels

@@ -47,11 +47,10 @@ def semantic_map(class_probs: torch.Tensor, mask_logits: torch.Tensor, size: tup
     return labels
 
 
-def _can_win(
-    masks: torch.Tensor, by_class: torch.Tensor, of_favourites: torch.Tensor, *, cells: int
-) -> torch.Tensor:
-    """Places of the classes that can be likeliest somewhere in a tile: in some block of it, this many cells a side, they
-    score with each mask at its highest no less than the best of the proposals' favourites with each at its lowest."""
+def _can_win(masks: torch.Tensor, by_class: torch.Tensor, of_favourites: torch.Tensor, *, cells: int) -> torch.Tensor:
+    """Places of the classes that can be likeliest somewhere in a tile: in some block of it, this many cells a side,
+    they score with each mask at its highest no less than the best of the proposals' favourites with each at its
+    lowest."""
     sides = [min(cells + 1, side) for side in masks.shape[-2:]]  # in points
     window = {"kernel_size": sides, "stride": cells, "ceil_mode": True}
     highest = F.max_pool2d(masks, **window).flatten(1).T
