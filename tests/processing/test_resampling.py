@@ -31,7 +31,7 @@ def resized(values, size):
 
 
 @pytest.mark.parametrize(("grid", "size"), SIZES)
-@pytest.mark.parametrize("columns", [1, 10_000, 2**21])
+@pytest.mark.parametrize("columns", [1, 20_000])
 def test_tiles_cover_each_pixel_once_and_interpolate_as_pytorch(grid, size, columns):
     masks = logits(grid)
     expected = resized(masks.sigmoid(), size)
