@@ -1,7 +1,7 @@
 """Turns the proposals of one forward pass into panoptic, instance and semantic segmentations at the photo's size. Any
 universal segmentation model of transformers will do: all that is needed are class and mask logits."""
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from transformers.utils import logging
 
 from fisa.processing.semantic_map import semantic_map
+from fisa.processing.winners import first_inside, strongest_claims
 
 
 logger = logging.get_logger(__name__)
@@ -135,8 +136,8 @@ def instance_segmentation(
 def semantic_segmentation(outputs: Any, *, target_sizes: Sizes | None = None) -> list[torch.Tensor]:
     """Name the likeliest class of each pixel: argmax over c of the sum over q of p(c | q) × mask probability of q.
 
-    Beyond the maps returned this needs two float32 copies of one image's mask logits, about 30 bytes a pixel of one
-    photo and 50 MB, however many classes there are.
+    Beyond the maps returned this needs about 100 MB, however many proposals and classes there are, and however large
+    photo and masks.
 
     Args:
         outputs, target_sizes: as for `panoptic_segmentation`.
@@ -175,46 +176,54 @@ def _find_segments(
         return _Found(_full(photo, 0), [], _too_low(name, confidence, threshold))
     scores, labels = scores[kept], labels[kept]
 
-    winner, inside, areas = _compete(photo, kept, scores, mask_threshold, rule)
-    won = winner.flatten().bincount(minlength=len(kept))
-    visible = winner[inside].bincount(minlength=len(kept))
-    # As Python floats, like transformers' own: compared as float32, a share of 4/5 would not be above 0.8.
-    shares = (won / areas).masked_fill((visible == 0) | (areas == 0), 0).tolist()
+    weighted = rule == "closed_vocabulary"
+    codes, least, most = strongest_claims(
+        photo.mask_logits, kept, scores, photo.size, mask_threshold=mask_threshold, weighted=weighted
+    )
+    pixels = codes.flatten().bincount(minlength=2 * len(kept)).view(-1, 2)
+    won = pixels.sum(1).masked_fill(pixels[:, 1] == 0, 0)
+
+    def exact_area(k: int) -> torch.Tensor:
+        probs = _resized_probs(photo, kept[k])
+        return ((probs.mul_(scores[k]) if weighted else probs) >= mask_threshold).count_nonzero()
+
+    shares = _shares(won, least, most, exact_area, overlap_mask_area_threshold)
     survivors = [k for k, share in enumerate(shares) if share > overlap_mask_area_threshold]
     if label_ids_to_fuse is None:
         label_ids_to_fuse = [] if photo.is_thing is None else (~photo.is_thing).nonzero().flatten().tolist()
     ids, segments = _fuse(scores[survivors].tolist(), labels[survivors].tolist(), label_ids_to_fuse)
 
-    id_of = torch.zeros_like(kept, dtype=torch.int32)
-    id_of[survivors] = torch.tensor(ids, dtype=torch.int32, device=kept.device)
+    id_of = torch.zeros(len(kept), 2, dtype=torch.int32, device=kept.device)
+    id_of[survivors, 1] = torch.tensor(ids, dtype=torch.int32, device=kept.device)
     obstacle = (
         f"of {len(kept)} proposals above `threshold` none wins more than {max(shares):.3f} of its own area at "
         f"`mask_threshold` {mask_threshold}, and `overlap_mask_area_threshold` is {overlap_mask_area_threshold}"
     )
-    return _Found(id_of[winner].masked_fill_(~inside, 0), segments, obstacle)
+    return _Found(id_of.flatten()[codes], segments, obstacle)
 
 
-def _compete(
-    photo: _Photo, kept: torch.Tensor, scores: torch.Tensor, mask_threshold: float, rule: Rule
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Which kept proposal has the highest score × mask probability at each pixel, (H, W); whether the pixel is inside
-    that proposal's mask, (H, W); and the area of each mask, (K,)."""
-    closed = rule == "closed_vocabulary"
-    highest, winner, inside = _full(photo, -1, torch.float32), _full(photo, 0), _full(photo, False, torch.bool)
-    areas = torch.zeros_like(kept)
-    # One by one and in place: few full-size maps at a time, and nothing small kept between them to tear the heap up.
-    for k, (proposal, score) in enumerate(zip(kept, scores)):
-        probs = _resized_probs(photo, proposal)
-        mask = probs >= mask_threshold
-        claim = probs.mul_(score)
-        if closed:
-            mask = claim >= mask_threshold
-        areas[k] = mask.count_nonzero()
-        wins = claim > highest
-        winner.masked_fill_(wins, k)
-        torch.where(wins, mask, inside, out=inside)
-        torch.maximum(highest, claim, out=highest)
-    return winner, inside | closed, areas
+def _shares(
+    won: torch.Tensor,
+    least: torch.Tensor,
+    most: torch.Tensor,
+    exact_area: Callable[[int], torch.Tensor],
+    threshold: float,
+) -> list[float]:
+    """What share of its own area each proposal wins; where the threshold is out of reach or surely exceeded, at the
+    most. If none exceeds it, the largest is exact."""
+    # As Python floats, like transformers' own: compared as float32, a share of 4/5 would not be above 0.8.
+    at_most, at_least = ((won / area).masked_fill((won == 0) | (most == 0), 0).tolist() for area in (least, most))
+
+    def find_out(k: int) -> None:
+        area = exact_area(k)
+        at_most[k] = at_least[k] = (won[k] / area).item() if area else 0.0
+
+    for k in range(len(won)):
+        if at_most[k] > threshold >= at_least[k]:
+            find_out(k)
+    while at_least[best := max(range(len(won)), key=at_most.__getitem__)] < at_most[best] <= threshold:
+        find_out(best)
+    return at_most
 
 
 def _fuse(
@@ -252,13 +261,24 @@ def _paint_pairs(photo: _Photo, class_ids: torch.Tensor, threshold: float) -> _F
     proposals, labels = pairs // len(class_ids), class_ids[pairs % len(class_ids)]
     inside = photo.mask_logits > 0
     scores = scores * _mean_inside(photo.mask_logits.float().sigmoid(), inside)[proposals]
-    segmentation, segments = _full(photo, -1), []
-    for proposal, label, score in zip(proposals, labels.tolist(), scores.tolist()):
-        mask = F.interpolate(inside[proposal][None, None].float(), size=photo.size, mode="nearest")[0, 0].bool()
-        if score >= threshold and mask.any():
-            segmentation.masked_fill_(mask, len(segments))
+    # All pixels that take after the same point are painted alike: the points are painted, and the painting is resized.
+    (rows, row_of), (columns, column_of) = (
+        _nearest(*lengths, inside).unique(return_inverse=True) for lengths in zip(inside.shape[1:], photo.size)
+    )
+    inside = inside.index_select(1, rows).index_select(2, columns)
+    segmentation, segments = inside.new_full(inside.shape[1:], -1, dtype=torch.int32), []
+    for proposal, label, score in zip(proposals.tolist(), labels.tolist(), scores.tolist()):
+        if score >= threshold and inside[proposal].any():
+            segmentation.masked_fill_(inside[proposal], len(segments))
             segments.append(_segment(len(segments), label, score))
+    segmentation = segmentation.index_select(0, row_of).index_select(1, column_of)
     return _Found(segmentation, segments, _too_low("score of an instance", scores, threshold))
+
+
+def _nearest(length: int, target_length: int, like: torch.Tensor) -> torch.Tensor:
+    """Which row (or column) of the grid each one of the photo takes after, (target_length,)."""
+    rows = torch.arange(length, dtype=torch.float32, device=like.device)
+    return F.interpolate(rows[None, None], size=target_length, mode="nearest")[0, 0].long()
 
 
 def _paint_things(
@@ -276,13 +296,23 @@ def _paint_things(
     scores, columns = class_scores[kept].max(-1)
     probs = photo.mask_logits[kept].float().sigmoid()
     scores, order = (scores * _mean_inside(probs, probs >= mask_threshold)).sort(descending=True, stable=True)
+    kept, labels = kept[order], class_ids[columns[order]].tolist()
     segmentation, segments = _full(photo, -1), []
-    for proposal, label, score in zip(kept[order], class_ids[columns[order]].tolist(), scores.tolist()):
-        mask = _resized_probs(photo, proposal) >= mask_threshold
-        visible = mask & (segmentation < 0)
-        if visible.count_nonzero() > overlap_mask_area_threshold * mask.count_nonzero():
-            segmentation.masked_fill_(visible, len(segments))
-            segments.append(_segment(len(segments), label, score))
+    if overlap_mask_area_threshold == 0:
+        # All that is seen at all stays, so that what is seen does not depend on what has stayed.
+        highest = first_inside(photo.mask_logits, kept, photo.size, mask_threshold=mask_threshold)
+        seen = highest.flatten().bincount(minlength=len(kept) + 1)[:-1].nonzero().flatten()
+        id_of = torch.full((len(kept) + 1,), -1, dtype=torch.int32, device=kept.device)
+        id_of[seen] = torch.arange(len(seen), dtype=torch.int32, device=kept.device)
+        segmentation = id_of[highest]
+        segments = [_segment(number, labels[k], scores[k].item()) for number, k in enumerate(seen.tolist())]
+    else:
+        for proposal, label, score in zip(kept, labels, scores.tolist()):
+            mask = _resized_probs(photo, proposal) >= mask_threshold
+            visible = mask & (segmentation < 0)
+            if visible.count_nonzero() > overlap_mask_area_threshold * mask.count_nonzero():
+                segmentation.masked_fill_(visible, len(segments))
+                segments.append(_segment(len(segments), label, score))
     obstacle = f"no mask of {len(kept)} proposals above `threshold` reaches `mask_threshold` {mask_threshold}"
     return _Found(segmentation, segments, obstacle)
 

@@ -3,16 +3,20 @@
 import torch
 import torch.nn.functional as F
 
+from fisa.processing.resampling import at_points, first_largest, label_pixels, padded, tiles
 
-# How many class scores are held at a time: 16 MiB, about what a processor caches.
-SCORES_PER_TILE = 2**22
+
+# Masks vary little within so many cells: there, most classes can be told to be beaten.
+CELLS_PER_BLOCK_SIDE = 4
+# From so many classes on it pays to look at a tile as one block first.
+MANY_CLASSES = 1000
 
 
 def semantic_map(class_probs: torch.Tensor, mask_logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """Argmax over c of the sum over q of p(c | q) × mask probability of q, bilinearly interpolated to `size`.
 
     Interpolation and the sum over proposals are both linear and change places freely: classes are mixed at the masks'
-    own grid first, where pixels are few, and again at the photo's size only where that leaves doubt.
+    own grid, where points are few, and their scores interpolated only where neighbours disagree on the likeliest.
 
     Args:
         class_probs: (Q, C) float32.
@@ -22,52 +26,35 @@ def semantic_map(class_probs: torch.Tensor, mask_logits: torch.Tensor, size: tup
     Returns:
         (H, W) int64.
     """
-    (h, w), (height, width) = mask_logits.shape[-2:], size
+    labels = torch.zeros(size, dtype=torch.int64, device=class_probs.device)
     if not len(class_probs):
-        return torch.zeros(size, dtype=torch.int64, device=class_probs.device)
-    class_ids = _classes_that_can_win(class_probs)
-    class_probs = class_probs[:, class_ids]
-    mask_probs = mask_logits.float().sigmoid().flatten(1).T.contiguous()  # (h * w, Q)
-    tile = max(1, SCORES_PER_TILE // max(*class_probs.shape, 32))
-    scores = class_probs.new_empty(tile, len(class_ids))  # one for all tiles: new ones would tear the heap to pieces
-
-    def likeliest(points: torch.Tensor) -> torch.Tensor:
-        return torch.mm(points, class_probs, out=scores[: len(points)]).max(-1).indices  # max is faster than argmax
-
-    grid = torch.cat([likeliest(points) for points in mask_probs.split(tile)]).view(h, w)
-    if (h, w) == (height, width):
-        return class_ids[grid]
-
-    # Where four neighbours agree on the likeliest class, so does all between them. Beyond the last row and column
-    # roll finds the first ones: that can leave a pixel in doubt without need, but cannot decide one wrongly.
-    agree = (grid == grid.roll(-1, 0)) & (grid == grid.roll(-1, 1)) & (grid == grid.roll((-1, -1), (0, 1)))
-    (top, bottom, down), (left, right, across) = _sources(h, height, grid), _sources(w, width, grid)
-    labels = torch.where(agree, grid, -1)[top][:, left].flatten()
-    for pixels in (labels < 0).nonzero().flatten().split(tile):
-        y, x = pixels // width, pixels % width
-        corners = [rows[y] * w + columns[x] for rows in (top, bottom) for columns in (left, right)]
-        weights = [rows[y] * columns[x] for rows in (1 - down, down) for columns in (1 - across, across)]
-        # Gathers and mixes the four corners of each pixel in one pass.
-        points = F.embedding_bag(
-            torch.stack(corners, 1), mask_probs, per_sample_weights=torch.stack(weights, 1), mode="sum"
-        )
-        labels[pixels] = likeliest(points)
-    return class_ids[labels].view(height, width)
+        return labels
+    num_classes, all_proposals = class_probs.shape[1], torch.arange(len(class_probs), device=labels.device)
+    of_favourites = class_probs[:, class_probs.argmax(-1).unique()]
+    by_class = F.pad(class_probs.T, (0, 0, 0, 1))  # one more class, of probability 0, to fill up with
+    grid = tuple(mask_logits.shape[-2:])
+    for rows, columns in tiles(grid, size, columns=max(class_probs.shape), device=labels.device):
+        masks = at_points(mask_logits, all_proposals, rows, columns)
+        rivals = by_class[:-1]
+        class_ids = torch.arange(num_classes, device=labels.device)
+        if num_classes >= MANY_CLASSES:
+            class_ids = _can_win(masks, by_class[:-1], of_favourites, cells=max(masks.shape))
+            rivals = by_class[class_ids]
+        class_ids = class_ids[_can_win(masks, rivals, of_favourites, cells=CELLS_PER_BLOCK_SIDE)]
+        class_ids = padded(class_ids, num_classes)
+        scores = masks.flatten(1).T @ by_class[class_ids].T
+        labels[rows.pixel_slice, columns.pixel_slice] = class_ids[label_pixels(scores, rows, columns, first_largest)]
+    return labels
 
 
-def _classes_that_can_win(class_probs: torch.Tensor) -> torch.Tensor:
-    """Ids of the classes that can be likeliest somewhere. A class that no proposal puts above the mean of some other
-    classes is not above that mean at any pixel, hence not above the best of them; of a large vocabulary, most."""
-    favourites = class_probs.argmax(-1).unique()
-    can_win = (class_probs > class_probs[:, favourites].mean(-1, keepdim=True)).any(0)
-    can_win[favourites] = True
-    return can_win.nonzero().flatten()
-
-
-def _sources(size: int, target_size: int, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The two rows (or columns) of the grid that each target row lies between, and how far it is from the first, as in
-    `torch.nn.functional.interpolate(mode="bilinear", align_corners=False)`."""
-    centres = torch.arange(target_size, dtype=torch.float32, device=like.device) + 0.5
-    positions = (centres * (size / target_size) - 0.5).clamp(min=0)
-    first = positions.long().clamp(max=size - 1)
-    return first, (first + 1).clamp(max=size - 1), positions - first
+def _can_win(masks: torch.Tensor, by_class: torch.Tensor, of_favourites: torch.Tensor, *, cells: int) -> torch.Tensor:
+    """Places of the classes that can be likeliest somewhere in a tile: in some block of it, this many cells a side,
+    they score with each mask at its highest no less than the best of the proposals' favourites with each at its
+    lowest."""
+    sides = [min(cells + 1, side) for side in masks.shape[-2:]]  # in points
+    window = {"kernel_size": sides, "stride": cells, "ceil_mode": True}
+    highest = F.max_pool2d(masks, **window).flatten(1).T
+    lowest = -F.max_pool2d(-masks, **window).flatten(1).T
+    to_beat = (lowest @ of_favourites).amax(-1, keepdim=True)
+    # The two products need not round alike.
+    return (~(highest @ by_class.T < (1 - 1e-5) * to_beat)).any(0).nonzero().flatten()

@@ -1,0 +1,113 @@
+"""Post-processing against transformers': `python -m fisa.benchmarks.post_processing [--quick]`.
+
+Both sides turn the same 100 proposals into segmentations of 1080 × 1920 pixels from mask logits of a quarter of that,
+by the closed-vocabulary rule, in one thread. Prints a JSON line for each task, kind of masks and number of classes:
+seconds, the memory that each side takes beyond its inputs, and how many pixels differ where the mask logits have
+transformers' own working size of 384 × 384. All others it resizes to that first, so that its maps are other maps.
+"""
+
+import argparse
+import json
+import multiprocessing
+import resource
+import sys
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import psutil
+import torch
+import torch.nn.functional as F
+from transformers.models.mask2former.image_processing_pil_mask2former import Mask2FormerImageProcessorPil
+
+from fisa.benchmarks.measure import machine, paired_medians
+from fisa.processing.post_processing import instance_segmentation, panoptic_segmentation, semantic_segmentation
+
+
+SIZE, GRID, THEIR_GRID, NUM_PROPOSALS = (1080, 1920), (270, 480), (384, 384), 100
+CASES = (("semantic", 150), ("semantic", 847), ("semantic", 10_000), ("panoptic", 150), ("instance", 150))
+QUICK_CASES = (("semantic", 150), ("panoptic", 150), ("instance", 150))
+THEIR_CLASSES_AT_MOST = 847  # with 10,000 they would hold 80 GB
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(prog="python -m fisa.benchmarks.post_processing", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5, help="timings of each side (%(default)s)")
+    parser.add_argument("--quick", action="store_true", help="150 classes, masks like segments, one round")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    for kind in ("segments",) if options.quick else ("segments", "noise"):
+        for task, num_classes in QUICK_CASES if options.quick else CASES:
+            found = measure(task, num_classes=num_classes, kind=kind, rounds=1 if options.quick else options.rounds)
+            print(json.dumps(found | machine()), flush=True)
+
+
+def measure(task: str, *, num_classes: int, kind: str, rounds: int) -> dict[str, object]:
+    """Both sides' seconds and memory, and the pixels in which they differ."""
+    outputs = proposals(num_classes=num_classes, kind=kind)
+    runs = sides(task, outputs)
+    if num_classes > THEIR_CLASSES_AT_MOST:
+        del runs["theirs"]
+    with multiprocessing.get_context("spawn").Pool(1, torch.set_num_threads, (1,), maxtasksperchild=1) as fresh:
+        memory = {name: fresh.apply(extra_gigabytes, (name, task, num_classes, kind)) for name in runs}
+    seconds = paired_medians(runs, rounds=rounds)
+    found = {"benchmark": "post_processing", "task": task, "classes": num_classes, "masks": kind}
+    found |= {f"{name}_seconds": value for name, value in seconds.items()}
+    found |= {f"{name}_gigabytes": value for name, value in memory.items()}
+    if "theirs" in runs:
+        masks = F.interpolate(outputs.masks_queries_logits, size=THEIR_GRID, mode="bilinear")
+        outputs = SimpleNamespace(**vars(outputs) | {"masks_queries_logits": masks})
+        ours, theirs = (run() for run in sides(task, outputs).values())
+        found |= {
+            "ratio": seconds["theirs"] / seconds["ours"],
+            "different_pixels": (ours != theirs).sum().item(),
+            "pixels": ours.numel(),
+        }
+    return found
+
+
+def sides(task: str, outputs: SimpleNamespace) -> dict[str, Callable[[], torch.Tensor]]:
+    """Ours and theirs: the map of the one photo."""
+    sizes, theirs = [SIZE], Mask2FormerImageProcessorPil()
+    if task == "semantic":
+        return {
+            "ours": lambda: semantic_segmentation(outputs, target_sizes=sizes)[0],
+            "theirs": lambda: theirs.post_process_semantic_segmentation(outputs, target_sizes=sizes)[0],
+        }
+    # All proposals that are not "no object" take part, and segments are found in noise as well.
+    options = {"target_sizes": sizes, "threshold": 0.0}
+    if task == "instance":
+        return {
+            "ours": lambda: instance_segmentation(outputs, **options, rule="closed_vocabulary")[0]["segmentation"],
+            "theirs": lambda: theirs.post_process_instance_segmentation(outputs, **options)[0]["segmentation"],
+        }
+    options |= {"label_ids_to_fuse": set(), "overlap_mask_area_threshold": 0.0}
+    return {
+        "ours": lambda: panoptic_segmentation(outputs, **options, rule="closed_vocabulary")[0]["segmentation"],
+        "theirs": lambda: theirs.post_process_panoptic_segmentation(outputs, **options)[0]["segmentation"],
+    }
+
+
+def proposals(*, num_classes: int, kind: str) -> SimpleNamespace:
+    """Random proposals: masks of smooth blobs ("segments"), or each point for itself ("noise")."""
+    random = torch.Generator().manual_seed(0)
+    if kind == "segments":
+        blobs = 8 * torch.randn(1, NUM_PROPOSALS, 6, 6, generator=random) - 6
+        masks = F.interpolate(blobs, size=GRID, mode="bicubic")
+    else:
+        masks = torch.randn(1, NUM_PROPOSALS, *GRID, generator=random)
+    logits = 3 * torch.randn(1, NUM_PROPOSALS, num_classes + 1, generator=random)
+    return SimpleNamespace(class_queries_logits=logits, masks_queries_logits=masks)
+
+
+def extra_gigabytes(name: str, task: str, num_classes: int, kind: str) -> float:
+    """How far one side's peak of resident memory lies above what its process had before, imports and inputs included.
+    To be called in a fresh process: memory that was in use earlier would be in use again unseen."""
+    run = sides(task, proposals(num_classes=num_classes, kind=kind))[name]
+    before = psutil.Process().memory_info().rss / 2**30
+    run()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20) - before
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""What bilinear interpolation allows to know about many pixels at once: all between the same four points of the grid
+are weighted means of those points. So a photo is gone through in cells, and only cells in doubt pixel by pixel."""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+
+
+# A tile of this many pixels a side is small enough to tell things apart in, and large enough for PyTorch's overhead.
+PIXELS_PER_TILE_SIDE = 64
+# How many numbers are held at a time: 4 MiB, about what a processor caches.
+NUMBERS_AT_A_TIME = 2**20
+# The reductions of PyTorch's CPU kernels are several times faster on rows of a multiple of this length.
+COLUMNS = 32
+
+
+class Span(NamedTuple):
+    """A tile's rows (or columns) of pixels, in runs of up to n that lie between the same two rows of the grid. Indices
+    count from the tile's own start."""
+
+    reach: slice  # the rows of the grid from the first to the last that are needed
+    points: torch.Tensor  # (P,) which of them are
+    before: torch.Tensor  # (R,) for each run the place in `points` of the row before it
+    after: torch.Tensor  # (R,) and of the row after it
+    counts: torch.Tensor  # (R,) float32, pixels in each run
+    run_of_pixel: torch.Tensor  # (L,)
+    pixels: torch.Tensor  # (R, n) the pixels of each run, its last one repeated where it has fewer than n
+    weights: torch.Tensor  # (R, n, 2) float32, of the rows before and after
+    pixel_slice: slice  # of the photo's pixels
+
+
+def tiles(
+    grid: tuple[int, int], size: tuple[int, int], *, columns: int, device: torch.device
+) -> Iterator[tuple[Span, Span]]:
+    """Rows and columns of tiles that cover a photo.
+
+    Args:
+        grid: height and width of the masks.
+        size: height and width of the photo.
+        columns: how many numbers each point of the grid has; the more, the smaller the tiles.
+        device: where the spans' tensors shall be.
+    """
+    longest = max(1, math.isqrt(NUMBERS_AT_A_TIME // max(1, columns)))
+    rows, across = (_spans(*lengths, longest=longest, device=device) for lengths in zip(grid, size))
+    return ((row, column) for row in rows for column in across)
+
+
+def _spans(length: int, target_length: int, *, longest: int, device: torch.device) -> list[Span]:
+    """As `torch.nn.functional.interpolate(mode="bilinear", align_corners=False)` places its pixels."""
+    pixels = torch.arange(target_length)
+    positions = ((pixels + 0.5) * (length / target_length) - 0.5).clamp(min=0)
+    before = positions.long().clamp(max=length - 1)
+    at_most = min(math.ceil(target_length / length), PIXELS_PER_TILE_SIDE // 8)
+    starts = before.diff(prepend=before.new_tensor([-1])) > 0
+    since_start = pixels - torch.where(starts, pixels, 0).cummax(0).values
+    firsts = (since_start % at_most == 0).nonzero().flatten()
+    ends = torch.cat([firsts[1:], pixels.new_tensor([target_length])])
+    of_runs = torch.minimum(firsts[:, None] + torch.arange(at_most), ends[:, None] - 1)
+    share = (positions - before)[of_runs]
+    before = before[firsts]
+    # Where the pixels lie on the row itself, the next one has no say.
+    after = torch.where((share == 0).all(1), before, (before + 1).clamp(max=length - 1))
+    spans = []
+    num_spans = max(1, round(len(firsts) / min(longest, PIXELS_PER_TILE_SIDE // at_most)))
+    for runs in torch.arange(len(firsts)).tensor_split(num_spans):
+        points, (first, second) = torch.stack([before[runs], after[runs]]).unique(return_inverse=True)
+        start, stop = firsts[runs[0]].item(), ends[runs[-1]].item()
+        counts = ends[runs] - firsts[runs]
+        tensors = {
+            "points": points - points[0],
+            "before": first,
+            "after": second,
+            "counts": counts.float(),
+            "run_of_pixel": torch.arange(len(runs)).repeat_interleave(counts),
+            "pixels": of_runs[runs] - start,
+            "weights": torch.stack([1 - share[runs], share[runs]], -1),
+        }
+        tensors = {name: value.to(device) for name, value in tensors.items()}
+        reach = slice(points[0].item(), points[-1].item() + 1)
+        spans.append(Span(reach=reach, pixel_slice=slice(start, stop), **tensors))
+    return spans
+
+
+def at_points(mask_logits: torch.Tensor, proposals: torch.Tensor, rows: Span, columns: Span) -> torch.Tensor:
+    """The mask probabilities that a tile needs, of (Q, h, w) logits and (K,) proposals: (K, P, P') float32."""
+    reach = mask_logits[:, rows.reach, columns.reach].index_select(0, proposals)
+    return reach.index_select(1, rows.points).index_select(2, columns.points).float().sigmoid()
+
+
+def areas(inside: torch.Tensor, rows: Span, columns: Span) -> tuple[torch.Tensor, torch.Tensor]:
+    """How many of a tile's pixels are inside each mask, at the least and at the most: (K, P, P') bool → twice (K,)."""
+    found = _corners(inside, rows, columns)
+    counts = rows.counts[:, None] * columns.counts
+    surely = found[0] & found[1] & found[2] & found[3]
+    maybe = found[0] | found[1] | found[2] | found[3]
+    least, most = ((cells * counts).sum((1, 2)).long() for cells in (surely, maybe))
+    return least, most
+
+
+def _corners(points: torch.Tensor, rows: Span, columns: Span) -> list[torch.Tensor]:
+    """What is given for the points of a tile, (..., P, P'), at each corner of its cells: four times (..., R, R')."""
+    return [
+        across.index_select(-1, column)
+        for across in (points.index_select(-2, row) for row in (rows.before, rows.after))
+        for column in (columns.before, columns.after)
+    ]
+
+
+def label_pixels(
+    values: torch.Tensor, rows: Span, columns: Span, label: Callable[[torch.Tensor], torch.Tensor]
+) -> torch.Tensor:
+    """Label the pixels of a tile by the values that they have from interpolation.
+
+    Args:
+        values: (P * P', N) float32, at the points of the tile.
+        rows, columns: the tile.
+        label: (n, N) values → (n,) labels. What lies between points of equal label must have that label as well.
+
+    Returns:
+        (L, L') labels.
+    """
+    width = len(columns.points)
+    at_corners = _corners(label(values).view(-1, width), rows, columns)
+    agree = (at_corners[0] == at_corners[1]) & (at_corners[0] == at_corners[2]) & (at_corners[0] == at_corners[3])
+    labels = at_corners[0].index_select(0, rows.run_of_pixel).index_select(1, columns.run_of_pixel)
+    pixels_per_cell = rows.pixels.shape[1] * columns.pixels.shape[1]
+    at_a_time = max(1, NUMBERS_AT_A_TIME // (pixels_per_cell * values.shape[1]))
+    for cells in (~agree).nonzero().split(at_a_time):
+        row, column = cells.T
+        sources = [
+            first[row] * width + second[column]
+            for first in (rows.before, rows.after)
+            for second in (columns.before, columns.after)
+        ]
+        sources = torch.stack(sources, 1)[:, None].expand(-1, pixels_per_cell, -1)
+        weights = rows.weights[row][:, :, None, :, None] * columns.weights[column][:, None, :, None, :]
+        # Gathers and mixes the four corners of each pixel in one pass.
+        mixed = F.embedding_bag(sources.reshape(-1, 4), values, per_sample_weights=weights.view(-1, 4), mode="sum")
+        where = rows.pixels[row][:, :, None], columns.pixels[column][:, None, :]
+        labels[where] = label(mixed).view(len(cells), *weights.shape[1:3])
+    return labels
+
+
+def first_largest(values: torch.Tensor) -> torch.Tensor:
+    """Column of the largest value of each row, of equal ones the first: (N, C) → (N,) int64.
+
+    Several times faster than `max` or `argmax`, whose search for the index is not vectorised on a CPU.
+    """
+    num_columns = values.shape[1]
+    ranks = torch.arange(num_columns, 0, -1, dtype=values.dtype, device=values.device)
+    # In place, comparisons leave numbers rather than booleans, which is faster as well.
+    is_largest = (values - values.amax(-1, keepdim=True)).eq_(0)
+    # Only a row with a NaN has no column that equals its largest.
+    return num_columns - is_largest.mul_(ranks).amax(-1).long().clamp(min=1)
+
+
+def padded(indices: torch.Tensor, filler: int) -> torch.Tensor:
+    """(N,) → (N',) with `filler` up to a length that is fast to reduce."""
+    return F.pad(indices, (0, -len(indices) % COLUMNS), value=filler)
