@@ -27,6 +27,7 @@ from fisa.data.training_examples import (
     TrainingCollator,
     TrainingExamples,
     VocabularySampler,
+    log_frequencies,
 )
 from fisa.data.training_masks import SOURCES, CacheSource, GeneratorSource, GroundTruthSource, MaskSource
 from fisa.modeling_fisa.modeling_fisa import FisaForUniversalSegmentation
@@ -119,6 +120,13 @@ class DataArguments:
         default=None, metadata={"help": "Folder of the proposal cache, made on first use."}
     )
     vocabulary_size: int = field(default=64, metadata={"help": "Classes that a training photo chooses from."})
+    logit_adjustment: float = field(
+        default=0.0,
+        metadata={
+            "help": "How far frequent classes are kept from being preferred, 0 (not at all) to 1: for data in which a "
+            "few classes have most of the masks."
+        },
+    )
     flip: bool = field(default=True, metadata={"help": "Mirror every other training photo."})
     crop: float = field(default=1.0, metadata={"help": "Least share of a training photo that is kept."})
     color: float = field(default=0.4, metadata={"help": "Strength of changes of colour, 0 to 1."})
@@ -136,6 +144,10 @@ class DataArguments:
             raise ValueError(
                 "The proposal cache holds whole photos of a data set that stays: leave --crop at 1 and --streaming "
                 "off, or choose another --mask_source."
+            )
+        if self.logit_adjustment and self.streaming:
+            raise ValueError(
+                "--logit_adjustment counts the segments before training begins; a stream cannot be counted."
             )
 
 
@@ -341,7 +353,13 @@ class Run:
             seed=self.options.seed,
         )
         examples = TrainingExamples if isinstance(data, SegmentationDataset) else StreamedTrainingExamples
-        collator = TrainingCollator(encoded["class_embeds"].cpu(), vocabulary_size=options.vocabulary_size)
+        log_priors = None
+        if options.logit_adjustment:
+            frequencies = log_frequencies(data, class_indices)
+            log_priors = options.logit_adjustment * frequencies[encoded["prompt_class_ids"].cpu()]
+        collator = TrainingCollator(
+            encoded["class_embeds"].cpu(), vocabulary_size=options.vocabulary_size, log_priors=log_priors
+        )
         return examples(data, maker), collator
 
     def _mask_source(self, class_indices: dict[int, int]) -> MaskSource:

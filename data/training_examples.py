@@ -1,5 +1,6 @@
 """From records to batches: each photo with its training masks and a vocabulary of its own, drawn anew at each pass."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -150,10 +151,12 @@ class TrainingCollator:
     Args:
         prompt_embeds: text embeddings of all S names, `(S, projection_dim)`, found once: the text tower is frozen.
         vocabulary_size: how many classes a photo chooses from; more where a photo of the batch has more.
+        log_priors: what is added to the logits of each name in the loss, `(S,)`; see [`log_frequencies`].
     """
 
     prompt_embeds: torch.Tensor
     vocabulary_size: int
+    log_priors: torch.Tensor | None = None
 
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
         """Returns what `forward` takes: with `class_embeds (B, K, projection_dim)`, and either ready
@@ -167,6 +170,8 @@ class TrainingCollator:
             if name in examples[0]
         }
         batch["class_embeds"] = self.prompt_embeds[prompt_ids]
+        if self.log_priors is not None:
+            batch["class_log_priors"] = self.log_priors[prompt_ids]
         masks, labels = ([example.get(name) for example in examples] for name in ("mask_proposals", "class_labels"))
         if "mask_labels" in examples[0]:
             return batch | {"mask_labels": [example["mask_labels"] for example in examples], "class_labels": labels}
@@ -176,6 +181,18 @@ class TrainingCollator:
             "mask_proposals": torch.stack([_padded(mask, count, False) for mask in masks]),
             "class_labels": torch.stack([_padded(label, count, IGNORED) for label in labels]),
         }
+
+
+def log_frequencies(data: SegmentationDataset, class_indices: Mapping[int, int]) -> torch.Tensor:
+    """Logarithm of each class' share of the segments, crowds left out and one added to every class: `(C,)`, float32.
+
+    Args:
+        class_indices: class index of each category id.
+    """
+    segments = (segment for index in range(len(data)) for segment in data.segments_info(index))
+    found = Counter(class_indices[segment["category_id"]] for segment in segments if not segment["iscrowd"])
+    counts = torch.tensor([1.0 + found[index] for index in range(len(class_indices))])
+    return (counts / counts.sum()).log()
 
 
 def _padded(tensor: torch.Tensor, length: int, value: bool | int) -> torch.Tensor:

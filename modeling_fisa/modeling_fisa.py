@@ -428,6 +428,7 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
         generator_class_ids: torch.LongTensor | None = None,
         mask_labels: torch.Tensor | Sequence[torch.Tensor] | None = None,
         class_labels: torch.LongTensor | Sequence[torch.LongTensor] | None = None,
+        class_log_priors: torch.FloatTensor | None = None,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
     ) -> FisaOutput:
@@ -461,6 +462,9 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
             class_labels (`Sequence[torch.LongTensor]` or `torch.LongTensor`, *optional*):
                 The class of each ground-truth mask, `(num_masks,)` a photo; or, without `mask_labels`, of each
                 proposal, `(batch_size, num_proposals)`. −100: a mask that is ignored, such as void or a crowd.
+            class_log_priors (`torch.FloatTensor` of shape `(num_classes,)`, *optional*):
+                Added to the logits in the loss alone, also `(batch_size, num_classes)`: how frequent each class is in
+                training, as a logarithm, so that the model need not learn it (logit adjustment, arXiv 2007.07314).
         """
         if mask_proposals is not None:
             proposals = ready_proposals(mask_proposals, objectness=objectness)
@@ -504,7 +508,8 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
         if class_labels is not None:
             if mask_labels is not None:
                 class_labels = self._labels_of_proposals(proposals, mask_labels, class_labels)
-            loss = mask_classification_loss(logits, class_labels)
+            adjusted = logits if class_log_priors is None else logits + class_log_priors.unsqueeze(-2)
+            loss = mask_classification_loss(adjusted, class_labels)
         log_probs = logits.log_softmax(dim=-1)
         if self._asks_generator and generator_class_ids is not None and proposals.class_logits is not None:
             log_probs = ensemble_with_generator(

@@ -7,7 +7,12 @@ import torch
 
 from fisa.data.augmentation import Augmentation
 from fisa.data.segmentation_datasets import StreamedSegmentationDataset
-from fisa.data.training_examples import StreamedTrainingExamples, TrainingCollator, VocabularySampler
+from fisa.data.training_examples import (
+    StreamedTrainingExamples,
+    TrainingCollator,
+    VocabularySampler,
+    log_frequencies,
+)
 from fisa.miniature import miniature
 from fisa.modeling_fisa.loss_fisa import IGNORED
 from tests.data.training import made_data, training_parts
@@ -146,3 +151,26 @@ def test_a_stream_gives_the_same_examples(tmp_path, parts):
             torch.equal(torch.as_tensor(example[name]), torch.as_tensor(examples[index][name])) for name in example
         )
     assert index == 1
+
+
+# Frequencies
+
+
+def test_frequencies_are_those_of_the_segments_and_nothing_has_none(tmp_path):
+    data = made_data(tmp_path)
+    class_indices = {category.id: index for index, category in enumerate(data.categories)}
+    counts = [1] * len(class_indices)  # none at all would have a logarithm of minus infinity
+    for record in data:
+        for segment in record["segments_info"]:
+            if not segment["iscrowd"]:
+                counts[class_indices[segment["category_id"]]] += 1
+    assert max(counts) > min(counts)
+    expected = torch.tensor(counts) / sum(counts)
+    torch.testing.assert_close(log_frequencies(data, class_indices).exp(), expected)
+
+
+def test_each_name_of_a_batch_has_its_class_prior():
+    prompt_embeds, priors = torch.eye(4), torch.randn(4)
+    batch = TrainingCollator(prompt_embeds, vocabulary_size=3, log_priors=priors)([hand_made(2), hand_made(1)])
+    for embeds, found in zip(batch["class_embeds"], batch["class_log_priors"]):
+        assert torch.equal(embeds @ priors, found)

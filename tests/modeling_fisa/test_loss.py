@@ -136,3 +136,26 @@ class TestInTheModel:
     def test_labels_of_another_number_of_photos_are_refused(self, model):
         with pytest.raises(ValueError, match="`mask_labels` of 1 photos"):
             model(**tiny_inputs(), mask_labels=[torch.zeros(0, 4, 4)], class_labels=[torch.zeros(0).long()] * 2)
+
+
+def test_log_priors_are_added_to_the_logits_in_the_loss_alone():
+    model, inputs = tiny_segmentation_model(), tiny_inputs()
+    labels = torch.tensor([[0, 1, 2, IGNORED], [2, IGNORED, 0, 1]])
+    priors = torch.tensor([0.7, 0.2, 0.1]).log()
+    with torch.no_grad():
+        plain = model(**inputs, class_labels=labels)
+        adjusted = model(**inputs, class_labels=labels, class_log_priors=priors)
+        a_set_a_photo = model(**inputs, class_labels=labels, class_log_priors=priors.expand(2, -1))
+    assert torch.equal(adjusted.class_queries_logits, plain.class_queries_logits)
+    assert adjusted.loss.item() == pytest.approx(plain_loss(plain.logits_per_mask + priors, labels), abs=1e-5)
+    assert torch.equal(a_set_a_photo.loss, adjusted.loss)
+
+
+def test_with_true_log_priors_nothing_pulls_towards_frequent_classes():
+    """Without them a classifier that sees nothing is pulled to the frequencies, away from equal logits."""
+    labels = torch.tensor([[0] * 7 + [1] * 2 + [2]])
+    frequencies = torch.bincount(labels.flatten()) / labels.numel()
+    for priors, pull in ((torch.zeros(3), 1 / 3 - frequencies), (frequencies.log(), torch.zeros(3))):
+        logits = torch.zeros(3, requires_grad=True)
+        mask_classification_loss((logits + priors).expand(1, 10, 3), labels).backward()
+        torch.testing.assert_close(logits.grad, pull, atol=1e-6, rtol=0)
