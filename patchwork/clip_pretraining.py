@@ -143,9 +143,14 @@ class CaptionedPictures(Dataset):
 @dataclass(frozen=True)
 class CaptionCollator:
     """Makes a batch: `pixel_values (B, 3, side, side)`, `targets (B, num_words)`, the share that each word has in the
-    caption of each picture, and the texts of all words, each under one of its names in one of the templates."""
+    caption of each picture, and the texts of all words, each under one of its names in one of the templates.
+
+    Args:
+        salient: captions name the thing and the stuff that show most; else all that is on the picture.
+    """
 
     tokenizer: CLIPTokenizer
+    salient: bool = False
 
     def __call__(self, scenes: Sequence[Scene]) -> dict[str, torch.Tensor]:
         random = np.random.default_rng(int(scenes[0].image.sum()))
@@ -156,7 +161,7 @@ class CaptionCollator:
         ]
         targets = torch.zeros(len(scenes), len(WORDS))
         for target, scene in zip(targets, scenes):
-            named = scene.most_visible
+            named = scene.most_visible if self.salient else scene.class_indices
             target[named] = CAPTION_WEIGHTS[named]
         targets /= targets.sum(dim=1, keepdim=True)
         return {

@@ -53,6 +53,9 @@ class PretrainingArguments(TrainingArguments):
     report_to: None | str | list[str] = field(default="tensorboard", metadata={"help": "Where logs go."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay off."})
     start_from: str | None = field(default=None, metadata={"help": "Folder of an earlier run, for its weights."})
+    salient_captions: bool = field(
+        default=False, metadata={"help": "CLIP's captions name what shows most alone, as captions of the web do."}
+    )
     canvas: int = field(
         default=CANVAS, metadata={"help": "Pixels a side that the generator's scenes are enlarged to."}
     )
@@ -76,7 +79,9 @@ def pretrain_clip(options: PretrainingArguments) -> None:
     batch = options.per_device_train_batch_size
     pictures = CaptionedPictures(painters, num_pictures=options.max_steps * batch, batch_size=batch, portraits=0.65)
     model = CLIPModel.from_pretrained(options.start_from) if options.start_from else new_clip(tokenizer)
-    trainer = ClipTrainer(model, options, train_dataset=pictures, data_collator=CaptionCollator(tokenizer))
+    trainer = ClipTrainer(
+        model, options, train_dataset=pictures, data_collator=CaptionCollator(tokenizer, options.salient_captions)
+    )
     _train(trainer)
     size = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
     CLIPProcessor(CLIPImageProcessor(size=size, do_center_crop=False), tokenizer).save_pretrained(options.output_dir)
