@@ -1,26 +1,32 @@
 """What benchmarks share: paired timings, and the machine that they were made on."""
 
+import json
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 
-def paired_medians(sides: Mapping[str, Callable[[], Any]], *, rounds: int) -> dict[str, float]:
+def paired_medians(
+    sides: Mapping[str, Callable[[], Any]], *, rounds: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, float]:
     """Median seconds of each side. They take turns, so that what disturbs the machine disturbs all of them."""
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for run in sides.values():
         run()
     for _ in range(rounds):
         for name, run in sides.items():
-            started = time.perf_counter()
+            started = clock()
             run()
-            seconds[name].append(time.perf_counter() - started)
+            seconds[name].append(clock() - started)
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
@@ -30,6 +36,17 @@ def flops(run: Callable[[], Any]) -> int:
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         run()
     return counter.get_total_flops()
+
+
+def peak_bytes(run: Callable[[], Any]) -> int:
+    """The most that one run holds at once in tensors that it has made, on the CPU."""
+    with tempfile.TemporaryDirectory() as folder:
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as trace:
+            run()
+        path = Path(folder) / "trace.json"
+        trace.export_chrome_trace(str(path))
+        events = json.loads(path.read_text())["traceEvents"]
+    return max(event["args"]["Total Allocated"] for event in events if event["name"] == "[memory]")
 
 
 def machine() -> dict[str, Any]:

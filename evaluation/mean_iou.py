@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from hotcoco import metrics
 
-from fisa.evaluation.segment_runs import SegmentRuns
+from fisa.evaluation.segment_overlaps import SegmentOverlaps
 from fisa.evaluation.segmentation_metric import SegmentationMetric, percent
 
 
@@ -35,12 +35,17 @@ class MeanIoU(SegmentationMetric):
             raise ValueError(
                 f"The prediction has shape {prediction.shape} and the reference {reference['segmentation'].shape}."
             )
-        count = len(self.categories)
+        overlaps = SegmentOverlaps.of(reference["segmentation"], np.asarray(prediction))
+        if overlaps.second.size and not 0 <= overlaps.second[0] <= overlaps.second[-1] < len(self.categories):
+            raise ValueError(
+                f"The prediction holds the classes {overlaps.second[0]} to {overlaps.second[-1]}; "
+                f"this metric has 0 to {len(self.categories) - 1}."
+            )
         places = {category["id"]: place for place, category in enumerate(self.categories)}
         classes = {info["id"]: places[info["category_id"]] for info in reference["segments_info"]}
-        true = SegmentRuns.of(reference["segmentation"]).looked_up(classes, default=count)
-        found = np.asarray(prediction).T.ravel()
-        self._confusion += metrics.pixel_confusion(true, found, count, ignore_index=count).astype(np.int64)
+        for segment_id, shared in zip(overlaps.first.tolist(), overlaps.shared):
+            if segment_id in classes:
+                self._confusion[classes[segment_id], overlaps.second] += shared
 
     def state(self) -> bytes:
         return self._confusion.tobytes()

@@ -6,10 +6,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
 from hotcoco import metrics
-from hotcoco.panoptic import PanopticEval
 
-from fisa.evaluation.segment_runs import SegmentRuns
+from fisa.evaluation.segment_overlaps import SegmentOverlaps
 from fisa.evaluation.segmentation_metric import SegmentationMetric, percent
 
 
@@ -40,20 +40,14 @@ class PanopticQuality(SegmentationMetric):
         if found.shape != true.shape:
             raise ValueError(f"The prediction has shape {found.shape} and the reference {true.shape}.")
         ids = {info["category_id"] for info in [*prediction["segments_info"], *reference["segments_info"]]}
-        categories = [category for category in self.categories if category["id"] in ids]
-        if len(categories) < len(ids):
-            unknown = ids - {category["id"] for category in categories}
+        unknown = ids - {category["id"] for category in self.categories}
+        if unknown:
             raise ValueError(
                 f"Segments of the categories {sorted(unknown)}, which are not among those of this metric."
             )
-        if not categories:
-            return
-        evaluator = PanopticEval(_dataset(reference, categories), _dataset(prediction, categories))
-        evaluator.evaluate()
-        for category_id, figures in evaluator.results()["per_class"].items():
-            counts = (figures["iou"], figures["tp"], figures["fp"], figures["fn"])
-            if any(counts):
-                self._counts.append((category_id, *counts))
+        self._counts += _counts(
+            SegmentOverlaps.of(true, found), reference["segments_info"], prediction["segments_info"]
+        )
 
     def state(self) -> bytes:
         return json.dumps(self._counts).encode()
@@ -79,30 +73,56 @@ class PanopticQuality(SegmentationMetric):
         return {name: _mean(figures) for name, figures in groups.items()} | {"per_class": per_class}
 
 
-def _dataset(segmentation: Mapping[str, Any], categories: list[dict[str, Any]]) -> dict[str, Any]:
-    """One image as hotcoco takes it: an annotation a segment."""
-    runs = SegmentRuns.of(segmentation["segmentation"])
-    masks = runs.masks()
-    listed = {info["id"]: info for info in segmentation["segments_info"]}
-    drawn = {segment_id for segment_id in masks if segment_id > 0}
-    if listed.keys() != drawn:
-        raise ValueError(
-            f"The map and the list of segments do not fit: {sorted(drawn - listed.keys())[:5]} are in the map alone, "
-            f"{sorted(listed.keys() - drawn)[:5]} in the list alone."
+def _counts(
+    overlaps: SegmentOverlaps, true_infos: list[Mapping[str, Any]], found_infos: list[Mapping[str, Any]]
+) -> list[tuple[int, float, int, int, int]]:
+    """What one image adds: for each of its categories summed IoU, matches, false positives and false negatives."""
+    true_segments, found_segments = overlaps.first > 0, overlaps.second > 0
+    # Of several crowds of a category panopticapi excuses by the last in the list.
+    crowds = {info["category_id"]: info["id"] for info in true_infos if info.get("iscrowd")}
+    true_infos = _in_order(true_infos, overlaps.first[true_segments])
+    found_infos = _in_order(found_infos, overlaps.second[found_segments])
+    true_categories, found_categories = (
+        np.array([info["category_id"] for info in infos], np.int64) for infos in (true_infos, found_infos)
+    )
+    crowd = np.array([bool(info.get("iscrowd")) for info in true_infos], bool)
+    excuses = np.array([crowds.get(info["category_id"]) == info["id"] for info in true_infos], bool)
+    shared = overlaps.shared[true_segments][:, found_segments]
+    true_areas = overlaps.shared[true_segments].sum(1)
+    found_areas = overlaps.shared[:, found_segments].sum(0)
+    void = overlaps.shared[~true_segments][:, found_segments].sum(0)
+
+    iou = shared / (true_areas[:, None] + found_areas - shared - void)
+    same = true_categories[:, None] == found_categories
+    matched = (iou > 0.5) & same & ~crowd[:, None]
+    excused = void + (shared * (same & excuses[:, None])).sum(0)
+    wrong = ~matched.any(0) & (excused <= 0.5 * found_areas)
+    missed = ~matched.any(1) & ~crowd
+    counts = []
+    for category_id in {*true_categories.tolist(), *found_categories.tolist()}:
+        rows, columns = true_categories == category_id, found_categories == category_id
+        matches = matched & rows[:, None]
+        counts.append(
+            (
+                category_id,
+                math.fsum(iou[matches].tolist()),
+                int(matches.sum()),
+                int((wrong & columns).sum()),
+                int((missed & rows).sum()),
+            )
         )
-    annotations = [
-        {
-            "id": number,
-            "image_id": 1,
-            "category_id": info["category_id"],
-            "iscrowd": int(info.get("iscrowd", 0)),
-            "segmentation": masks[segment_id],
-        }
-        for number, (segment_id, info) in enumerate(listed.items(), start=1)
-    ]
-    height, width = runs.size
-    images = [{"id": 1, "height": height, "width": width}]
-    return {"images": images, "annotations": annotations, "categories": categories}
+    return [image for image in counts if any(image[1:])]
+
+
+def _in_order(infos: list[Mapping[str, Any]], drawn: np.ndarray) -> list[Mapping[str, Any]]:
+    """The segments in the order of their ids in the map."""
+    listed, drawn = {info["id"]: info for info in infos}, drawn.tolist()
+    if listed.keys() != set(drawn):
+        raise ValueError(
+            f"The map and the list of segments do not fit: {sorted(set(drawn) - listed.keys())[:5]} are in the map "
+            f"alone, {sorted(listed.keys() - set(drawn))[:5]} in the list alone."
+        )
+    return [listed[segment_id] for segment_id in drawn]
 
 
 def _quality(counts: list[list[float]]) -> dict[str, Any]:

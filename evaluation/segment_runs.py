@@ -1,6 +1,5 @@
 """A map of segment ids as runs of equal ids, found in one pass however many segments there are."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,9 +40,3 @@ class SegmentRuns:
             counts = np.diff(edges, append=ends[-1]).tolist()
             masks[segment_id] = {"size": list(self.size), "counts": counts if counts[-1] else counts[:-1]}
         return masks
-
-    def looked_up(self, values: Mapping[int, int], *, default: int) -> np.ndarray:
-        """The map with each id replaced by its value, as a flat array, column by column."""
-        ids, places = np.unique(self.values, return_inverse=True)
-        found = np.array([values.get(segment_id, default) for segment_id in ids.tolist()], np.int64)
-        return np.repeat(found[places], self.lengths)

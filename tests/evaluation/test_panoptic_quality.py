@@ -1,9 +1,11 @@
-"""Panoptic quality: panopticapi's definition on random maps and on cases worked out by hand."""
+"""Panoptic quality: panopticapi's definition and hotcoco's counts on random maps, and cases worked out by hand."""
 
 import numpy as np
 import pytest
+from hotcoco.panoptic import PanopticEval
 
 from fisa.evaluation.panoptic_quality import PanopticQuality
+from fisa.evaluation.segment_runs import SegmentRuns
 from tests.evaluation.plain_metrics import CATEGORIES, plain_counts, random_images, strips
 
 
@@ -46,6 +48,33 @@ def test_panopticapis_definition_on_random_maps(seed):
     assert results["all"]["pq"] == pytest.approx(np.mean(qualities), abs=1e-9)
     assert results["things"]["pq"] == pytest.approx(np.mean([qualities[0], qualities[2]]), abs=1e-9)
     assert results["stuff"]["pq"] == pytest.approx(qualities[1], abs=1e-9)
+
+
+@pytest.mark.parametrize("one_crowd", [True, False], ids=["one crowd", "several crowds"])
+def test_hotcocos_counts_on_random_maps(one_crowd):
+    for pair in random_images(40, one_crowd=one_crowd):
+        evaluator = PanopticEval(*(as_annotations(side) for side in pair[::-1]))
+        evaluator.evaluate()
+        theirs, ours = evaluator.results()["per_class"], computed(pair)
+        for category in CATEGORIES:
+            name, figures = category["name"], theirs[category["id"]]
+            assert counts(ours, name) == (figures["tp"], figures["fp"], figures["fn"])
+            assert (ours["per_class"][name]["sq"] or 0) * figures["tp"] == pytest.approx(
+                100 * figures["iou"], abs=1e-9
+            )
+
+
+def as_annotations(side):
+    masks = SegmentRuns.of(side["segmentation"]).masks()
+    height, width = side["segmentation"].shape
+    return {
+        "images": [{"id": 1, "height": height, "width": width}],
+        "annotations": [
+            {"iscrowd": 0} | info | {"image_id": 1, "segmentation": masks[info["id"]]}
+            for info in side["segments_info"]
+        ],
+        "categories": CATEGORIES,
+    }
 
 
 def test_the_truth_as_prediction_gives_exactly_100():

@@ -11,7 +11,7 @@ from transformers import AutoModelForUniversalSegmentation, pipeline
 
 from fisa import FisaForUniversalSegmentation, FisaModel, SimoConfig, get_simo_model
 from fisa.modeling_fisa.simo import simo_target_modules
-from tests.configurations import tiny_inputs
+from tests.configurations import NUM_QUERIES, tiny_generator_inputs, tiny_inputs
 from tests.models import tiny_model, tiny_segmentation_model
 
 
@@ -151,6 +151,51 @@ class TestTraining:
         outputs = model(**inputs(), output_hidden_states=True)
         assert not any(states.requires_grad for states in outputs.hidden_states)
         assert outputs.loss.requires_grad
+
+    def test_no_graph_below_the_first_trained_layer(self):
+        config = SimoConfig(image_layers=(1,), mask_queries=False, mask_position=False, semantic_guidance=False)
+        outputs = get_simo_model(tiny_segmentation_model(), config).train()(**inputs(), output_hidden_states=True)
+        # Before layers 0 and 1, and after 1, whose image queries train; mask tokens read what those change in layer 2.
+        assert [states.requires_grad for states in outputs.hidden_states] == [False, False, True, True]
+        assert [states.requires_grad for states in outputs.mask_hidden_states] == [False, False, False, True]
+
+    def test_what_goes_into_frozen_products_is_not_kept(self):
+        model = get_simo_model(tiny_segmentation_model()).train()
+        seen = {"frozen": [], "trained": []}  # the tensors themselves, or others might come to lie where they lay
+
+        def note(module, arguments, _):
+            seen["trained" if module.weight.requires_grad else "frozen"].append(arguments[0])
+
+        products = ("fc1", "fc2", "patch_embedding", "visual_projection", "query_proj.ln_tuning_layers.default")
+        for name, module in model.named_modules():
+            if name.endswith(products):
+                module.register_forward_hook(note)
+        kept = saved_storages(lambda: model(**inputs()))
+        frozen, trained = ({storage(tensor) for tensor in seen[kind]} for kind in ("frozen", "trained"))
+        # Both layers of the MLP for both kinds of tokens, those of the image not in the last; patches and embeddings.
+        assert len(frozen) == 4 * NUM_LAYERS - 2 + 2 and not frozen & kept
+        assert len(trained) == NUM_LAYERS and trained <= kept
+
+    def test_the_generator_keeps_nothing(self):
+        model = get_simo_model(tiny_segmentation_model("mask2former")).train()
+        photos = tiny_generator_inputs([(64, 64), (64, 64)], canvas=(64, 64))
+        alone = tiny_inputs(num_proposals=NUM_QUERIES)
+        texts = {"class_embeds": alone["class_embeds"]}
+        in_loop = saved_storages(lambda: model(alone["pixel_values"], **photos, **texts))
+        assert len(in_loop) == len(saved_storages(lambda: model(**alone))) > 0
+
+
+def saved_storages(run):
+    """Where what autograd keeps for the backward pass lies."""
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
+        outputs = run()
+        assert outputs.logits_per_mask.requires_grad
+    return {storage(tensor) for tensor in kept}
+
+
+def storage(tensor):
+    return tensor.untyped_storage().data_ptr()
 
 
 class TestAdapter:

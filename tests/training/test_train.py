@@ -25,7 +25,8 @@ import fisa
 from fisa.data.formats import load_segmentation_dataset
 from fisa.evaluation.report import main as write_report
 from fisa.processing.processing_fisa import FisaProcessor
-from fisa.train import main, with_recipe
+from fisa.train import DataArguments, ModelArguments, Run, main, with_recipe
+from fisa.training.trainer import FisaTrainingArguments
 from tests.training.runs import as_arguments, losses, run
 
 
@@ -234,6 +235,24 @@ def test_twenty_steps_are_ten_and_ten_more(tmp_path, checkpoint, photos, source)
     named = train(tmp_path / "named", resume_from_checkpoint=tmp_path / "whole" / "checkpoint-10")
     assert {step: named[step] for step in range(11, 21)} == {step: whole[step] for step in range(11, 21)}
     assert equal(adapter(tmp_path / "whole"), adapter(tmp_path / "named"))
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_steps_run_the_text_tower_never_and_the_generator_only_in_the_loop(tmp_path, checkpoint, photos, source):
+    options = {"train_format": "coco_panoptic", "train_data": str(photos), "train_split": "train2017"}
+    options |= {"mask_source": source, "proposal_cache": str(tmp_path / "cache")}
+    settings = {"output_dir": str(tmp_path / "run"), "do_train": True, "max_steps": 3, "use_cpu": True}
+    prepared = Run(
+        ModelArguments(model=str(checkpoint)),
+        DataArguments(**options),
+        FisaTrainingArguments(**settings, report_to="none", disable_tqdm=True),
+    )
+    model, calls = prepared.model.get_base_model(), []
+    for part in (model.fisa.text_model, model.mask_generator, model.fisa.visual_projection):
+        part.register_forward_hook(lambda part, *_: calls.append(type(part).__name__))
+    prepared.train()
+    assert calls.count("CLIPTextModel") == 0 and calls.count("Linear") > 0
+    assert (calls.count("Mask2FormerForUniversalSegmentation") > 0) == (source == "generator")
 
 
 def test_the_same_seed_gives_the_same_adapter_and_another_another(tmp_path, checkpoint, photos):
