@@ -67,11 +67,12 @@ METHODS = {
     "seve_mask": Method("FISA, SEVE of mask tokens alone", {"fisa_config": '{"seve_tokens": "mask"}'}),
     "seve_keys": Method("FISA, texts as keys of the mask tokens", {"fisa_config": '{"seve_tokens": "mask_keys"}'}),
     "ground_truth": Method("FISA, trained on ground-truth masks", {"mask_source": "ground_truth"}),
+    "adjusted": Method("FISA, frequent classes not preferred", {"logit_adjustment": 1.0}),
     "strong": Method("FISA, ten times the learning rate", {"learning_rate": 1e-3}),
     "averaged": Method("the same, averaged with the base", averages="strong"),
     "distilled": Method("FISA, whole pictures' embeddings held", {"distillation_weight": 10.0}),
     "last_layers": Method("FISA, image queries of the last two layers alone", {"image_layers": [1, 2]}),
-    "lora": Method("LoRA of rank 16 in SIMO's places", {"lora_rank": 16, "learning_rate": 3e-3}),
+    "lora": Method("LoRA of rank 16 in SIMO's places", {"lora_rank": 16, "learning_rate": 1e-3}),
     "full": Method(
         "All projections of the image tower",
         NO_SEVE | {"image_projections": ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]},
