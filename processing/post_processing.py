@@ -212,7 +212,8 @@ def _shares(
     """What share of its own area each proposal wins; where the threshold is out of reach or surely exceeded, at the
     most. If none exceeds it, the largest is exact."""
     # As Python floats, like transformers' own: compared as float32, a share of 4/5 would not be above 0.8.
-    at_most, at_least = ((won / area).masked_fill((won == 0) | (most == 0), 0).tolist() for area in (least, most))
+    at_most = (won / least).masked_fill((won == 0) | (most == 0), 0).tolist()
+    at_least = (won / most).masked_fill(least == 0, 0).tolist()  # a mask that may be empty may be no segment
 
     def find_out(k: int) -> None:
         area = exact_area(k)

@@ -10,9 +10,11 @@ import torch.nn.functional as F
 
 
 # A tile of this many pixels a side is small enough to tell things apart in, and large enough for PyTorch's overhead.
-PIXELS_PER_TILE_SIDE = 64
-# How many numbers are held at a time: 4 MiB, about what a processor caches.
-NUMBERS_AT_A_TIME = 2**20
+PIXELS_PER_TILE_SIDE = 128
+# How many numbers the points of a tile have: 16 MiB, unless pixels are fewer than points.
+NUMBERS_PER_TILE = 2**22
+# How many numbers are interpolated at a time: 1 MiB, about what a processor core caches.
+NUMBERS_AT_A_TIME = 2**18
 # The reductions of PyTorch's CPU kernels are several times faster on rows of a multiple of this length.
 COLUMNS = 32
 
@@ -43,7 +45,7 @@ def tiles(
         columns: how many numbers each point of the grid has; the more, the smaller the tiles.
         device: where the spans' tensors shall be.
     """
-    longest = max(1, math.isqrt(NUMBERS_AT_A_TIME // max(1, columns)))
+    longest = max(1, math.isqrt(NUMBERS_PER_TILE // max(1, columns)))
     rows, across = (_spans(*lengths, longest=longest, device=device) for lengths in zip(grid, size))
     return ((row, column) for row in rows for column in across)
 
@@ -53,7 +55,7 @@ def _spans(length: int, target_length: int, *, longest: int, device: torch.devic
     pixels = torch.arange(target_length)
     positions = ((pixels + 0.5) * (length / target_length) - 0.5).clamp(min=0)
     before = positions.long().clamp(max=length - 1)
-    at_most = min(math.ceil(target_length / length), PIXELS_PER_TILE_SIDE // 8)
+    at_most = min(math.ceil(target_length / length), PIXELS_PER_TILE_SIDE // 16)
     starts = before.diff(prepend=before.new_tensor([-1])) > 0
     since_start = pixels - torch.where(starts, pixels, 0).cummax(0).values
     firsts = (since_start % at_most == 0).nonzero().flatten()
@@ -126,8 +128,12 @@ def label_pixels(
     at_corners = _corners(label(values).view(-1, width), rows, columns)
     agree = (at_corners[0] == at_corners[1]) & (at_corners[0] == at_corners[2]) & (at_corners[0] == at_corners[3])
     labels = at_corners[0].index_select(0, rows.run_of_pixel).index_select(1, columns.run_of_pixel)
-    pixels_per_cell = rows.pixels.shape[1] * columns.pixels.shape[1]
-    at_a_time = max(1, NUMBERS_AT_A_TIME // (pixels_per_cell * values.shape[1]))
+    height, across = rows.pixels.shape[1], columns.pixels.shape[1]
+    pixels = height * across
+    # Repeated for each pixel and corner of a cell beforehand, so that long rows are gathered and multiplied.
+    row_weights = rows.weights[:, :, None, :, None].expand(-1, -1, across, -1, 2).reshape(-1, 4 * pixels)
+    column_weights = columns.weights[:, None, :, None, :].expand(-1, height, -1, 2, -1).reshape(-1, 4 * pixels)
+    at_a_time = max(1, NUMBERS_AT_A_TIME // (pixels * values.shape[1]))
     for cells in (~agree).nonzero().split(at_a_time):
         row, column = cells.T
         sources = [
@@ -135,12 +141,12 @@ def label_pixels(
             for first in (rows.before, rows.after)
             for second in (columns.before, columns.after)
         ]
-        sources = torch.stack(sources, 1)[:, None].expand(-1, pixels_per_cell, -1)
-        weights = rows.weights[row][:, :, None, :, None] * columns.weights[column][:, None, :, None, :]
+        sources = torch.stack(sources, 1)[:, None].expand(-1, pixels, -1)
+        weights = row_weights.index_select(0, row) * column_weights.index_select(0, column)
         # Gathers and mixes the four corners of each pixel in one pass.
         mixed = F.embedding_bag(sources.reshape(-1, 4), values, per_sample_weights=weights.view(-1, 4), mode="sum")
         where = rows.pixels[row][:, :, None], columns.pixels[column][:, None, :]
-        labels[where] = label(mixed).view(len(cells), *weights.shape[1:3])
+        labels[where] = label(mixed).view(-1, height, across)
     return labels
 
 

@@ -70,6 +70,16 @@ class TestClosedVocabularyIsTransformersRule:
                 fused += len(ids) > len(set(ids))
         assert comparable > 5 and fused > 3
 
+    def test_a_mask_that_reaches_the_threshold_between_pixels_alone_is_no_segment(self):
+        masks = torch.full((1, 1, *THEIR_GRID), -9.0)
+        masks[..., 200, 200] = 0.2
+        outputs = SimpleNamespace(class_queries_logits=torch.tensor([[[9.0, 0.0, -9.0]]]), masks_queries_logits=masks)
+        options = {"target_sizes": [(768, 768)], "overlap_mask_area_threshold": 0.0, "label_ids_to_fuse": set()}
+        (theirs,) = THEIRS.post_process_panoptic_segmentation(outputs, **options)
+        (ours,) = panoptic_segmentation(outputs, rule="closed_vocabulary", **options)
+        assert_same(ours, theirs)
+        assert ours["segments_info"] == []
+
     @pytest.mark.parametrize("sharpness", [0.5, 2.0, 6.0])
     @pytest.mark.parametrize("seed", range(2))
     def test_instances(self, seed, sharpness):
