@@ -143,10 +143,10 @@ class Step:
         self.optimizer.zero_grad()
 
     def described(self) -> dict[str, float]:
-        """Counts, after one step: the state of AdamW is there."""
+        """Counts, after a first step: the state of AdamW is there."""
         state = [value for values in self.optimizer.state.values() for value in values.values()]
         return {
-            "tflop": flops(lambda: self.loss().backward()) / 1e12,
+            "tflop": flops(self) / 1e12,
             "step_gib": peak_bytes(self) / 2**30,
             "adamw_gib": sum(value.nbytes for value in state) / 2**30,
             "trained_millions": sum(parameter.numel() for parameter in self.trained) / 1e6,
