@@ -2,8 +2,9 @@
 
 One photo, prepared, forward, back and into AdamW, in float32, with the text embeddings found before: SIMO with SEVE
 from the proposal cache, the same with the generator in the loop, generator and classifier trained together, and full
-fine-tuning of CLIP's image tower from the cache. Weights are random, architectures those of public checkpoints, the
-generator a Mask2Former with Swin-T. Prints a JSON line for these, and one for what each part of SIMO costs.
+fine-tuning of CLIP's image tower from the cache. Weights are random, architectures those of public checkpoints. Prints
+a JSON line for these, and one for what each part of SIMO costs: image queries and SEVE in the first layer ask for
+gradients through all of the image tower, mask queries alone do not.
 """
 
 import argparse
@@ -40,7 +41,7 @@ from fisa.modeling_fisa.loss_fisa import IGNORED
 
 
 ARCHITECTURES = ("clip-vit-base-patch16", "clip-vit-large-patch14-336")
-GENERATOR = "mask2former-swin-tiny-coco-panoptic"
+GENERATORS = ("mask2former-swin-tiny-coco-panoptic", "mask2former-swin-large-coco-panoptic")
 Loss = Callable[[], torch.Tensor]
 
 
@@ -48,6 +49,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m fisa.benchmarks.training_cost", description=__doc__)
     parser.add_argument("--clip", choices=ARCHITECTURES, default=ARCHITECTURES[1], help="(%(default)s)")
+    parser.add_argument("--mask-generator", choices=GENERATORS, default=GENERATORS[0], help="(%(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="timings of each side (%(default)s)")
     parser.add_argument(
         "--quick", action="store_true", help="the smaller CLIP, a generator's view of 384 pixels, once"
@@ -61,12 +63,12 @@ def main() -> None:
         text_config=PUBLIC_CLIPS[clip].text_config,
         vision_config=PUBLIC_CLIPS[clip].vision_config,
         projection_dim=PUBLIC_CLIPS[clip].projection_dim,
-        mask_generator_config=PUBLIC_GENERATORS[GENERATOR],
+        mask_generator_config=PUBLIC_GENERATORS[options.mask_generator],
     )
     model = FisaForUniversalSegmentation(config)
     with tempfile.TemporaryDirectory() as folder:
         photo = Photo(config, Path(folder), generator_view=view)
-        about = {"clip": clip, "generator_view": view}
+        about = {"clip": clip, "mask_generator": options.mask_generator, "generator_view": view}
         print(json.dumps(about | sides(model, photo, rounds=rounds) | machine()), flush=True)
         print(json.dumps(about | parts(model, photo) | machine()), flush=True)
 
@@ -141,10 +143,10 @@ class Step:
         self.optimizer.zero_grad()
 
     def described(self) -> dict[str, float]:
-        """Counts, after one step: the state of AdamW is there."""
+        """Counts, after a first step: the state of AdamW is there."""
         state = [value for values in self.optimizer.state.values() for value in values.values()]
         return {
-            "tflop": flops(lambda: self.loss().backward()) / 1e12,
+            "tflop": flops(self) / 1e12,
             "step_gib": peak_bytes(self) / 2**30,
             "adamw_gib": sum(value.nbytes for value in state) / 2**30,
             "trained_millions": sum(parameter.numel() for parameter in self.trained) / 1e6,
