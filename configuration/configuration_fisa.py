@@ -44,6 +44,9 @@ class FisaConfig(PreTrainedConfig):
             To how many class texts, synonyms included, the visual tokens attend: all of a vocabulary up to this size,
             an even sample of a larger one; see [`~fisa.modeling_fisa.semantic_guidance.guiding_texts`]. It bounds
             SEVE's time and memory; every class is scored all the same.
+        objectness_floor (`float`, defaults to 0.0):
+            The generator's proposals below this objectness, in [0, 1], are not classified and not among the outputs,
+            which have fewer proposals then. What would be dropped for its objectness later costs nothing so.
         ensemble_weight (`float`, defaults to 0.0):
             Weight of the generator's own classifier in a geometric ensemble with CLIP, in [0, 1], for the classes
             that it knows by name (FC-CLIP's in-vocabulary rule). 0 leaves the generator's classes unread.
@@ -89,6 +92,7 @@ class FisaConfig(PreTrainedConfig):
     seve_num_heads: int = 8
     seve_width: int = 256
     seve_max_texts: int = 4096
+    objectness_floor: float | int = 0.0
     ensemble_weight: float | int = 0.0
     proposal_matcher: Literal["iou", "hungarian"] = "iou"
     proposal_matcher_iou: float | int = 0.5
@@ -136,7 +140,7 @@ class FisaConfig(PreTrainedConfig):
         self.is_thing = [bool(entry["is_thing"]) for entry in classes]
 
     def validate_fractions(self):
-        for name in ("mask_coverage_threshold", "ensemble_weight", "proposal_matcher_iou"):
+        for name in ("mask_coverage_threshold", "objectness_floor", "ensemble_weight", "proposal_matcher_iou"):
             value = getattr(self, name)
             if not 0 <= value <= 1:
                 raise ValueError(f"`{name}` was {value}; it must lie in [0, 1].")

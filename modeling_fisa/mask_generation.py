@@ -30,6 +30,21 @@ class MaskProposals:
     sizes: torch.Tensor | None = None
     class_logits: torch.Tensor | None = None
 
+    def likely(self, *, floor: float) -> "MaskProposals":
+        """The proposals whose objectness reaches a floor, in their order, at least one. Each photo has as many as the
+        one with most: its next likeliest fill up. While tracing, all."""
+        if floor == 0 or torch.compiler.is_compiling():  # values cannot be looked at
+            return self
+        count = int((self.objectness >= floor).sum(dim=1).amax().clamp(min=1))
+        kept = self.objectness.topk(count, dim=1).indices.sort(dim=1).values
+        photo = torch.arange(len(kept), device=kept.device)[:, None]
+        return MaskProposals(
+            mask_logits=self.mask_logits[photo, kept],
+            objectness=self.objectness[photo, kept],
+            sizes=self.sizes,
+            class_logits=None if self.class_logits is None else self.class_logits[photo, kept],
+        )
+
 
 def ready_proposals(masks: torch.Tensor, *, objectness: torch.Tensor | None) -> MaskProposals:
     """Wrap masks from elsewhere: ground truth, SAM, another model.

@@ -471,7 +471,7 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
         elif self.mask_generator is not None and mask_generator_pixel_values is not None:
             proposals = generate_proposals(
                 self.mask_generator, mask_generator_pixel_values, pixel_mask=mask_generator_pixel_mask
-            )
+            ).likely(floor=self.config.objectness_floor)
         else:
             wanted = "`mask_proposals` (this model has no mask generator)"
             if self.mask_generator is not None:

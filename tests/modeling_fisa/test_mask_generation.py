@@ -236,3 +236,31 @@ def test_a_generator_that_answers_otherwise_is_refused_by_what_it_gave():
     )
     with pytest.raises(ValueError, match="SemanticSegmenterOutput.*logits.*class_queries_logits"):
         generate_proposals(generator, torch.zeros(1, 3, 64, 64), pixel_mask=None)
+
+
+@torch.no_grad()
+def test_proposals_below_the_floor_are_left_out_and_the_others_stay_as_they_are(model):
+    inputs = segmentation_inputs(PHOTO_SIZES)
+    whole = model(**inputs)
+    floor = whole.objectness.sort().values[:, -2].max().item()  # of one photo two stay, of others fewer
+    counts = (whole.objectness >= floor).sum(dim=1)
+    assert counts.max() == 2
+    model.config.objectness_floor = floor
+    found = model(**inputs)
+    assert found.objectness.shape[1] == 2 < NUM_QUERIES
+    for index, count in enumerate(counts.tolist()):
+        likely = (whole.objectness[index] >= floor).nonzero().flatten()
+        places = (found.objectness[index] >= floor).nonzero().flatten()
+        assert len(places) == count
+        for name in ("class_queries_logits", "logits_per_mask", "masks_queries_logits"):
+            torch.testing.assert_close(found[name][index][places], whole[name][index][likely], atol=2e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_where_nothing_reaches_the_floor_the_likeliest_proposal_is_left(model):
+    inputs = segmentation_inputs(PHOTO_SIZES)
+    whole = model(**inputs)
+    model.config.objectness_floor = 1.0
+    found = model(**inputs)
+    assert found.objectness.shape == (len(PHOTO_SIZES), 1)
+    torch.testing.assert_close(found.objectness[:, 0], whole.objectness.amax(dim=1))
