@@ -12,6 +12,7 @@ build it together, or by accident at once, do not disturb each other.
 import hashlib
 import json
 import os
+import textwrap
 import time
 import uuid
 from collections.abc import Mapping
@@ -86,7 +87,9 @@ class ProposalCache:
     def _refuse_if_stale(self, found: dict[str, Any], wanted: dict[str, Any]) -> None:
         changed = [name for name in wanted if found.get(name) != wanted[name]]
         if changed:
-            listed = "; ".join(f"{name}: {found.get(name)} there, {wanted[name]} now" for name in changed)
+            listed = "; ".join(
+                f"{name}: {_brief(found.get(name))} there, {_brief(wanted[name])} now" for name in changed
+            )
             raise StaleCacheError(
                 f"The proposal cache in {self.folder} was made from something else ({listed}). "
                 "Name another folder with --proposal_cache, or delete this one."
@@ -148,6 +151,11 @@ class ProposalCache:
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_opened": None}  # an open file does not travel to a worker process
+
+
+def _brief(value: Any) -> str:
+    """A value for a message: a data set's says all its categories."""
+    return textwrap.shorten(str(value), width=80, placeholder=" …")
 
 
 def write_whole(path: Path, content: bytes) -> None:
