@@ -3,19 +3,16 @@
 A job is so many photos, each of which asks something of every resource: operations of the processors that run the
 model, seconds of the cores beside them, bytes of the disk and of the network. What they do overlaps, so the resource
 that needs longest says how long the job takes: its first bottleneck. Prints a table for COCO's training and for a
-million photos to label, on three machines; then what the same arithmetic foretells for a small job on this machine, by
-one process at one size, and what that job takes by one and two processes (Accelerate's) at two sizes.
+million photos to label, on three machines; then what the same arithmetic foretells for a small job on this machine
+from one size, and what that job takes at two.
 """
 
 import argparse
 import json
 import time
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
-from accelerate import PartialState, debug_launcher
 
 from fisa.benchmarks.end_to_end import PHOTO, public_fisa
 from fisa.benchmarks.measure import flops, machine
@@ -118,7 +115,6 @@ def table() -> str:
 
 
 SIZES = (256, 384)
-PROCESSES = (1, 2)
 
 
 def main() -> None:
@@ -129,12 +125,12 @@ def main() -> None:
     options = parser.parse_args()
     photos = 2 if options.quick else options.photos
     print(table())
-    measured = {(size, n): label(photos, size=size, processes=n) for size in SIZES for n in PROCESSES}
+    measured = {size: label(photos, size=size) for size in SIZES}
     operations = {size: operations_of_a_photo(size) for size in SIZES}
-    speed = photos * operations[SIZES[0]] / measured[SIZES[0], 1]
-    for (size, processes), seconds in measured.items():
-        foretold = photos * operations[size] / speed / processes
-        found = {"canvas": size, "processes": processes, "photos": photos, "seconds": seconds, "foretold": foretold}
+    speed = photos * operations[SIZES[0]] / measured[SIZES[0]]
+    for size, seconds in measured.items():
+        foretold = photos * operations[size] / speed
+        found = {"canvas": size, "photos": photos, "seconds": seconds, "foretold": foretold}
         found |= {"ratio": seconds / foretold, "gigaflops": operations[size] / 1e9}
         print(json.dumps({"benchmark": "scaling"} | found | machine()), flush=True)
 
@@ -154,35 +150,21 @@ def photos_of_noise(count: int, *, size: int) -> dict[str, torch.Tensor]:
     }
 
 
-def label(photos: int, *, size: int, processes: int) -> float:
-    """Seconds that processes of one thread each take to segment photos that they share."""
-    with TemporaryDirectory() as folder:
-        result = Path(folder) / "seconds"
-        arguments = photos, size, result
-        if processes == 1:
-            _label(*arguments)
-        else:
-            debug_launcher(_label, arguments, num_processes=processes)
-        return float(result.read_text())
-
-
 @torch.no_grad()
-def _label(photos: int, size: int, result: Path) -> None:
+def label(photos: int, *, size: int) -> float:
+    """Seconds that one thread takes to segment so many photos."""
     torch.set_num_threads(1)
-    state, (model, processor) = PartialState(), public_fisa()
+    model, processor = public_fisa()
     batch = photos_of_noise(1, size=size)
 
     def segment() -> None:
         processor.post_process_panoptic_segmentation(model(**batch), target_sizes=[PHOTO])
 
     segment()
-    state.wait_for_everyone()
     started = time.perf_counter()
-    for _ in range(state.process_index, photos, state.num_processes):
+    for _ in range(photos):
         segment()
-    state.wait_for_everyone()
-    if state.is_main_process:
-        result.write_text(str(time.perf_counter() - started))
+    return time.perf_counter() - started
 
 
 if __name__ == "__main__":
