@@ -17,9 +17,9 @@ import torch
 from PIL import Image
 from transformers import CLIPSegConfig, CLIPSegForImageSegmentation, Sam3Config, Sam3Model
 
-from fisa import FisaConfig, FisaForUniversalSegmentation, FisaImageProcessor, FisaPipeline, FisaProcessor, segment
+from fisa import FisaForUniversalSegmentation, FisaImageProcessor, FisaPipeline, FisaProcessor, segment
 from fisa.benchmarks.measure import machine, paired_medians
-from fisa.benchmarks.public_architectures import PUBLIC_CLIPS, PUBLIC_GENERATORS
+from fisa.benchmarks.public_architectures import public_fisa
 from fisa.miniature import character_clip_tokenizer
 from fisa.processing.vocabulary import Vocabulary
 
@@ -39,7 +39,7 @@ def main() -> None:
     options = parser.parse_args()
     rounds, photos = (2, 3) if options.quick else (options.rounds, options.photos)
     torch.manual_seed(0)
-    model, processor = public_fisa()
+    model, processor = model_and_processor()
     measurements = [lambda: against_parts(model, rounds=rounds), lambda: over_names(model, rounds=rounds)]
     measurements.append(lambda: over_a_folder(model, processor, photos=photos, rounds=rounds))
     if not options.quick:
@@ -48,20 +48,14 @@ def main() -> None:
         print(json.dumps({"benchmark": "end_to_end"} | measure() | machine()), flush=True)
 
 
-def public_fisa() -> tuple[FisaForUniversalSegmentation, FisaProcessor]:
+def model_and_processor() -> tuple[FisaForUniversalSegmentation, FisaProcessor]:
     """The model, which stores 150 names, and its processor."""
-    clip = PUBLIC_CLIPS["clip-vit-base-patch16"]
-    config = FisaConfig(
-        text_config=clip.text_config,
-        vision_config=clip.vision_config,
-        projection_dim=clip.projection_dim,
-        mask_generator_config=PUBLIC_GENERATORS["mask2former-swin-tiny-coco-panoptic"],
-    )
     sides = {"size": CLIP_SIDE, "mask_generator_size": GENERATOR_SIDE}
     processor = FisaProcessor(
         image_processor=FisaImageProcessor(**{k: {"height": v, "width": v} for k, v in sides.items()}),
         tokenizer=character_clip_tokenizer(),
     )
+    config = public_fisa("clip-vit-base-patch16", "mask2former-swin-tiny-coco-panoptic")
     model = FisaForUniversalSegmentation(config).eval()
     model.set_vocabulary(processor, [f"thing {number}" for number in range(NAMES)])
     return model, processor

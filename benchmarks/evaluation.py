@@ -21,9 +21,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from fisa import FisaConfig, FisaForUniversalSegmentation, FisaImageProcessor, FisaProcessor
+from fisa import FisaForUniversalSegmentation, FisaImageProcessor, FisaProcessor
 from fisa.benchmarks.measure import machine
-from fisa.benchmarks.public_architectures import PUBLIC_CLIPS, PUBLIC_GENERATORS
+from fisa.benchmarks.public_architectures import public_fisa
 from fisa.benchmarks.simulated_photos import (
     CATEGORIES,
     SEGMENTS,
@@ -49,13 +49,10 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="two photos and 200 images")
     options = parser.parse_args()
     photos, images = (2, 200) if options.quick else (options.photos, options.images)
-    config = FisaConfig(
-        text_config=PUBLIC_CLIPS[CLIP].text_config,
-        vision_config=PUBLIC_CLIPS[CLIP].vision_config,
-        mask_generator_config=PUBLIC_GENERATORS[GENERATOR],
-    )
     processor = FisaProcessor(image_processor=FisaImageProcessor(), tokenizer=character_clip_tokenizer())
-    found = evaluation_loop(FisaForUniversalSegmentation(config).eval(), processor, photos=photos)
+    found = evaluation_loop(
+        FisaForUniversalSegmentation(public_fisa(CLIP, GENERATOR)).eval(), processor, photos=photos
+    )
     print(json.dumps(found | {"architecture": f"{CLIP}, {GENERATOR}"} | machine()), flush=True)
     print(json.dumps(panoptic_quality(images=images) | machine()), flush=True)
 

@@ -6,8 +6,6 @@ Prints a JSON line for each batch size; peak memory is that of the whole process
 
 import argparse
 import json
-import resource
-import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,7 +14,7 @@ import onnxruntime
 import torch
 
 from fisa import export
-from fisa.benchmarks.measure import machine, paired_medians
+from fisa.benchmarks.measure import highest_memory, machine, paired_medians
 from fisa.patchwork import checkpoint as patchwork
 from fisa.patchwork.dataset import load_patchwork
 
@@ -58,8 +56,7 @@ def measure(
         **{f"{name}_seconds": value for name, value in seconds.items()},
         **{f"{name}_ratio": seconds[name] / seconds["eager"] for name in graphs},
         **{f"{name}_difference": (found[name] - found["eager"]).abs().max().item() for name in graphs},
-        "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        / (2**30 if sys.platform == "darwin" else 2**20),
+        "peak_gib": highest_memory() / 2**30,
         "onnxruntime": onnxruntime.__version__,
     }
 

@@ -10,9 +10,9 @@ import json
 import torch
 from transformers import CLIPVisionConfig
 
-from fisa import FisaConfig, FisaModel
+from fisa import FisaModel
 from fisa.benchmarks.measure import flops, machine, paired_medians
-from fisa.benchmarks.public_architectures import PUBLIC_CLIPS
+from fisa.benchmarks.public_architectures import public_fisa
 
 
 ARCHITECTURES = ("clip-vit-base-patch16", "clip-vit-large-patch14-336")
@@ -39,12 +39,9 @@ def main() -> None:
 def measure(architecture: str, *, num_proposals: int, num_classes: int, rounds: int) -> dict[str, object]:
     """Both sides' seconds and FLOPs for one photo, and FISA's FLOPs beside the least that masks can do with."""
     torch.manual_seed(0)
-    clip = PUBLIC_CLIPS[architecture]
-    config = FisaConfig(
-        text_config=clip.text_config, vision_config=clip.vision_config, projection_dim=clip.projection_dim
-    )
-    model, side = FisaModel(config).eval(), clip.vision_config.image_size
-    pixels, texts = torch.randn(1, 3, side, side), torch.randn(num_classes, clip.projection_dim)
+    config = public_fisa(architecture)
+    model, side = FisaModel(config).eval(), config.vision_config.image_size
+    pixels, texts = torch.randn(1, 3, side, side), torch.randn(num_classes, config.projection_dim)
     proposals = torch.randn(1, num_proposals, side // 4, side // 4)
     sides = {
         "clip": lambda: model.vision_model(pixels),
@@ -52,8 +49,8 @@ def measure(architecture: str, *, num_proposals: int, num_classes: int, rounds: 
     }
     seconds = paired_medians(sides, rounds=rounds)
     counted = {name: flops(run) for name, run in sides.items()}
-    floor = counted["clip"] + least_flops(clip.vision_config, num_proposals=num_proposals)
-    floor -= spared_flops(clip.vision_config)
+    floor = counted["clip"] + least_flops(config.vision_config, num_proposals=num_proposals)
+    floor -= spared_flops(config.vision_config)
     return {
         "benchmark": "mask_classification",
         "architecture": architecture,

@@ -1,7 +1,9 @@
 """What benchmarks share: paired timings, and the machine that they were made on."""
 
 import json
+import resource
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -18,7 +20,11 @@ from torch.utils.flop_counter import FlopCounterMode
 def paired_medians(
     sides: Mapping[str, Callable[[], Any]], *, rounds: int, clock: Callable[[], float] = time.perf_counter
 ) -> dict[str, float]:
-    """Median seconds of each side. They take turns, so that what disturbs the machine disturbs all of them."""
+    """Median seconds of each side. They take turns, so that what disturbs the machine disturbs all of them.
+
+    Args:
+        clock: seconds since some moment; `time.process_time` leaves out what other processes take.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for run in sides.values():
         run()
@@ -47,6 +53,14 @@ def peak_bytes(run: Callable[[], Any]) -> int:
         trace.export_chrome_trace(str(path))
         events = json.loads(path.read_text())["traceEvents"]
     return max(event["args"]["Total Allocated"] for event in events if event["name"] == "[memory]")
+
+
+def highest_memory() -> int:
+    """The most bytes of memory that this process has had resident so far."""
+    if sys.platform == "linux":  # where `getrusage` counts what the process that started this one had
+        (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
+        return 1024 * int(line.split()[1])
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def machine() -> dict[str, Any]:

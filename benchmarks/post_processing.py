@@ -9,10 +9,7 @@ transformers' own working size of 384 × 384. All others it resizes to that firs
 import argparse
 import json
 import multiprocessing
-import resource
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from types import SimpleNamespace
 
 import psutil
@@ -20,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from transformers.models.mask2former.image_processing_pil_mask2former import Mask2FormerImageProcessorPil
 
-from fisa.benchmarks.measure import machine, paired_medians
+from fisa.benchmarks.measure import highest_memory, machine, paired_medians
 from fisa.processing.post_processing import instance_segmentation, panoptic_segmentation, semantic_segmentation
 
 
@@ -107,14 +104,7 @@ def extra_gigabytes(name: str, task: str, num_classes: int, kind: str) -> float:
     run = sides(task, proposals(num_classes=num_classes, kind=kind))[name]
     before = psutil.Process().memory_info().rss / 2**30
     run()
-    return _highest_gigabytes() - before
-
-
-def _highest_gigabytes() -> float:
-    if sys.platform == "linux":  # where `getrusage` counts what the process that started this one had
-        (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
-        return int(line.split()[1]) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**30
+    return highest_memory() / 2**30 - before
 
 
 if __name__ == "__main__":

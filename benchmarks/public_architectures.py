@@ -19,6 +19,7 @@ from transformers import (
     SwinConfig,
 )
 
+from fisa import FisaConfig
 from fisa.miniature import character_clip_tokenizer
 
 
@@ -71,6 +72,18 @@ PUBLIC_GENERATORS = {
     "maskformer-swin-base-coco": MaskFormerConfig(backbone_config=SWIN_BASE, num_labels=133),
     "coco_panoptic_eomt_large_640": EomtConfig(num_labels=133),
 }
+
+
+def public_fisa(clip: str, mask_generator: str | None = None) -> FisaConfig:
+    """FISA of a public CLIP and mask generator, named as in `PUBLIC_CLIPS` and `PUBLIC_GENERATORS`; without a
+    generator if none is named."""
+    config = PUBLIC_CLIPS[clip]
+    return FisaConfig(
+        text_config=config.text_config,
+        vision_config=config.vision_config,
+        projection_dim=config.projection_dim,
+        mask_generator_config=None if mask_generator is None else PUBLIC_GENERATORS[mask_generator],
+    )
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
-from fisa.benchmarks.end_to_end import PHOTO, public_fisa
+from fisa.benchmarks.end_to_end import PHOTO, model_and_processor
 from fisa.benchmarks.measure import flops, machine
 
 
@@ -137,7 +137,7 @@ def main() -> None:
 
 @torch.no_grad()
 def operations_of_a_photo(size: int) -> int:
-    model, _ = public_fisa()
+    model, _ = model_and_processor()
     photo = photos_of_noise(1, size=size)
     return flops(lambda: model(**photo))
 
@@ -154,7 +154,7 @@ def photos_of_noise(count: int, *, size: int) -> dict[str, torch.Tensor]:
 def label(photos: int, *, size: int) -> float:
     """Seconds that one thread takes to segment so many photos."""
     torch.set_num_threads(1)
-    model, processor = public_fisa()
+    model, processor = model_and_processor()
     batch = photos_of_noise(1, size=size)
 
     def segment() -> None:

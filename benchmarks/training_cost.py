@@ -29,7 +29,7 @@ from fisa import (
     get_simo_model,
 )
 from fisa.benchmarks.measure import flops, machine, paired_medians, peak_bytes
-from fisa.benchmarks.public_architectures import PUBLIC_CLIPS, PUBLIC_GENERATORS
+from fisa.benchmarks.public_architectures import public_fisa
 from fisa.benchmarks.recipe_cost import CLASSES_IN_TRAINING, COCO_PHOTO, MASKS_IN_TRAINING, texts
 from fisa.benchmarks.simulated_photos import CATEGORIES, simulated_photo, simulated_segmentation
 from fisa.data.augmentation import Augmentation
@@ -59,12 +59,7 @@ def main() -> None:
     if options.quick:
         clip, view, rounds = ARCHITECTURES[0], (384, 384), 1
     torch.manual_seed(0)
-    config = FisaConfig(
-        text_config=PUBLIC_CLIPS[clip].text_config,
-        vision_config=PUBLIC_CLIPS[clip].vision_config,
-        projection_dim=PUBLIC_CLIPS[clip].projection_dim,
-        mask_generator_config=PUBLIC_GENERATORS[options.mask_generator],
-    )
+    config = public_fisa(clip, options.mask_generator)
     model = FisaForUniversalSegmentation(config)
     with tempfile.TemporaryDirectory() as folder:
         photo = Photo(config, Path(folder), generator_view=view)

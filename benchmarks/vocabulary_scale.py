@@ -14,7 +14,6 @@ what the text embeddings and one `(proposals, classes + 1)` matrix of scores tak
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -30,8 +29,8 @@ import torch
 from torch import nn
 
 from fisa import FisaConfig, FisaForUniversalSegmentation, FisaProcessor, Vocabulary
-from fisa.benchmarks.measure import machine
-from fisa.benchmarks.public_architectures import PUBLIC_CLIPS
+from fisa.benchmarks.measure import highest_memory, machine
+from fisa.benchmarks.public_architectures import public_fisa
 from fisa.modeling_fisa.outputs_fisa import FisaOutput
 from fisa.patchwork import checkpoint as patchwork
 from fisa.patchwork.words import WORDS
@@ -81,14 +80,9 @@ def class_names(count: int) -> list[str]:
 @contextmanager
 def growth(found: dict[str, Any]) -> Iterator[None]:
     """Note by how many MiB the process' highest memory grows."""
-    before = _highest_memory()
+    before = highest_memory()
     yield
-    found["peak_mib"] = round((_highest_memory() - before) / MIB, 1)
-
-
-def _highest_memory() -> int:
-    unit = 1 if sys.platform == "darwin" else 1024
-    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    found["peak_mib"] = round((highest_memory() - before) / MIB, 1)
 
 
 def seconds_of(run: Callable[[], Any]) -> float:
@@ -112,9 +106,9 @@ def encode(names: int, folder: Path) -> dict[str, Any]:
 def encode_base(names: int, folder: Path) -> dict[str, Any]:
     """A few names through a text tower as large as CLIP ViT-B/16's, tokenised as the shipped model does."""
     processor = FisaProcessor.from_pretrained(patchwork.CHECKPOINT)
-    clip, tokenizer = PUBLIC_CLIPS["clip-vit-base-patch16"], processor.tokenizer
-    clip.text_config.eos_token_id, clip.text_config.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
-    model = _base_model(clip)
+    config, tokenizer = public_fisa("clip-vit-base-patch16"), processor.tokenizer
+    config.text_config.eos_token_id, config.text_config.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
+    model = FisaForUniversalSegmentation(config).eval()
     words = class_names(2 * NAMES_FOR_BASE)
     model.encode_vocabulary(processor, words[:NAMES_FOR_BASE])
     seconds = seconds_of(lambda: model.encode_vocabulary(processor, words[NAMES_FOR_BASE:]))
@@ -131,7 +125,7 @@ def encode_base(names: int, folder: Path) -> dict[str, Any]:
 def forward(names: int, folder: Path) -> dict[str, Any]:
     """One photo with a stored vocabulary."""
     torch.manual_seed(0)
-    model = _base_model(PUBLIC_CLIPS["clip-vit-base-patch16"])
+    model = FisaForUniversalSegmentation(public_fisa("clip-vit-base-patch16")).eval()
     inputs = {
         "pixel_values": torch.randn(1, 3, 224, 224),
         "mask_proposals": _smooth_masks(),
@@ -195,13 +189,6 @@ STAGES: dict[str, Callable[[int, Path], dict[str, Any]]] = {
     "semantic": post_process("semantic"),
     "config": config,
 }
-
-
-def _base_model(clip: Any) -> FisaForUniversalSegmentation:
-    config = FisaConfig(
-        text_config=clip.text_config, vision_config=clip.vision_config, projection_dim=clip.projection_dim
-    )
-    return FisaForUniversalSegmentation(config).eval()
 
 
 def _store(model: FisaForUniversalSegmentation, names: int) -> None:
