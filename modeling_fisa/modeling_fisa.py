@@ -21,6 +21,7 @@ from transformers.utils import can_return_tuple
 from fisa.configuration.configuration_fisa import FisaConfig
 from fisa.modeling_fisa.class_text_files import ClassTextFiles, text_fingerprint
 from fisa.modeling_fisa.class_texts import ClassTextCache, average_templates
+from fisa.modeling_fisa.deformable_attention import sum_samples_at_once
 from fisa.modeling_fisa.loss_fisa import IGNORED, mask_classification_loss
 from fisa.modeling_fisa.mask_attention import MaskEncoder, mask_attention_bias, patch_coverage
 from fisa.modeling_fisa.mask_classification import (
@@ -329,7 +330,8 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
         self.fisa = FisaModel(config)
         self.mask_generator = None
         if config.mask_generator_config is not None:
-            self.mask_generator = AutoModelForUniversalSegmentation.from_config(config.mask_generator_config)
+            generator = AutoModelForUniversalSegmentation.from_config(config.mask_generator_config)
+            self.mask_generator = sum_samples_at_once(generator)
         self.post_init()
 
     @classmethod
@@ -368,7 +370,7 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
         with torch.device("meta"):
             model = cls(config)
         model.fisa.adopt_clip(clip)
-        model.mask_generator = mask_generator
+        model.mask_generator = None if mask_generator is None else sum_samples_at_once(mask_generator)
         return model.eval()
 
     def train(self, mode: bool = True) -> "FisaForUniversalSegmentation":

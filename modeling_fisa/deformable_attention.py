@@ -1,0 +1,131 @@
+"""Mask2Former's deformable attention in fewer passes over memory, for inference with its own weights."""
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.models.mask2former.modeling_mask2former import (
+    Mask2FormerPixelDecoderEncoderMultiscaleDeformableAttention,
+)
+
+
+class SummedDeformableAttention(Mask2FormerPixelDecoderEncoderMultiscaleDeformableAttention):
+    """Deformable attention (Zhu et al., arXiv 2010.04159, equation 3) as weighted sums of rows.
+
+    A sample between four cells of a feature map is a weighted sum of four rows of features, attention over samples a
+    weighted sum of such sums: both at once are what `embedding_bag` computes. transformers samples first, keeps every
+    sample, and sums in a second and third pass. Results are equal but for rounding. With gradients, or while a graph
+    is traced, transformers' own code runs.
+    """
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        encoder_hidden_states: torch.Tensor | None = None,
+        encoder_attention_mask: torch.Tensor | None = None,
+        position_embeddings: torch.Tensor | None = None,
+        reference_points: torch.Tensor | None = None,
+        spatial_shapes_list: list[tuple[int, int]] | None = None,
+        level_start_index: torch.Tensor | None = None,
+        output_attentions: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return super().forward(
+                hidden_states,
+                attention_mask=attention_mask,
+                encoder_hidden_states=encoder_hidden_states,
+                encoder_attention_mask=encoder_attention_mask,
+                position_embeddings=position_embeddings,
+                reference_points=reference_points,
+                spatial_shapes_list=spatial_shapes_list,
+                level_start_index=level_start_index,
+                output_attentions=output_attentions,
+            )
+        queries = self.with_pos_embed(hidden_states, position_embeddings)
+        batch_size, num_queries, _ = queries.shape
+        values = self.value_proj(encoder_hidden_states)
+        if attention_mask is not None:
+            values = values.masked_fill(attention_mask[..., None], 0.0)
+        values = values.unflatten(-1, (self.n_heads, -1))
+        samples = (batch_size, num_queries, self.n_heads, self.n_levels, self.n_points)
+        weights = self.attention_weights(queries).unflatten(-1, (self.n_heads, -1)).softmax(dim=-1).view(samples)
+        offsets = self.sampling_offsets(queries).view(*samples, 2)
+        sizes = torch.tensor(spatial_shapes_list, dtype=torch.float32, device=queries.device)
+        positions = [
+            (reference_points[..., axis] * sizes[:, 1 - axis] - 0.5)[:, :, None, :, None] + offsets[..., axis]
+            for axis in (0, 1)
+        ]
+        summed = weighted_sums(values, spatial_shapes_list, *positions, weights)
+        return self.output_proj(summed), weights
+
+
+def sum_samples_at_once(generator: PreTrainedModel) -> PreTrainedModel:
+    """Give a generator's deformable attentions, if it has any, the forward pass of [`SummedDeformableAttention`]."""
+    for module in generator.modules():
+        if type(module) is Mask2FormerPixelDecoderEncoderMultiscaleDeformableAttention:
+            module.__class__ = SummedDeformableAttention
+    return generator
+
+
+def weighted_sums(
+    values: torch.Tensor,
+    shapes: list[tuple[int, int]],
+    x: torch.Tensor,
+    y: torch.Tensor,
+    weights: torch.Tensor,
+) -> torch.Tensor:
+    """Sample feature maps between their cells, zero beyond them, and sum the samples of each query and head.
+
+    Args:
+        values (`torch.Tensor` of shape `(batch_size, num_cells, num_heads, width)`): all levels' cells, row by row.
+        shapes: height and width of each level.
+        x, y (`torch.Tensor` of shape `(batch_size, num_queries, num_heads, num_levels, num_points)`):
+            where to sample, float32, in cells: 0 is the middle of the first one.
+        weights (`torch.Tensor` of the same shape): how much each sample counts.
+
+    Returns:
+        `torch.Tensor` of shape `(batch_size, num_queries, num_heads * width)`.
+    """
+    batch_size, num_queries, num_heads, _, num_points = x.shape
+    # A frame of zeros, one cell wide before and two behind, is what lies beyond.
+    levels = values.split([height * width for height, width in shapes], dim=1)
+    framed = [
+        nn.functional.pad(level.unflatten(1, shape), (0, 0, 0, 0, 1, 2, 1, 2)).flatten(1, 2)
+        for level, shape in zip(levels, shapes)
+    ]
+    rows = torch.cat(framed, dim=1)
+
+    def constant(of_level: list[int]) -> torch.Tensor:
+        return x.new_tensor(of_level)[:, None].repeat(1, num_points)
+
+    starts = [0]
+    for level in framed:
+        starts.append(starts[-1] + level.shape[1])
+    width, height = constant([shape[1] for shape in shapes]), constant([shape[0] for shape in shapes])
+    first, pitch = constant(starts[:-1]), width + 3
+    x, y = (axis.clamp(min=-1).minimum(end) + 1 for axis, end in ((x, width), (y, height)))
+    left, top = x.floor(), y.floor()
+    cell = ((top * pitch + left + first) * num_heads).long()
+    cell += torch.arange(num_heads, device=cell.device)[:, None, None]
+    cell += torch.arange(batch_size, device=cell.device)[:, None, None, None, None] * (
+        rows[0].numel() // rows.shape[-1]
+    )
+    right_share, bottom_share = weights * (x - left), y - top
+    left_share = weights - right_share
+    shares = {
+        (0, 0): left_share - left_share * bottom_share,
+        (0, 1): right_share - right_share * bottom_share,
+        (1, 0): left_share * bottom_share,
+        (1, 1): right_share * bottom_share,
+    }
+    down = (pitch * num_heads).long()
+    summed = sum(
+        nn.functional.embedding_bag(
+            (cell + (below * down + right * num_heads)).flatten(0, 2).flatten(1),
+            rows.flatten(0, 2),
+            per_sample_weights=share.to(rows.dtype).flatten(0, 2).flatten(1),
+            mode="sum",
+        )
+        for (below, right), share in shares.items()
+    )
+    return summed.view(batch_size, num_queries, -1)
