@@ -56,6 +56,9 @@ class PretrainingArguments(TrainingArguments):
     salient_captions: bool = field(
         default=False, metadata={"help": "CLIP's captions name what shows most alone, as captions of the web do."}
     )
+    portraits: float = field(
+        default=0.65, metadata={"help": "Share of CLIP's pictures that show one thing alone; scenes follow them."}
+    )
     canvas: int = field(
         default=CANVAS, metadata={"help": "Pixels a side that the generator's scenes are enlarged to."}
     )
@@ -77,7 +80,9 @@ def pretrain_clip(options: PretrainingArguments) -> None:
     tokenizer = word_tokenizer()
     painters = [Painter(artist, seed=CLIP_SEED + i) for i, artist in enumerate((HOME, SHIFTED))]
     batch = options.per_device_train_batch_size
-    pictures = CaptionedPictures(painters, num_pictures=options.max_steps * batch, batch_size=batch, portraits=0.65)
+    pictures = CaptionedPictures(
+        painters, num_pictures=options.max_steps * batch, batch_size=batch, portraits=options.portraits
+    )
     model = CLIPModel.from_pretrained(options.start_from) if options.start_from else new_clip(tokenizer)
     trainer = ClipTrainer(
         model, options, train_dataset=pictures, data_collator=CaptionCollator(tokenizer, options.salient_captions)
