@@ -32,7 +32,7 @@ from fisa.processing.processing_fisa import FisaProcessor
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "patchwork.yaml"
 CATEGORIES = PACK / "categories.json"
-SHARED_FLAGS = {"model": CHECKPOINT, "eval_format": "hub", "eval_classes": CATEGORIES, "report_to": "none"}
+SHARED_FLAGS = {"eval_format": "hub", "eval_classes": CATEGORIES, "report_to": "none"}
 RETENTION_SEED, RETENTION_PICTURES = 80, 1000
 
 
@@ -89,10 +89,11 @@ class Study:
         folder: where they lie.
         num_seeds: runs of each method.
         num_scenes: scenes of each test split.
+        model: folder of the model that is adapted, as [`~fisa.patchwork.checkpoint`] puts it together.
     """
 
-    def __init__(self, folder: Path, *, num_seeds: int, num_scenes: int):
-        self.folder, self.seeds, self.num_scenes = folder, range(num_seeds), num_scenes
+    def __init__(self, folder: Path, *, num_seeds: int, num_scenes: int, model: Path = CHECKPOINT):
+        self.folder, self.seeds, self.num_scenes, self.model = folder, range(num_seeds), num_scenes, model
 
     def run(self, method: str, split: str, seed: int, *, oracle: str = "none") -> dict[str, float]:
         """Figures of one run on one split, in percent, made if they are not there."""
@@ -111,7 +112,8 @@ class Study:
         """Evaluate an adapter, or another model than the base, unless that was done."""
         metrics = folder / "metrics.json"
         if not metrics.exists():
-            flags = SHARED_FLAGS | {"eval_data": self.data(split), "eval_split": split, "oracle": oracle}
+            flags = SHARED_FLAGS | {"model": self.model, "eval_data": self.data(split), "eval_split": split}
+            flags |= {"oracle": oracle}
             flags |= {"do_eval": "true", "output_dir": folder, "per_device_eval_batch_size": 24}
             flags |= {name: value for name, value in method.flags.items() if name == "fisa_config"}
             train.main(as_flags(flags | weights))
@@ -155,8 +157,8 @@ class Study:
         """Zero-shot accuracy of the adapted image tower, made if it is not there."""
         path = self.folder / method / str(seed) / "retention.json"
         if not path.exists():
-            model = loaded(METHODS[method], self.weights(method, seed))
-            processor = FisaProcessor.from_pretrained(CHECKPOINT)
+            model = self.loaded(METHODS[method], self.weights(method, seed))
+            processor = FisaProcessor.from_pretrained(self.model)
             found = {
                 "retention": zero_shot_accuracy(model, processor, with_seve=False),
                 "retention_with_seve": zero_shot_accuracy(model, processor, with_seve=True),
@@ -165,12 +167,26 @@ class Study:
             path.write_text(json.dumps(found), encoding="utf-8")
         return json.loads(path.read_text(encoding="utf-8"))
 
+    def base(self, method: Method) -> FisaForUniversalSegmentation:
+        """The model as it was, with the method's settings."""
+        settings = json.loads(method.flags.get("fisa_config", "{}"))
+        return FisaForUniversalSegmentation.from_pretrained(self.model, **settings)
+
+    def loaded(self, method: Method, weights: Mapping[str, Path]) -> FisaForUniversalSegmentation:
+        """The model that a run left, in evaluation mode."""
+        if "model" in weights:
+            return FisaForUniversalSegmentation.from_pretrained(weights["model"]).eval()
+        model = self.base(method)
+        if "adapter" in weights:
+            model = PeftModel.from_pretrained(model, weights["adapter"]).merge_and_unload()
+        return model.eval()
+
     def _average(self, method: str, seed: int) -> Path:
         folder = self.folder / method / str(seed) / "model"
         if not folder.exists():
             source = METHODS[method].averages
-            model = loaded(METHODS[source], {"adapter": self._adapter(source, seed)})
-            start = base(METHODS[source]).state_dict()
+            model = self.loaded(METHODS[source], {"adapter": self._adapter(source, seed)})
+            start = self.base(METHODS[source]).state_dict()
             mean = {
                 name: weight.lerp(start[name], 0.5)
                 for name, weight in model.state_dict().items()
@@ -179,7 +195,7 @@ class Study:
             model.load_state_dict(mean, strict=False)
             unfinished = folder.with_name("model.unfinished")
             model.save_pretrained(unfinished)
-            FisaProcessor.from_pretrained(CHECKPOINT).save_pretrained(unfinished)
+            FisaProcessor.from_pretrained(self.model).save_pretrained(unfinished)
             unfinished.rename(folder)
         return folder
 
@@ -193,32 +209,15 @@ class Study:
                 "report_to": "none",
                 "save_strategy": "no",
             }
-            flags |= {"model": CHECKPOINT, "train_data": PACK, "classes": PACK / "seen.json"}
+            flags |= {"model": self.model, "train_data": PACK, "classes": PACK / "seen.json"}
             flags |= {"proposal_cache": self.folder / "proposals", "eval_classes": CATEGORIES}
             started = time.process_time()
             train.main([str(RECIPE), *as_flags(flags | METHODS[method].flags)])
             spent = time.process_time() - started
-            adapted = PeftModel.from_pretrained(base(METHODS[method]), folder, is_trainable=True)
+            adapted = PeftModel.from_pretrained(self.base(METHODS[method]), folder, is_trainable=True)
             cost = {"cpu_seconds": spent, "trained_parameters": adapted.get_nb_trainable_parameters()[0]}
             (folder / "cost.json").write_text(json.dumps(cost), encoding="utf-8")
         return folder
-
-
-def base(method: Method) -> FisaForUniversalSegmentation:
-    """The shipped model, with the method's settings."""
-    return FisaForUniversalSegmentation.from_pretrained(
-        CHECKPOINT, **json.loads(method.flags.get("fisa_config", "{}"))
-    )
-
-
-def loaded(method: Method, weights: Mapping[str, Path]) -> FisaForUniversalSegmentation:
-    """The model that a run left, in evaluation mode."""
-    if "model" in weights:
-        return FisaForUniversalSegmentation.from_pretrained(weights["model"]).eval()
-    model = base(method)
-    if "adapter" in weights:
-        model = PeftModel.from_pretrained(model, weights["adapter"]).merge_and_unload()
-    return model.eval()
 
 
 def as_flags(options: Mapping[str, Any]) -> list[str]:
@@ -306,11 +305,12 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/patchwork/reproduce"))
     parser.add_argument("--seeds", type=int, default=5, help="runs of each method (%(default)s)")
     parser.add_argument("--scenes", type=int, default=1000, help="scenes of each test split (%(default)s)")
+    parser.add_argument("--model", type=Path, default=CHECKPOINT, help="what is adapted; what ships if not given")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--splits", nargs="+", choices=SPLITS, default=["test", "test_shifted"])
     parser.add_argument("--quick", action="store_true", help="what ships, on the scenes that ship, in two minutes")
     options = parser.parse_args()
-    study = Study(options.output, num_seeds=options.seeds, num_scenes=options.scenes)
+    study = Study(options.output, num_seeds=options.seeds, num_scenes=options.scenes, model=options.model)
     if options.quick:
         print(quick(study))
         return

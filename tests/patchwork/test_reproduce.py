@@ -9,7 +9,7 @@ import torch
 from fisa import train
 from fisa.patchwork import checkpoint
 from fisa.patchwork.dataset import PACK
-from fisa.patchwork.reproduce import METHODS, Study, as_flags, figures, gathered, interval, loaded, table
+from fisa.patchwork.reproduce import METHODS, Study, as_flags, figures, gathered, interval, table
 from fisa.patchwork.words import SEEN, WORDS
 
 
@@ -65,7 +65,7 @@ def test_an_averaged_model_lies_half_way_between_the_base_and_the_adapted_one(tm
     shutil.copytree(checkpoint.ADAPTER, trained)
     (trained / "cost.json").write_text("{}")  # a run that is there is not made again
     study = Study(tmp_path, num_seeds=1, num_scenes=4)
-    found = loaded(METHODS["averaged"], study.weights("averaged", 0)).state_dict()
+    found = study.loaded(METHODS["averaged"], study.weights("averaged", 0)).state_dict()
     base, adapted = (checkpoint.load(adapted=adapted)[0].state_dict() for adapted in (False, True))
     changed = {name for name in base if not torch.equal(base[name], adapted[name])}
     assert changed
