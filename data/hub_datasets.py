@@ -1,7 +1,9 @@
 """Data sets of the Hub, or of a local folder in one of its forms: panoptic or semantic columns, whole or streamed."""
 
+import hashlib
 import io
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +11,8 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from PIL import Image
 
 from fisa.data.categories import Category, categories_of
@@ -129,8 +133,16 @@ class HubDataset(SegmentationDataset):
 
     @property
     def fingerprint(self) -> str:
-        """As `datasets` gives it, which follows the content."""
-        return f"{self.rows._fingerprint} {json.dumps([category.to_dict() for category in self.categories])}"
+        """SHA-256, in hexadecimal, of what the rows are: sizes in bytes of their pictures, all else whole. No picture
+        is read for it. Where the files lie does not matter here; for `datasets`' own fingerprint it does."""
+        digest = hashlib.sha256(json.dumps([category.to_dict() for category in self.categories]).encode())
+        for batch in self.rows.with_format("arrow").iter(batch_size=1000):
+            for name in batch.column_names:
+                values = batch.column(name)
+                is_picture = pa.types.is_struct(values.type) and values.type.get_field_index("bytes") >= 0
+                described = _sizes(values) if is_picture else values.to_pylist()
+                digest.update(json.dumps([name, described], default=str).encode())
+        return digest.hexdigest()
 
     def select(self, indices: Iterable[int]) -> "HubDataset":
         return HubDataset(self.rows.select(list(indices)), self.reader)
@@ -169,6 +181,13 @@ def segments_of(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         infos = [dict(zip(infos, values)) for values in zip(*infos.values())]
     for info in infos:
         yield {"id": info["id"], "category_id": info["category_id"], "iscrowd": int(info.get("iscrowd") or 0)}
+
+
+def _sizes(pictures: pa.ChunkedArray) -> list[int]:
+    """Bytes of each picture, in the row or in its file; 0 where a row has none."""
+    stored = pc.binary_length(pc.struct_field(pictures, "bytes")).to_pylist()
+    paths = pc.struct_field(pictures, "path").to_pylist()
+    return [(os.stat(path).st_size if path else 0) if size is None else size for size, path in zip(stored, paths)]
 
 
 def _values(picture: Any) -> np.ndarray:

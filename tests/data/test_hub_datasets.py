@@ -104,6 +104,16 @@ def test_parts_of_a_row_are_those_of_the_record(tmp_path, classes):
     assert chosen.fingerprint != data.fingerprint
 
 
+def test_the_fingerprint_follows_the_content_and_not_the_place(tmp_path, classes):
+    def opened(name, **options):
+        source = panoptic(tmp_path / name, **options)
+        return load_segmentation_dataset("hub", source, split="validation", classes=classes)
+
+    here = opened("here")
+    assert opened("there").fingerprint == here.fingerprint
+    assert opened("other", segments=SEGMENTS[:2]).fingerprint != here.fingerprint
+
+
 def test_class_labels_name_the_categories(tmp_path):
     segments = [info | {"category_id": place} for place, info in enumerate(SEGMENTS)]
     source = panoptic(tmp_path / "data", segments=segments, names=["person", "tree", "crowd"])
