@@ -13,8 +13,8 @@ class SummedDeformableAttention(Mask2FormerPixelDecoderEncoderMultiscaleDeformab
 
     A sample between four cells of a feature map is a weighted sum of four rows of features, attention over samples a
     weighted sum of such sums: both at once are what `embedding_bag` computes. transformers samples first, keeps every
-    sample, and sums in a second and third pass. Results are equal but for rounding. With gradients, or while a graph
-    is traced, transformers' own code runs.
+    sample, and sums in a second and third pass. Results are equal but for rounding. With gradients, while a graph is
+    traced, and away from the CPU, where this was not measured, transformers' own code runs.
     """
 
     def forward(
@@ -29,7 +29,7 @@ class SummedDeformableAttention(Mask2FormerPixelDecoderEncoderMultiscaleDeformab
         level_start_index: torch.Tensor | None = None,
         output_attentions: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        if hidden_states.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
             return super().forward(
                 hidden_states,
                 attention_mask=attention_mask,
