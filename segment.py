@@ -206,7 +206,12 @@ def _parser() -> argparse.ArgumentParser:
         "--threshold", type=_fraction, help="least objectness of a segment, 0 to 1 (default: the model's)"
     )
     parser.add_argument("--device", help="cpu, cuda, mps, … (default: the fastest there is)")
-    parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto")
+    parser.add_argument(
+        "--dtype",
+        choices=("auto", "mixed", "float32", "bfloat16", "float16"),
+        default="auto",
+        help="mixed: CLIP's image tower in bfloat16, the mask generator as it is (default: as stored)",
+    )
     parser.add_argument("--output", default="segments", help="folder for the results (default: %(default)s)")
     return parser
 
@@ -243,13 +248,16 @@ def _segmenter(options: argparse.Namespace) -> fisa.FisaPipeline:
         parts = dict(zip(("model", "processor"), patchwork.load()))
     # By its class, not by its own task name: a folder exported for the Hub brings code under that name, and would ask
     # for trust in what is installed here anyway.
-    return pipeline(
+    segmenter = pipeline(
         "image-segmentation",
         pipeline_class=fisa.FisaPipeline,
         device=options.device,
-        dtype=options.dtype if options.dtype == "auto" else getattr(torch, options.dtype),
+        dtype="auto" if options.dtype in ("auto", "mixed") else getattr(torch, options.dtype),
         **parts,
     )
+    if options.dtype == "mixed":
+        segmenter.model.config.classifier_dtype = "bfloat16"
+    return segmenter
 
 
 if __name__ == "__main__":

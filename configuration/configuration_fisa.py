@@ -47,6 +47,9 @@ class FisaConfig(PreTrainedConfig):
         objectness_floor (`float`, defaults to 0.0):
             The generator's proposals below this objectness, in [0, 1], are not classified and not among the outputs,
             which have fewer proposals then. What would be dropped for its objectness later costs nothing so.
+        classifier_dtype (`"bfloat16"` or `"float16"`, *optional*):
+            In what CLIP's image tower computes (autocast), whatever its weights are stored in. The scores stay in
+            float32, and the mask generator, which half precision moves more, in its own.
         ensemble_weight (`float`, defaults to 0.0):
             Weight of the generator's own classifier in a geometric ensemble with CLIP, in [0, 1], for the classes
             that it knows by name (FC-CLIP's in-vocabulary rule). 0 leaves the generator's classes unread.
@@ -93,6 +96,7 @@ class FisaConfig(PreTrainedConfig):
     seve_width: int = 256
     seve_max_texts: int = 4096
     objectness_floor: float | int = 0.0
+    classifier_dtype: Literal["bfloat16", "float16"] | None = None
     ensemble_weight: float | int = 0.0
     proposal_matcher: Literal["iou", "hungarian"] = "iou"
     proposal_matcher_iou: float | int = 0.5

@@ -2,6 +2,7 @@
 which puts a frozen mask generator before it and scores behind it."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import fields
 from os import PathLike
 from typing import Any
@@ -489,16 +490,18 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
             prompt_class_ids, class_embeds=class_embeds, class_is_thing=class_is_thing
         )
 
-        encoded = self.fisa(
-            pixel_values,
-            proposals.mask_logits,
-            proposal_sizes=proposals.sizes,
-            class_embeds=class_embeds,
-            output_hidden_states=output_hidden_states,
-            output_attentions=output_attentions,
-            output_image_tokens=False,
-            return_dict=True,
-        )
+        half = self.config.classifier_dtype
+        with nullcontext() if half is None else torch.autocast(self.device.type, dtype=getattr(torch, half)):
+            encoded = self.fisa(
+                pixel_values,
+                proposals.mask_logits,
+                proposal_sizes=proposals.sizes,
+                class_embeds=class_embeds,
+                output_hidden_states=output_hidden_states,
+                output_attentions=output_attentions,
+                output_image_tokens=False,
+                return_dict=True,
+            )
         logits = class_logits(
             encoded.mask_embeds,
             class_embeds,

@@ -169,8 +169,9 @@ def test_folder_without_photos_is_an_error(run, tmp_path, capsys):
     assert "no photo found there" in capsys.readouterr().err
 
 
-def test_half_precision(run, folder):
-    status, _ = run(folder / "a.png", "--labels", "house", "--dtype", "bfloat16")
+@pytest.mark.parametrize("dtype", ["bfloat16", "mixed"])
+def test_half_precision(run, folder, dtype):
+    status, _ = run(folder / "a.png", "--labels", "house", "--dtype", dtype)
     assert status == 0
 
 

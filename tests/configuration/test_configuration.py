@@ -195,6 +195,7 @@ READ = {
     "seve_width": (shapes, {}, {"seve_width": 24}),
     "seve_max_texts": (scores, {}, {"seve_max_texts": 2}),
     "objectness_floor": (scores, {"generator": "eomt"}, {"generator": "eomt", "objectness_floor": 1.0}),
+    "classifier_dtype": (scores, {}, {"classifier_dtype": "bfloat16"}),
     "ensemble_weight": (scores, {"generator": "eomt"}, {"generator": "eomt", "ensemble_weight": 0.5}),
     "proposal_matcher": (loss, {}, {"proposal_matcher": "hungarian"}),
     "proposal_matcher_iou": (loss, {"proposal_matcher_iou": 0.9}, {"proposal_matcher_iou": 0.01}),

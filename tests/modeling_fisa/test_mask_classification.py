@@ -9,7 +9,7 @@ from fisa.modeling_fisa.mask_classification import (
     joint_log_probs,
     known_class_ids,
 )
-from tests.configurations import tiny_inputs
+from tests.configurations import tiny_generator_inputs, tiny_inputs
 from tests.models import tiny_segmentation_model
 
 
@@ -52,6 +52,22 @@ def test_scores_are_computed_in_float32_whatever_the_model_runs_in(dtype, autoca
     assert outputs.logits_per_mask.dtype == outputs.class_queries_logits.dtype == torch.float32
     torch.testing.assert_close(outputs.logits_per_mask, wanted, atol=1e-3, rtol=1e-5)
     torch.testing.assert_close(outputs.class_queries_logits[..., :-1], wanted.log_softmax(-1), atol=1e-3, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@torch.no_grad()
+def test_the_classifier_alone_may_run_in_half_precision(dtype):
+    model = tiny_segmentation_model("mask2former")
+    inputs = tiny_inputs()
+    del inputs["mask_proposals"]
+    inputs |= tiny_generator_inputs([(64, 64), (64, 48)], canvas=(64, 64))
+    wanted = model(**inputs)
+    model.config.classifier_dtype = dtype
+    found = model(**inputs)
+    assert found.mask_embeds.dtype == getattr(torch, dtype) and found.class_queries_logits.dtype == torch.float32
+    assert torch.equal(found.masks_queries_logits, wanted.masks_queries_logits)
+    assert torch.equal(found.objectness, wanted.objectness)
+    torch.testing.assert_close(found.mask_embeds.float(), wanted.mask_embeds, atol=0.05, rtol=0.05)
 
 
 def test_gradient_reaches_the_best_prompt_only():
