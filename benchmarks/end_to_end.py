@@ -18,7 +18,7 @@ from PIL import Image
 from transformers import CLIPSegConfig, CLIPSegForImageSegmentation, Sam3Config, Sam3Model
 
 from fisa import FisaForUniversalSegmentation, FisaImageProcessor, FisaPipeline, FisaProcessor, segment
-from fisa.benchmarks.measure import machine, paired_medians
+from fisa.benchmarks.measure import machine, paired_medians, peak_bytes
 from fisa.benchmarks.public_architectures import public_fisa
 from fisa.miniature import character_clip_tokenizer
 from fisa.processing.vocabulary import Vocabulary
@@ -74,16 +74,29 @@ def inputs(*, num_names: int | None = None) -> dict[str, torch.Tensor]:
 
 @torch.no_grad()
 def against_parts(model: FisaForUniversalSegmentation, *, rounds: int) -> dict[str, object]:
-    """The whole against the generator and plain CLIP, each alone."""
+    """The whole against plain CLIP and the generator, each alone: the generator as transformers runs it, and as it
+    runs here, with its deformable attention summed at once."""
     photo = inputs()
+    pixels = photo["mask_generator_pixel_values"]
+    summed = model.mask_generator
+    plain = type(summed)(summed.config).eval()
+    plain.load_state_dict(summed.state_dict())
     sides = {
         "fisa": lambda: model(**photo),
-        "generator": lambda: model.mask_generator(photo["mask_generator_pixel_values"]),
+        "generator": lambda: plain(pixels),
+        "summed_generator": lambda: summed(pixels),
         "clip": lambda: model.fisa.vision_model(photo["pixel_values"]),
     }
     seconds = paired_medians(sides, rounds=rounds)
-    found = {f"{name}_seconds": value for name, value in seconds.items()}
-    return {"case": "parts"} | found | {"ratio": seconds["fisa"] / (seconds["generator"] + seconds["clip"])}
+    found: dict[str, object] = {f"{name}_seconds": value for name, value in seconds.items()}
+    for name in ("generator", "summed_generator"):
+        found[f"over_{name}_and_clip"] = seconds["fisa"] / (seconds[name] + seconds["clip"])
+    found["masks_differ_by"] = (
+        (plain(pixels).masks_queries_logits - summed(pixels).masks_queries_logits).abs().max().item()
+    )
+    for name, generator in (("generator", plain), ("summed_generator", summed)):
+        found[f"{name}_gib"] = peak_bytes(lambda run=generator: run(pixels)) / 2**30
+    return {"case": "parts"} | found
 
 
 @torch.no_grad()

@@ -1,23 +1,28 @@
 """What lower precision and compilation buy, and what they change: `python -m fisa.benchmarks.precision [--quick]`.
 
-Speed: the image tower of CLIP ViT-B/16 at its public shape, random weights, in PyTorch (float32, bfloat16 autocast,
-compiled) and in ONNX Runtime (float32, weights and activations of 8 bits). Labels: the shipped model on shipped
-scenes, as share of the pixels that keep the class they have in float32. Prints a JSON line for each way.
+Speed: the two towers of CLIP ViT-B/16 at their public shape, random weights, one photo and 64 names, in PyTorch
+(float32, bfloat16 autocast, compiled) and in ONNX Runtime (float32, weights and activations of 8 bits). Labels: the
+shipped model on shipped scenes, as share of the pixels that keep the class they have in float32, with a tower alone in
+bfloat16 (`classifier_dtype`) or of 8 bits, and with everything. Prints a JSON line for each tower and way, and one for
+all labels.
 """
 
 import argparse
+import copy
 import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnxruntime
 import torch
 from onnxruntime.quantization import QuantType, quantize_dynamic
-from transformers import CLIPVisionModel
+from torch import nn
+from transformers import CLIPTextModel, CLIPVisionModel
 
-from fisa import FisaProcessor, export
+from fisa import FisaModel, FisaProcessor, Vocabulary, export
 from fisa.benchmarks.measure import machine, paired_medians
 from fisa.benchmarks.public_architectures import PUBLIC_CLIPS
 from fisa.patchwork import checkpoint as patchwork
@@ -25,7 +30,7 @@ from fisa.patchwork.dataset import load_patchwork
 
 
 ARCHITECTURE = "clip-vit-base-patch16"
-PHOTOS_AT_A_TIME = 12
+NAMES, PHOTOS_AT_A_TIME = (64, 8), 12  # names, of so many tokens
 
 
 def main() -> None:
@@ -37,31 +42,44 @@ def main() -> None:
     options = parser.parse_args()
     rounds, scenes = (3, 12) if options.quick else (options.rounds, options.scenes)
     with tempfile.TemporaryDirectory() as folder:
-        seconds, agreement = speeds(Path(folder), rounds=rounds), agreements(Path(folder), num_scenes=scenes)
-    for way, value in seconds.items():
-        found = {"way": way, "seconds": value, "ratio": seconds["float32"] / value, "agreement": agreement.get(way)}
-        found |= {"float32_seconds": seconds["float32"], "onnxruntime": onnxruntime.__version__}
-        print(json.dumps({"benchmark": "precision", "architecture": ARCHITECTURE} | found | machine()), flush=True)
+        agreement = agreements(Path(folder), num_scenes=scenes)
+        for tower, (model, call) in towers().items():
+            seconds = speeds(model, call, graph=Path(folder) / f"{tower}.onnx", rounds=rounds)
+            for way, value in seconds.items():
+                found = {"tower": tower, "way": way, "seconds": value, "float32_seconds": seconds["float32"]}
+                found |= {"ratio": seconds["float32"] / value, "agreement": agreement.get(f"{tower} {way}")}
+                print(
+                    json.dumps({"benchmark": "precision", "architecture": ARCHITECTURE} | found | machine()),
+                    flush=True,
+                )
+    print(json.dumps({"benchmark": "precision_of_labels"} | agreement | machine()))
+
+
+def towers() -> dict[str, tuple[nn.Module, dict[str, torch.Tensor]]]:
+    """Both towers with random weights, and a photo and the names of a vocabulary as they take them."""
+    torch.manual_seed(0)
+    config = PUBLIC_CLIPS[ARCHITECTURE]
+    side = config.vision_config.image_size
+    return {
+        "image": (CLIPVisionModel(config.vision_config).eval(), {"pixel_values": torch.randn(1, 3, side, side)}),
+        "text": (CLIPTextModel(config.text_config).eval(), {"input_ids": torch.randint(3, 1000, NAMES)}),
+    }
 
 
 @torch.no_grad()
-def speeds(folder: Path, *, rounds: int) -> dict[str, float]:
-    """Median seconds a photo of the image tower by each way."""
-    torch.manual_seed(0)
-    config = PUBLIC_CLIPS[ARCHITECTURE].vision_config
-    tower = CLIPVisionModel(config).eval()
-    pixels = torch.randn(1, 3, config.image_size, config.image_size)
+def speeds(tower: nn.Module, call: dict[str, torch.Tensor], *, graph: Path, rounds: int) -> dict[str, float]:
+    """Median seconds of a call by each way."""
     compiled = torch.compile(tower)
-    graph = folder / "tower.onnx"
-    torch.onnx.export(tower, (pixels,), dynamo=True, verbose=False).save(graph)
+    torch.onnx.export(tower, kwargs=call, dynamo=True, verbose=False).save(graph)
+    onnx, int8 = session(graph), session(of_eight_bits(graph))
     return paired_medians(
         {
-            "float32": lambda: tower(pixels),
-            "bfloat16": lambda: in_bfloat16(tower)(pixels),
-            "compiled": lambda: compiled(pixels),
-            "compiled bfloat16": lambda: in_bfloat16(compiled)(pixels),
-            "onnx": _session(graph, pixels),
-            "onnx int8": _session(of_eight_bits(graph), pixels),
+            "float32": lambda: tower(**call),
+            "bfloat16": lambda: in_bfloat16(tower)(**call),
+            "compiled": lambda: compiled(**call),
+            "compiled bfloat16": lambda: in_bfloat16(compiled)(**call),
+            "onnx": lambda: onnx(call),
+            "onnx int8": lambda: int8(call),
         },
         rounds=rounds,
     )
@@ -85,22 +103,47 @@ def of_eight_bits(graph: Path) -> Path:
     return path
 
 
-def _session(path: Path, pixels: torch.Tensor) -> Callable[[], Any]:
+def session(path: Path) -> Callable[[dict[str, torch.Tensor]], np.ndarray]:
+    """A graph, to be called for its first output."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(path, options)
-    inputs = {session.get_inputs()[0].name: pixels.numpy()}
-    return lambda: session.run(None, inputs)
+    loaded = onnxruntime.InferenceSession(path, options)
+    return lambda call: loaded.run(None, {name: value.numpy() for name, value in call.items()})[0]
+
+
+class TextEmbeddings(nn.Module):
+    """The part of a model that makes embeddings of tokens."""
+
+    def __init__(self, model: FisaModel):
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        return self.model.get_text_features(input_ids, attention_mask)
 
 
 @torch.no_grad()
 def agreements(folder: Path, *, num_scenes: int) -> dict[str, float]:
-    """Share of the pixels whose class is what it is in float32."""
+    """Share of the pixels whose class is what it is in float32: with one tower in another precision, and all."""
     model, processor = patchwork.load()
     scenes = load_patchwork("validation").select(range(num_scenes))["image"]
+    half, texts = copy.deepcopy(model), copy.deepcopy(model)
+    half.config.classifier_dtype = "bfloat16"
+    tokens = processor.tokenize(Vocabulary.parse(model.config.vocabulary).prompts())
+    call = {name: values.flatten(0, 1) for name, values in tokens.items()}
+    graph = folder / "texts.onnx"
+    torch.onnx.export(TextEmbeddings(model.fisa), kwargs=call, dynamo=True, verbose=False).save(graph)
+    embeds = torch.from_numpy(session(of_eight_bits(graph))(call))
+    texts.fisa.class_embeds = nn.functional.normalize(embeds, dim=-1)
     path = export.save(export.export_program(model, processor), model, processor, folder)
-    ways = {"float32": model, "bfloat16": in_bfloat16(model), "onnx": export.load_graph(path)}
-    ways["onnx int8"] = export.load_graph(of_eight_bits(path))
+    ways = {
+        "float32": model,
+        "image bfloat16": half,
+        "all bfloat16": in_bfloat16(model),
+        "text onnx int8": texts,
+        "all onnx": export.load_graph(path),
+        "all onnx int8": export.load_graph(of_eight_bits(path)),
+    }
     maps = {way: _maps(run, processor, scenes) for way, run in ways.items()}
     return {way: (labels == maps["float32"]).float().mean().item() for way, labels in maps.items()}
 

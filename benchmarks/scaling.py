@@ -4,15 +4,19 @@ A job is so many photos, each of which asks something of every resource: operati
 model, seconds of the cores beside them, bytes of the disk and of the network. What they do overlaps, so the resource
 that needs longest says how long the job takes: its first bottleneck. Prints a table for COCO's training and for a
 million photos to label, on three machines; then what the same arithmetic foretells for a small job on this machine
-from one size, and what that job takes at two.
+from one size, and what one process and two take for it at two sizes.
 """
 
 import argparse
 import json
+import os
+import subprocess
+import sys
 import time
 from dataclasses import dataclass
 
 import torch
+from accelerate import PartialState
 
 from fisa.benchmarks.end_to_end import PHOTO, model_and_processor
 from fisa.benchmarks.measure import flops, machine
@@ -114,25 +118,33 @@ def table() -> str:
     return "\n".join(lines)
 
 
-SIZES = (256, 384)
+SIZES, PROCESSES = (256, 384), (1, 2)
 
 
 def main() -> None:
     """Print the table, foretell and measure."""
     parser = argparse.ArgumentParser(prog="python -m fisa.benchmarks.scaling", description=__doc__)
-    parser.add_argument("--photos", type=int, default=8, help="photos of the small job (%(default)s)")
+    parser.add_argument("--photos", type=int, default=16, help="photos of the small job (%(default)s)")
     parser.add_argument("--quick", action="store_true", help="two photos")
+    parser.add_argument("--share-of", type=int, metavar="SIZE", help=argparse.SUPPRESS)
     options = parser.parse_args()
     photos = 2 if options.quick else options.photos
+    if options.share_of:
+        label(photos, size=options.share_of)
+        return
     print(table())
-    measured = {size: label(photos, size=size) for size in SIZES}
     operations = {size: operations_of_a_photo(size) for size in SIZES}
-    speed = photos * operations[SIZES[0]] / measured[SIZES[0]]
-    for size, seconds in measured.items():
-        foretold = photos * operations[size] / speed
-        found = {"canvas": size, "photos": photos, "seconds": seconds, "foretold": foretold}
+    measured = {
+        (processes, size): launched(photos, size=size, processes=processes)
+        for processes in PROCESSES
+        for size in SIZES
+    }
+    speed = photos * operations[SIZES[0]] / measured[PROCESSES[0], SIZES[0]]
+    for (processes, size), seconds in measured.items():
+        foretold = photos * operations[size] / (processes * speed)
+        found = {"processes": processes, "canvas": size, "photos": photos, "seconds": seconds, "foretold": foretold}
         found |= {"ratio": seconds / foretold, "gigaflops": operations[size] / 1e9}
-        print(json.dumps({"benchmark": "scaling"} | found | machine()), flush=True)
+        print(json.dumps({"benchmark": "scaling"} | found | machine() | {"threads": 1}), flush=True)
 
 
 @torch.no_grad()
@@ -150,10 +162,22 @@ def photos_of_noise(count: int, *, size: int) -> dict[str, torch.Tensor]:
     }
 
 
+def launched(photos: int, *, size: int, processes: int) -> float:
+    """Seconds that so many processes of one thread, started as `accelerate launch` starts them, take for a job."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    job = ["-m", "fisa.benchmarks.scaling", f"--photos={photos}", f"--share-of={size}"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, *launcher, *job], check=True, stdout=subprocess.PIPE, text=True, env=environment
+    )
+    return json.loads(done.stdout.splitlines()[-1])["seconds"]
+
+
 @torch.no_grad()
-def label(photos: int, *, size: int) -> float:
-    """Seconds that one thread takes to segment so many photos."""
+def label(photos: int, *, size: int) -> None:
+    """Segment this process' share of the photos; the first process prints the seconds until all are through."""
     torch.set_num_threads(1)
+    state = PartialState(cpu=True)
     model, processor = model_and_processor()
     batch = photos_of_noise(1, size=size)
 
@@ -161,10 +185,15 @@ def label(photos: int, *, size: int) -> float:
         processor.post_process_panoptic_segmentation(model(**batch), target_sizes=[PHOTO])
 
     segment()
+    state.wait_for_everyone()
     started = time.perf_counter()
-    for _ in range(photos):
-        segment()
-    return time.perf_counter() - started
+    with state.split_between_processes(range(photos)) as share:
+        for _ in share:
+            segment()
+    state.wait_for_everyone()
+    if state.is_main_process:
+        print(json.dumps({"seconds": time.perf_counter() - started}))
+    state.destroy_process_group()
 
 
 if __name__ == "__main__":

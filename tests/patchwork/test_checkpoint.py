@@ -1,6 +1,5 @@
 """What ships: it loads as any checkpoint does, is as small as is said, and finds what is on the scenes."""
 
-import math
 import re
 
 import pytest
@@ -70,14 +69,20 @@ def test_no_path_of_the_machine_that_made_it_is_in_it():
         assert not found, path
 
 
-@pytest.mark.parametrize("scene", ON_THE_PICTURES)
+@pytest.mark.parametrize("scene", ["easy", "shifted"])
 def test_most_of_what_is_on_a_picture_is_found_among_all_words(adapted, scene):
     model, processor = adapted
     segmenter = pipeline("image-segmentation", model=model, processor=processor, pipeline_class=fisa.FisaPipeline)
     found = {segment["label"] for segment in segmenter(str(DEMO_SCENES / f"{scene}.jpg"))}
-    # The hard one was drawn by an artist whom no part of the model has seen.
-    least = 1 / 3 if scene == "hard" else 1 / 2
-    assert len(found & ON_THE_PICTURES[scene]) >= math.floor(least * len(ON_THE_PICTURES[scene]))
+    assert len(found & ON_THE_PICTURES[scene]) >= 2 / 3 * len(ON_THE_PICTURES[scene])
+
+
+def test_by_an_artist_never_seen_a_third_is_found_among_the_demo_s_words(adapted):
+    model, processor = adapted
+    segmenter = pipeline("image-segmentation", model=model, processor=processor, pipeline_class=fisa.FisaPipeline)
+    segments = segmenter(str(DEMO_SCENES / "hard.jpg"), candidate_labels=demo.LABELS)
+    found = {segment["label"] for segment in segments}
+    assert len(found & ON_THE_PICTURES["hard"]) >= 1 / 3 * len(ON_THE_PICTURES["hard"])
 
 
 def test_the_stock_pipeline_takes_it():
@@ -90,22 +95,24 @@ def test_the_demo_finds_things_whose_masks_were_never_shown(tmp_path, monkeypatc
     assert demo.main() == 0
     printed = capsys.readouterr().out
     found = set(re.findall(r"^  (\S.*?)  +\d\.\d\d ", printed, re.MULTILINE))
-    unseen = {"brick wall", "sneaker", "ladybug", "sky", "soil"}
+    unseen = {"bird", "brick wall", "sneaker", "sky", "soil"}
     assert unseen <= found and not unseen & SEEN
     pictures = {path.name for path in (tmp_path / demo.OUTPUT).glob("*_overlay.png")}
     assert pictures == {f"{scene}_overlay.png" for scene in ON_THE_PICTURES}
 
 
-def test_the_recipe_shortened_learns_from_the_proposal_cache_and_does_not_forget(tmp_path):
-    """On scenes by another artist, over all words, two of five of them never seen with a mask."""
+def test_the_recipe_shortened_beats_the_frozen_model_by_five_points(tmp_path):
+    """PQ of `validation` over all words, two of five of them never seen with a mask."""
     recipe = str(checkpoint.CHECKPOINT.parents[1] / "recipes" / "patchwork.yaml")
     flags = [
         f"--model={checkpoint.CHECKPOINT}", f"--train_data={PACK}", f"--classes={PACK / 'seen.json'}",
         f"--eval_classes={PACK / 'categories.json'}", f"--proposal_cache={tmp_path / 'proposals'}",
-        "--report_to=none", "--disable_tqdm=true", "--max_train_samples=240", "--max_eval_samples=48",
+        "--report_to=none", "--disable_tqdm=true", "--max_train_samples=320", "--eval_split=validation",
     ]  # fmt: skip
+    shortened = ["--max_steps=60", "--learning_rate=1.5e-3"]
     before = train([recipe, *flags, "--do_train=false", f"--output_dir={tmp_path / 'before'}"])
-    after = train([recipe, *flags, "--max_steps=30", f"--output_dir={tmp_path / 'after'}"])
-    assert losses(tmp_path / "after")[30] < losses(tmp_path / "after")[10]
-    assert after["num_images"] == 48 and (tmp_path / "proposals" / "manifest.json").exists()
-    assert after["panoptic"]["all"]["pq"] > before["panoptic"]["all"]["pq"] - 3
+    after = train([recipe, *flags, *shortened, f"--output_dir={tmp_path / 'after'}"])
+    assert losses(tmp_path / "after")[60] < losses(tmp_path / "after")[10]
+    assert after["num_images"] == 120 and (tmp_path / "proposals" / "manifest.json").exists()
+    assert after["panoptic"]["all"]["pq"] > before["panoptic"]["all"]["pq"] + 5
+    assert after["semantic"]["miou"] > before["semantic"]["miou"] + 3
