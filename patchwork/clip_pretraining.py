@@ -1,7 +1,8 @@
-"""Pre-trains the CLIP of Patchwork from nothing: pictures of one thing, then scenes, against the texts of all words.
+"""Pre-trains the CLIP of Patchwork from nothing: pictures of one thing against the texts of all words; then, if asked
+for, scenes whose captions name all that is on them.
 
 On the web a batch of tens of thousands of captions tells CLIP what a picture is not. Here a batch has 64 pictures, so
-each is compared to the texts of all words instead; a scene has several right ones. No mask is seen.
+each is compared to the texts of all words instead; several may be right. No mask is seen.
 """
 
 import json
@@ -144,13 +145,9 @@ class CaptionedPictures(Dataset):
 class CaptionCollator:
     """Makes a batch: `pixel_values (B, 3, side, side)`, `targets (B, num_words)`, the share that each word has in the
     caption of each picture, and the texts of all words, each under one of its names in one of the templates.
-
-    Args:
-        salient: captions name the thing and the stuff that show most; else all that is on the picture.
     """
 
     tokenizer: CLIPTokenizer
-    salient: bool = False
 
     def __call__(self, scenes: Sequence[Scene]) -> dict[str, torch.Tensor]:
         random = np.random.default_rng(int(scenes[0].image.sum()))
@@ -161,8 +158,7 @@ class CaptionCollator:
         ]
         targets = torch.zeros(len(scenes), len(WORDS))
         for target, scene in zip(targets, scenes):
-            named = scene.most_visible if self.salient else scene.class_indices
-            target[named] = CAPTION_WEIGHTS[named]
+            target[scene.class_indices] = CAPTION_WEIGHTS[scene.class_indices]
         targets /= targets.sum(dim=1, keepdim=True)
         return {
             "pixel_values": normalised(np.stack([scene.image for scene in scenes])),

@@ -53,11 +53,11 @@ class PretrainingArguments(TrainingArguments):
     report_to: None | str | list[str] = field(default="tensorboard", metadata={"help": "Where logs go."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay off."})
     start_from: str | None = field(default=None, metadata={"help": "Folder of an earlier run, for its weights."})
-    salient_captions: bool = field(
-        default=False, metadata={"help": "CLIP's captions name what shows most alone, as captions of the web do."}
-    )
     portraits: float = field(
-        default=0.65, metadata={"help": "Share of CLIP's pictures that show one thing alone; scenes follow them."}
+        default=1.0,
+        metadata={
+            "help": "Share of CLIP's pictures that show one thing; scenes whose captions name everything follow them."
+        },
     )
     canvas: int = field(
         default=CANVAS, metadata={"help": "Pixels a side that the generator's scenes are enlarged to."}
@@ -84,9 +84,7 @@ def pretrain_clip(options: PretrainingArguments) -> None:
         painters, num_pictures=options.max_steps * batch, batch_size=batch, portraits=options.portraits
     )
     model = CLIPModel.from_pretrained(options.start_from) if options.start_from else new_clip(tokenizer)
-    trainer = ClipTrainer(
-        model, options, train_dataset=pictures, data_collator=CaptionCollator(tokenizer, options.salient_captions)
-    )
+    trainer = ClipTrainer(model, options, train_dataset=pictures, data_collator=CaptionCollator(tokenizer))
     _train(trainer)
     size = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
     CLIPProcessor(CLIPImageProcessor(size=size, do_center_crop=False), tokenizer).save_pretrained(options.output_dir)

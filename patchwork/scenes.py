@@ -70,15 +70,6 @@ class Scene:
         """The words on it, as indices into `WORDS`, each once."""
         return sorted({info["category_id"] - 1 for info in self.segments_info})
 
-    @property
-    def most_visible(self) -> list[int]:
-        """The thing and the stuff that show most, as indices into `WORDS`; a scene may have no thing."""
-        areas = np.bincount(self.label.ravel())
-        by_area = sorted(self.segments_info, key=lambda info: -areas[info["id"]])
-        ranked = [info["category_id"] - 1 for info in by_area]
-        things, stuff = ([index for index in ranked if WORDS[index].is_thing == kind] for kind in (True, False))
-        return things[:1] + stuff[:1]
-
 
 class Painter:
     """Paints scenes in the hand of one artist.
