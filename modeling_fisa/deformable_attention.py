@@ -1,5 +1,7 @@
 """Mask2Former's deformable attention in fewer passes over memory, for inference with its own weights."""
 
+from itertools import accumulate
+
 import torch
 from torch import nn
 from transformers import PreTrainedModel
@@ -50,7 +52,7 @@ class SummedDeformableAttention(Mask2FormerPixelDecoderEncoderMultiscaleDeformab
         samples = (batch_size, num_queries, self.n_heads, self.n_levels, self.n_points)
         weights = self.attention_weights(queries).unflatten(-1, (self.n_heads, -1)).softmax(dim=-1).view(samples)
         offsets = self.sampling_offsets(queries).view(*samples, 2)
-        sizes = torch.tensor(spatial_shapes_list, dtype=torch.float32, device=queries.device)
+        sizes = torch.tensor(spatial_shapes_list, dtype=torch.float32)
         positions = [
             (reference_points[..., axis] * sizes[:, 1 - axis] - 0.5)[:, :, None, :, None] + offsets[..., axis]
             for axis in (0, 1)
@@ -94,22 +96,19 @@ def weighted_sums(
         for level, shape in zip(levels, shapes)
     ]
     rows = torch.cat(framed, dim=1)
+    starts = [0, *accumulate(level.shape[1] for level in framed[:-1])]
 
     def constant(of_level: list[int]) -> torch.Tensor:
         return x.new_tensor(of_level)[:, None].repeat(1, num_points)
 
-    starts = [0]
-    for level in framed:
-        starts.append(starts[-1] + level.shape[1])
-    width, height = constant([shape[1] for shape in shapes]), constant([shape[0] for shape in shapes])
-    first, pitch = constant(starts[:-1]), width + 3
-    x, y = (axis.clamp(min=-1).minimum(end) + 1 for axis, end in ((x, width), (y, height)))
+    height, width = (constant(list(sides)) for sides in zip(*shapes))
+    pitch, first = width + 3, constant(starts)
+    # Whatever is no number lies beyond as well: it must not become the number of a row.
+    x, y = (axis.fmax(axis.new_tensor(-1.0)).fmin(end) + 1 for axis, end in ((x, width), (y, height)))
     left, top = x.floor(), y.floor()
     cell = ((top * pitch + left + first) * num_heads).long()
-    cell += torch.arange(num_heads, device=cell.device)[:, None, None]
-    cell += torch.arange(batch_size, device=cell.device)[:, None, None, None, None] * (
-        rows[0].numel() // rows.shape[-1]
-    )
+    cell += torch.arange(num_heads)[:, None, None]
+    cell += torch.arange(batch_size)[:, None, None, None, None] * (rows.shape[1] * num_heads)
     right_share, bottom_share = weights * (x - left), y - top
     left_share = weights - right_share
     shares = {

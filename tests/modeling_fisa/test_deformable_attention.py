@@ -63,6 +63,17 @@ def test_in_bfloat16_positions_stay_exact(attentions):
     assert (found - wanted).abs().mean() <= (in_transformers - wanted).abs().mean()
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_no_number_stays_none(attentions, value):
+    ours, _ = attentions
+    call = inputs()
+    call["hidden_states"][0, 5] = value
+    found, _ = ours(**call)
+    assert found[0, 5].isnan().all()
+    assert not found[1].isnan().any() and not found[0, 6:].isnan().any()
+
+
 def test_gradients_are_those_of_transformers(attentions):
     for attention in attentions:
         attention(**inputs())[0].square().sum().backward()
