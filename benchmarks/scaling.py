@@ -187,7 +187,7 @@ def label(photos: int, *, size: int) -> None:
     segment()
     state.wait_for_everyone()
     started = time.perf_counter()
-    with state.split_between_processes(range(photos)) as share:
+    with state.split_between_processes(list(range(photos))) as share:
         for _ in share:
             segment()
     state.wait_for_everyone()

@@ -29,12 +29,14 @@ def mask_classification(line: dict[str, Any]) -> Row:
     return Row(what, line["fisa_seconds"], line["clip_seconds"], verdict)
 
 
-def post_processing(line: dict[str, Any]) -> list[Row]:
-    if "ratio" not in line:  # too much for theirs
-        return []
+def post_processing(line: dict[str, Any]) -> Row:
+    if "growth" in line:
+        what = f"semantic maps of {line['classes']:,} classes; of {line['fewer_classes']}, masks of {line['masks']}"
+        verdict = f"{line['growth']:.1f} × the time, {line['gigabytes']:.2f} GB against {line['fewer_gigabytes']:.2f}"
+        return Row(what, line["seconds"], line["fewer_seconds"], verdict)
     what = f"{line['task']} maps, {line['classes']} classes, 1080 × 1920, masks of {line['masks']}; transformers' own"
     verdict = f"{line['ratio']:.1f} × as fast, {line['ours_gigabytes']:.2f} GB against {line['theirs_gigabytes']:.2f}"
-    return [Row(what, line["ours_seconds"], line["theirs_seconds"], verdict)]
+    return Row(what, line["ours_seconds"], line["theirs_seconds"], verdict)
 
 
 def end_to_end(line: dict[str, Any]) -> Row | list[Row]:
@@ -84,11 +86,12 @@ def training_cost(line: dict[str, Any]) -> list[Row]:
     sides = {
         "generator_in_loop": "with the generator in the loop",
         "together": "training the generator too",
-        "full": "fine-tuning all of CLIP's image tower",
+        "full": "fine-tuning all of the image tower",
     }
+    generator = f" ({line['mask_generator'].split('-coco')[0]} at {line['generator_view'][1]} pixels)"
     return [
         Row(
-            f"a training step from the cache; {title}",
+            f"a training step from the cache, {line['clip']}; {title}{'' if side == 'full' else generator}",
             line["cache"]["cpu_seconds"],
             line[side]["cpu_seconds"],
             f"{line[f'{side}_over_cache']['cpu_seconds']:.1f} × cheaper, memory × "
