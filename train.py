@@ -392,3 +392,4 @@ class Run:
 
 if __name__ == "__main__":
     main()
+    PartialState().destroy_process_group()  # whose threads, where they outlive the interpreter, abort the process
