@@ -3,7 +3,6 @@
 import hashlib
 import io
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -187,7 +186,7 @@ def _sizes(pictures: pa.ChunkedArray) -> list[int]:
     """Bytes of each picture, in the row or in its file; 0 where a row has none."""
     stored = pc.binary_length(pc.struct_field(pictures, "bytes")).to_pylist()
     paths = pc.struct_field(pictures, "path").to_pylist()
-    return [(os.stat(path).st_size if path else 0) if size is None else size for size, path in zip(stored, paths)]
+    return [(Path(path).stat().st_size if path else 0) if size is None else size for size, path in zip(stored, paths)]
 
 
 def _values(picture: Any) -> np.ndarray:

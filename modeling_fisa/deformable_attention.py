@@ -1,6 +1,7 @@
 """Mask2Former's deformable attention in fewer passes over memory, for inference with its own weights."""
 
 from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,30 +20,23 @@ class SummedDeformableAttention(Mask2FormerPixelDecoderEncoderMultiscaleDeformab
     traced, and away from the CPU, where this was not measured, transformers' own code runs.
     """
 
-    def forward(
+    def forward(self, hidden_states: torch.Tensor, **context: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """As transformers' own: what each query has gathered, and how much each of its samples counted."""
+        if hidden_states.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return super().forward(hidden_states, **context)
+        return self._summed(hidden_states, **context)
+
+    def _summed(
         self,
         hidden_states: torch.Tensor,
+        *,
+        encoder_hidden_states: torch.Tensor,
+        reference_points: torch.Tensor,
+        spatial_shapes_list: list[tuple[int, int]],
         attention_mask: torch.Tensor | None = None,
-        encoder_hidden_states: torch.Tensor | None = None,
-        encoder_attention_mask: torch.Tensor | None = None,
         position_embeddings: torch.Tensor | None = None,
-        reference_points: torch.Tensor | None = None,
-        spatial_shapes_list: list[tuple[int, int]] | None = None,
-        level_start_index: torch.Tensor | None = None,
-        output_attentions: bool = False,
+        **_: Any,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        if hidden_states.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
-            return super().forward(
-                hidden_states,
-                attention_mask=attention_mask,
-                encoder_hidden_states=encoder_hidden_states,
-                encoder_attention_mask=encoder_attention_mask,
-                position_embeddings=position_embeddings,
-                reference_points=reference_points,
-                spatial_shapes_list=spatial_shapes_list,
-                level_start_index=level_start_index,
-                output_attentions=output_attentions,
-            )
         queries = self.with_pos_embed(hidden_states, position_embeddings)
         batch_size, num_queries, _ = queries.shape
         values = self.value_proj(encoder_hidden_states)

@@ -113,8 +113,7 @@ class Study:
         metrics = folder / "metrics.json"
         if not metrics.exists():
             flags = SHARED_FLAGS | {"model": self.model, "eval_data": self.data(split), "eval_split": split}
-            flags |= {"oracle": oracle}
-            flags |= {"do_eval": "true", "output_dir": folder, "per_device_eval_batch_size": 24}
+            flags |= {"oracle": oracle, "do_eval": "true", "output_dir": folder, "per_device_eval_batch_size": 24}
             flags |= {name: value for name, value in method.flags.items() if name == "fisa_config"}
             train.main(as_flags(flags | weights))
         return figures(json.loads(metrics.read_text(encoding="utf-8")))

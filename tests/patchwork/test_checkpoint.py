@@ -32,6 +32,12 @@ def adapted():
     return checkpoint.load()
 
 
+@pytest.fixture(scope="module")
+def segmenter(adapted):
+    model, processor = adapted
+    return pipeline("image-segmentation", model=model, processor=processor, pipeline_class=fisa.FisaPipeline)
+
+
 def test_it_is_small_and_whole():
     files = [path for path in checkpoint.CHECKPOINT.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < MOST_BYTES
@@ -70,16 +76,12 @@ def test_no_path_of_the_machine_that_made_it_is_in_it():
 
 
 @pytest.mark.parametrize("scene", ["easy", "shifted"])
-def test_most_of_what_is_on_a_picture_is_found_among_all_words(adapted, scene):
-    model, processor = adapted
-    segmenter = pipeline("image-segmentation", model=model, processor=processor, pipeline_class=fisa.FisaPipeline)
+def test_most_of_what_is_on_a_picture_is_found_among_all_words(segmenter, scene):
     found = {segment["label"] for segment in segmenter(str(DEMO_SCENES / f"{scene}.jpg"))}
     assert len(found & ON_THE_PICTURES[scene]) >= 2 / 3 * len(ON_THE_PICTURES[scene])
 
 
-def test_by_an_artist_never_seen_a_third_is_found_among_the_demo_s_words(adapted):
-    model, processor = adapted
-    segmenter = pipeline("image-segmentation", model=model, processor=processor, pipeline_class=fisa.FisaPipeline)
+def test_by_an_artist_never_seen_a_third_is_found_among_the_demo_s_words(segmenter):
     segments = segmenter(str(DEMO_SCENES / "hard.jpg"), candidate_labels=demo.LABELS)
     found = {segment["label"] for segment in segments}
     assert len(found & ON_THE_PICTURES["hard"]) >= 1 / 3 * len(ON_THE_PICTURES["hard"])
