@@ -23,7 +23,7 @@ from fisa.configuration.configuration_fisa import FisaConfig
 from fisa.modeling_fisa.class_text_files import ClassTextFiles, text_fingerprint
 from fisa.modeling_fisa.class_texts import ClassTextCache, average_templates
 from fisa.modeling_fisa.deformable_attention import sum_samples_at_once
-from fisa.modeling_fisa.loss_fisa import IGNORED, mask_classification_loss
+from fisa.modeling_fisa.loss_fisa import mask_classification_loss
 from fisa.modeling_fisa.mask_attention import MaskEncoder, mask_attention_bias, patch_coverage
 from fisa.modeling_fisa.mask_classification import (
     class_logits,
@@ -32,9 +32,9 @@ from fisa.modeling_fisa.mask_classification import (
     known_class_ids,
     resolve_prompt_classes,
 )
-from fisa.modeling_fisa.mask_generation import MaskProposals, generate_proposals, ready_proposals
+from fisa.modeling_fisa.mask_generation import generate_proposals, ready_proposals
 from fisa.modeling_fisa.outputs_fisa import FisaModelOutput, FisaOutput
-from fisa.modeling_fisa.proposal_matching import UNMATCHED, match_proposals
+from fisa.modeling_fisa.proposal_matching import labels_of_proposals
 from fisa.modeling_fisa.semantic_guidance import ZeroLinear, guiding_texts
 
 
@@ -512,7 +512,13 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
         loss = None
         if class_labels is not None:
             if mask_labels is not None:
-                class_labels = self._labels_of_proposals(proposals, mask_labels, class_labels)
+                class_labels = labels_of_proposals(
+                    proposals,
+                    mask_labels,
+                    class_labels,
+                    matcher=self.config.proposal_matcher,
+                    iou_threshold=self.config.proposal_matcher_iou,
+                )
             adjusted = logits if class_log_priors is None else logits + class_log_priors.unsqueeze(-2)
             loss = mask_classification_loss(adjusted, class_labels)
         log_probs = logits.log_softmax(dim=-1)
@@ -533,33 +539,6 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
             proposal_sizes=proposals.sizes,
             **{key: value for key, value in encoded.items() if key != "last_hidden_state"},
         )
-
-    def _labels_of_proposals(
-        self,
-        proposals: MaskProposals,
-        mask_labels: Sequence[torch.Tensor] | torch.Tensor,
-        class_labels: Sequence[torch.Tensor] | torch.Tensor,
-    ) -> torch.Tensor:
-        """Class of the mask that each proposal stands for, else `IGNORED`: `(batch_size, num_proposals)`."""
-        if not len(mask_labels) == len(class_labels) == len(proposals.mask_logits):
-            raise ValueError(
-                f"Found `mask_labels` of {len(mask_labels)} photos, `class_labels` of {len(class_labels)} and "
-                f"proposals of {len(proposals.mask_logits)}; there must be one of each a photo."
-            )
-        sizes = [None] * len(mask_labels) if proposals.sizes is None else map(tuple, proposals.sizes.tolist())
-        labels = []
-        for mask_logits, masks, classes, size in zip(proposals.mask_logits, mask_labels, class_labels, sizes):
-            matched = match_proposals(
-                mask_logits,
-                masks,
-                classes,
-                size=size,
-                matcher=self.config.proposal_matcher,
-                iou_threshold=self.config.proposal_matcher_iou,
-            )
-            none = classes.new_tensor([IGNORED])
-            labels.append(torch.cat([classes, none])[torch.where(matched == UNMATCHED, len(classes), matched)])
-        return torch.stack(labels)
 
     @property
     def _asks_generator(self) -> bool:

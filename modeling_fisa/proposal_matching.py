@@ -13,6 +13,7 @@
   learned "void" made unseen classes worse.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -21,6 +22,7 @@ from torch import nn
 from transformers.utils.generic import maybe_autocast
 
 from fisa.modeling_fisa.loss_fisa import IGNORED
+from fisa.modeling_fisa.mask_generation import MaskProposals
 
 
 Matcher = Literal["iou", "hungarian"]
@@ -28,6 +30,41 @@ Matcher = Literal["iou", "hungarian"]
 UNMATCHED = -1
 # Logits beyond this are certain to all the digits of a float32 sigmoid; infinite ones would make the cost NaN.
 LARGEST_LOGIT = 80.0
+
+
+def labels_of_proposals(
+    proposals: MaskProposals,
+    mask_labels: Sequence[torch.Tensor] | torch.Tensor,
+    class_labels: Sequence[torch.Tensor] | torch.Tensor,
+    *,
+    matcher: Matcher,
+    iou_threshold: float,
+) -> torch.Tensor:
+    """Class of the segment that each proposal of a batch stands for, `IGNORED` where it stands for none.
+
+    Args:
+        proposals: of all photos.
+        mask_labels, class_labels, matcher, iou_threshold: as [`match_proposals`] takes them, the first two photo by
+            photo.
+
+    Returns:
+        `torch.LongTensor` of shape `(batch_size, num_proposals)`.
+
+    Raises:
+        `ValueError`: masks, classes and proposals of different numbers of photos, or not one class a mask.
+    """
+    if not len(mask_labels) == len(class_labels) == len(proposals.mask_logits):
+        raise ValueError(
+            f"Found `mask_labels` of {len(mask_labels)} photos, `class_labels` of {len(class_labels)} and "
+            f"proposals of {len(proposals.mask_logits)}; there must be one of each a photo."
+        )
+    sizes = [None] * len(mask_labels) if proposals.sizes is None else map(tuple, proposals.sizes.tolist())
+    labels = []
+    for mask_logits, masks, classes, size in zip(proposals.mask_logits, mask_labels, class_labels, sizes):
+        matched = match_proposals(mask_logits, masks, classes, size=size, matcher=matcher, iou_threshold=iou_threshold)
+        none = classes.new_tensor([IGNORED])
+        labels.append(torch.cat([classes, none])[torch.where(matched == UNMATCHED, len(classes), matched)])
+    return torch.stack(labels)
 
 
 @torch.no_grad()
