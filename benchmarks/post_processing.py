@@ -46,8 +46,7 @@ def measure(task: str, *, num_classes: int, kind: str, rounds: int) -> dict[str,
     """Both sides' seconds and memory, and the pixels in which they differ."""
     outputs = proposals(num_classes=num_classes, kind=kind)
     runs = sides(task, outputs)
-    with multiprocessing.get_context("spawn").Pool(1, torch.set_num_threads, (1,), maxtasksperchild=1) as fresh:
-        memory = {name: fresh.apply(extra_gigabytes, (name, task, num_classes, kind)) for name in runs}
+    memory = {name: in_fresh_process(extra_gigabytes, name, task, num_classes, kind) for name in runs}
     seconds = paired_medians(runs, rounds=rounds)
     found = {"benchmark": "post_processing", "task": task, "classes": num_classes, "masks": kind}
     found |= {f"{name}_seconds": value for name, value in seconds.items()}
@@ -65,8 +64,7 @@ def measure(task: str, *, num_classes: int, kind: str, rounds: int) -> dict[str,
 def growth(kind: str, *, rounds: int) -> dict[str, object]:
     """Our seconds for a semantic map of many classes beside few, and the memory that it takes."""
     runs = {size: sides("semantic", proposals(num_classes=size, kind=kind))["ours"] for size in (MANY, FEW)}
-    with multiprocessing.get_context("spawn").Pool(1, torch.set_num_threads, (1,), maxtasksperchild=1) as fresh:
-        memory = {size: fresh.apply(extra_gigabytes, ("ours", "semantic", size, kind)) for size in runs}
+    memory = {size: in_fresh_process(extra_gigabytes, "ours", "semantic", size, kind) for size in runs}
     seconds = paired_medians(runs, rounds=rounds)
     return {
         "benchmark": "post_processing",
@@ -113,6 +111,12 @@ def proposals(*, num_classes: int, kind: str) -> SimpleNamespace:
         masks = torch.randn(1, NUM_PROPOSALS, *GRID, generator=random)
     logits = 3 * torch.randn(1, NUM_PROPOSALS, num_classes + 1, generator=random)
     return SimpleNamespace(class_queries_logits=logits, masks_queries_logits=masks)
+
+
+def in_fresh_process(run: Callable[..., float], *arguments: object) -> float:
+    """What a function returns in a process of one thread that has done nothing else."""
+    with multiprocessing.get_context("spawn").Pool(1, torch.set_num_threads, (1,)) as fresh:
+        return fresh.apply(run, arguments)
 
 
 def extra_gigabytes(name: str, task: str, num_classes: int, kind: str) -> float:

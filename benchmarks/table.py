@@ -98,7 +98,6 @@ def training_cost(line: dict[str, Any]) -> list[Row]:
             f"{line[f'{side}_over_cache']['memory']:.1f}",
         )
         for side, title in sides.items()
-        if side in line
     ]
 
 
