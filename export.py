@@ -101,8 +101,14 @@ def export_program(
         `class_queries_logits`, `masks_queries_logits` and `objectness`, as in [`FisaOutput`].
 
     Raises:
-        `ValueError`: no mask generator, or no stored vocabulary to build in.
+        `ValueError`: no mask generator, no stored vocabulary to build in, or half precision for the classifier alone,
+            which ONNX Runtime does not take.
     """
+    if model.config.classifier_dtype is not None:
+        raise ValueError(
+            f"`classifier_dtype` is {model.config.classifier_dtype!r} in this model's config, and a graph has one "
+            "precision. Set it to None, and export again."
+        )
     if model.mask_generator is None:
         raise ValueError("This model has no mask generator; only whole models, from photos to masks, can be exported.")
     if not open_vocabulary and not model.config.num_prompts:

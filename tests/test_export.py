@@ -119,8 +119,13 @@ def test_what_cannot_be_exported_is_said(checkpoint, tmp_path, capsys):
     model, processor = miniature()
     model.save_pretrained(wordless)
     processor.save_pretrained(wordless)
+    mixed = tmp_path / "mixed"
+    model.config.classifier_dtype = "bfloat16"
+    model.save_pretrained(mixed)
+    processor.save_pretrained(mixed)
     for arguments, said in (
         ([wordless], "name some with --labels"),
+        ([mixed, "--labels", "dog"], "classifier_dtype"),
         ([checkpoint, "--labels", "dog, dog"], "dog"),
         ([checkpoint, "--labels-file", tmp_path / "missing.txt"], "missing.txt"),
         ([tmp_path / "nowhere"], "nowhere"),
