@@ -40,7 +40,8 @@ class SceneKind:
         object_size: width of a thing, as a share of the side.
         num_patches: pieces of the quilt.
         rotation: the most that things are turned, in degrees, either way.
-        recoloured: whether the colours of each thing and piece of stuff are changed, each in its own way.
+        recoloured: whether the colours of each thing and piece of stuff are changed, each in its own way, and other
+            stuff shines through each piece: so they resemble no stuff that has a name.
     """
 
     side: int = 96
@@ -145,8 +146,7 @@ class Painter:
                 segments.append({"id": ids[class_index], "category_id": class_index + 1, "iscrowd": 0})
             piece = self._piece(class_index, side, random)
             if kind.recoloured:
-                opaque = np.concatenate([piece, np.full_like(piece[:1], 255)]).astype(np.float32)
-                piece = _recoloured(opaque, random)[:3]
+                piece = _recoloured(_opaque(self._mixed(piece, random)), random)[:3]
             np.copyto(canvas, piece, where=where)
             label[where] = ids[class_index]
         seam = np.zeros((side, side), bool)
@@ -167,6 +167,15 @@ class Painter:
             piece = np.asarray(Image.fromarray(piece).resize((zoom * TEXTURE_SIDE,) * 2, Image.BICUBIC))
         top, left = random.integers(0, len(piece) - side + 1, 2)
         return piece[top : top + side, left : left + side].transpose(2, 0, 1)
+
+    def _mixed(self, piece: np.ndarray, random: np.random.Generator) -> np.ndarray:
+        """A square of stuff through which another one shines, enlarged, `(3, side, side)`, float32."""
+        side = piece.shape[-1]
+        other = self._piece(int(random.choice(self.stuff)), side, random).transpose(1, 2, 0)
+        shown = int(side / random.uniform(1, 4))
+        enlarged = Image.fromarray(np.ascontiguousarray(other[:shown, :shown])).resize((side, side), Image.BICUBIC)
+        share = np.float32(random.uniform(0, 0.7))
+        return (1 - share) * piece + share * np.asarray(enlarged).transpose(2, 0, 1)
 
     def _texture(self, class_index: int, number: int) -> np.ndarray:
         if (class_index, number) not in self._textures:
@@ -262,6 +271,11 @@ def _lay(thing: np.ndarray, canvas: np.ndarray, label: np.ndarray, corner: tuple
     solid = shown[3] > 127
     label[inside][solid] = segment_id
     return int(solid.sum())
+
+
+def _opaque(piece: np.ndarray) -> np.ndarray:
+    """Stuff as things are held, `(4, side, side)`, float32."""
+    return np.concatenate([piece, np.full_like(piece[:1], 255)]).astype(np.float32)
 
 
 def _recoloured(thing: np.ndarray, random: np.random.Generator) -> np.ndarray:
