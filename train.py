@@ -151,7 +151,7 @@ class DataArguments:
             )
 
 
-def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
+def main(arguments: Sequence[str] | None = None, *, trainer_class: type[FisaTrainer] = FisaTrainer) -> dict[str, Any]:
     """Train, evaluate, predict, as the arguments say; returns the evaluation's report, empty if there was none."""
     parser = HfArgumentParser(
         (ModelArguments, DataArguments, FisaTrainingArguments),
@@ -162,7 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         model_options, data_options, training_options = parser.parse_args_into_dataclasses(
             with_recipe(sys.argv[1:] if arguments is None else list(arguments))
         )
-        run = Run(model_options, data_options, training_options)
+        run = Run(model_options, data_options, training_options, trainer_class=trainer_class)
     except (OSError, ValueError) as error:
         parser.error(str(error))
     _warn_if_alone()
@@ -210,7 +210,12 @@ class Run:
     """
 
     def __init__(
-        self, model_options: ModelArguments, data_options: DataArguments, training_options: FisaTrainingArguments
+        self,
+        model_options: ModelArguments,
+        data_options: DataArguments,
+        training_options: FisaTrainingArguments,
+        *,
+        trainer_class: type[FisaTrainer],
     ):
         self.model_options, self.data_options, self.options = model_options, data_options, training_options
         if not (training_options.do_train or training_options.do_eval or training_options.do_predict):
@@ -228,7 +233,7 @@ class Run:
         self.processor = self._processor()
         model = self._model()
         self.model = self._with_adapter(model)
-        self.trainer = self._trainer()
+        self.trainer = self._trainer(trainer_class)
 
     def train(self) -> None:
         resume = self.options.resume_from_checkpoint
@@ -314,7 +319,7 @@ class Run:
         places = simo_target_modules(model.config, simo_config, norms=False)
         return get_peft_model(model, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=places))
 
-    def _trainer(self) -> FisaTrainer:
+    def _trainer(self, trainer_class: type[FisaTrainer]) -> FisaTrainer:
         evaluator, examples, collator = None, None, None
         if self.eval_data is not None:
             evaluator = Evaluator(
@@ -329,7 +334,7 @@ class Run:
         if self.train_data is not None:
             examples, collator = self._examples()
         patience = self.options.early_stopping_patience
-        return FisaTrainer(
+        return trainer_class(
             model=self.model,
             args=self.options,
             train_dataset=examples,

@@ -55,8 +55,18 @@ def orthogonalised(matrix: torch.Tensor) -> torch.Tensor:
     return wide.T if matrix.shape[0] > matrix.shape[1] else wide
 
 
+def muon_groups(model: nn.Module) -> list[dict[str, Any]]:
+    """A model's parameters for [`MuonAdamW`]: the weights of linear layers inside `….layers.…` are for Muon."""
+    matrices = [
+        module.weight for name, module in model.named_modules() if isinstance(module, nn.Linear) and ".layers." in name
+    ]
+    inside = set(map(id, matrices))
+    others = [parameter for parameter in model.parameters() if id(parameter) not in inside]
+    return [{"params": matrices, "orthogonal": True}, {"params": others, "orthogonal": False}]
+
+
 class MuonTrainer(Trainer):
-    """transformers' Trainer with Muon for the weights of linear layers inside `….layers.…`, AdamW for all else."""
+    """transformers' Trainer with [`MuonAdamW`]."""
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         # The Trainer's own reads the file's keys as they are, and models that transformers renames on saving (Swin)
@@ -66,16 +76,9 @@ class MuonTrainer(Trainer):
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
-            model, options = model or self.model, self.args
-            matrices = [
-                module.weight
-                for name, module in model.named_modules()
-                if isinstance(module, nn.Linear) and ".layers." in name
-            ]
-            inside = set(map(id, matrices))
-            others = [parameter for parameter in model.parameters() if id(parameter) not in inside]
+            options = self.args
             self.optimizer = MuonAdamW(
-                [{"params": matrices, "orthogonal": True}, {"params": others, "orthogonal": False}],
+                muon_groups(model or self.model),
                 lr=options.learning_rate,
                 weight_decay=options.weight_decay,
                 betas=(options.adam_beta1, options.adam_beta2),
