@@ -21,8 +21,15 @@ from fisa.processing.processing_fisa import FisaProcessor
 CHECKPOINT = Path(__file__).parent / "checkpoint"
 ADAPTER = CHECKPOINT / "adapter"
 
-# Patches of 8 pixels are coarse beside things of 30: a patch counts where the thing fills half of it.
-SETTINGS = {"mask_coverage_threshold": 0.5, "seve_layers": [0], "seve_width": 128, "seve_num_heads": 4}
+SETTINGS = {
+    # Patches of 8 pixels are coarse beside things of 30: a patch counts where the thing fills half of it.
+    "mask_coverage_threshold": 0.5,
+    # The better of SEVE's two readings here; width and heads are those of the other one.
+    "seve_tokens": "mask_keys",
+    "seve_layers": [0],
+    "seve_width": 128,
+    "seve_num_heads": 4,
+}
 
 
 def load(*, adapted: bool = True) -> tuple[FisaForUniversalSegmentation, FisaProcessor]:

@@ -17,7 +17,7 @@ from fisa.patchwork.words import CATEGORIES, SEEN
 
 
 LABELS = {0: "thing", 1: "stuff"}
-CANVAS = 144
+CANVAS = 192
 """Scenes are enlarged to so many pixels a side: masks have a fourth of it, and on 24 x 24 small things are lost."""
 
 SCENE = SceneKind(side=IMAGE_SIZE, num_objects=(1, 6), object_size=(0.2, 0.5), num_patches=(1, 4), rotation=40.0)
@@ -46,7 +46,7 @@ def new_generator() -> Mask2FormerForUniversalSegmentation:
             num_attention_heads=4,
             dim_feedforward=256,
             num_queries=24,
-            train_num_points=512,  # of masks of 36 x 36
+            train_num_points=512,  # of masks of 48 x 48
             id2label=LABELS,
         )
     )

@@ -116,9 +116,9 @@ def main() -> None:
     """Train both as one, and print what was found after how many seconds of the processor."""
     parser = argparse.ArgumentParser(prog="python -m fisa.patchwork.joint_training", description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("runs/patchwork/joint"))
-    parser.add_argument("--steps", type=int, default=2400, help="of 16 scenes (%(default)s)")
+    parser.add_argument("--steps", type=int, default=1600, help="of 16 scenes (%(default)s)")
     parser.add_argument("--scenes", type=int, default=12_000, help="painted to train on (%(default)s)")
-    parser.add_argument("--evaluations", type=int, default=6, help="(%(default)s)")
+    parser.add_argument("--evaluations", type=int, default=4, help="(%(default)s)")
     options = parser.parse_args()
     data = options.output / "scenes"
     write_split("train", data, num_scenes=options.scenes)

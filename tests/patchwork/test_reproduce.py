@@ -9,7 +9,7 @@ import torch
 from fisa import train
 from fisa.patchwork import checkpoint
 from fisa.patchwork.dataset import PACK
-from fisa.patchwork.reproduce import METHODS, Study, as_flags, figures, gathered, interval, table
+from fisa.patchwork.reproduce import METHODS, SHOWN, Study, as_flags, figures, gains, gathered, interval, table
 from fisa.patchwork.words import SEEN, WORDS
 
 
@@ -35,6 +35,17 @@ def test_seen_and_unseen_words_are_averaged_apart():
 def test_a_table_has_intervals_where_there_are_several_runs():
     rows = {"one run": {"pq": [60.0]}, "three": gathered(iter([{"pq": 1.0}, {"pq": 2.0}, {"pq": 3.0}]))}
     assert table(rows, ("pq", "ap")).splitlines()[2:] == ["| one run | 60.0 |  |", "| three | 2.0 ± 2.5 |  |"]
+
+
+def test_gains_are_differences_seed_by_seed():
+    rows = {
+        "frozen": dict.fromkeys(SHOWN, [10.0]),
+        "simo": dict.fromkeys(SHOWN, [12.0, 15.0]),
+        "fisa": dict.fromkeys(SHOWN, [13.0, 14.0]),
+    }
+    found = [row["pq_unseen"] for row in gains(rows).values()]
+    assert found == [[2.0, 5.0], [3.0, 4.0], [1.0, -1.0]]
+    assert gains({"frozen": rows["frozen"]}) == {}
 
 
 @pytest.mark.parametrize("method", METHODS)
