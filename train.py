@@ -215,7 +215,7 @@ class Run:
         data_options: DataArguments,
         training_options: FisaTrainingArguments,
         *,
-        trainer_class: type[FisaTrainer],
+        trainer_class: type[FisaTrainer] = FisaTrainer,
     ):
         self.model_options, self.data_options, self.options = model_options, data_options, training_options
         if not (training_options.do_train or training_options.do_eval or training_options.do_predict):

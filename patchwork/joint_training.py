@@ -29,7 +29,7 @@ CANVAS = 96
 """Pixels a side that the generator sees, as in the first part of its pre-training: a third of the time of the last."""
 
 GENERATOR = {"lr": 1e-3, "weight_decay": 0.05}
-"""As it is pre-trained."""
+"""Its learning rate and decay in pre-training."""
 
 
 class JointTrainer(FisaTrainer):
