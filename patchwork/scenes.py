@@ -146,7 +146,8 @@ class Painter:
                 segments.append({"id": ids[class_index], "category_id": class_index + 1, "iscrowd": 0})
             piece = self._piece(class_index, side, random)
             if kind.recoloured:
-                piece = _recoloured(_opaque(self._mixed(piece, random)), random)[:3]
+                mixed = self._mixed(piece, random)
+                piece = _recoloured(np.concatenate([mixed, np.full_like(mixed[:1], 255)]), random)[:3]
             np.copyto(canvas, piece, where=where)
             label[where] = ids[class_index]
         seam = np.zeros((side, side), bool)
@@ -271,11 +272,6 @@ def _lay(thing: np.ndarray, canvas: np.ndarray, label: np.ndarray, corner: tuple
     solid = shown[3] > 127
     label[inside][solid] = segment_id
     return int(solid.sum())
-
-
-def _opaque(piece: np.ndarray) -> np.ndarray:
-    """Stuff as things are held, `(4, side, side)`, float32."""
-    return np.concatenate([piece, np.full_like(piece[:1], 255)]).astype(np.float32)
 
 
 def _recoloured(thing: np.ndarray, random: np.random.Generator) -> np.ndarray:
