@@ -152,7 +152,12 @@ class DataArguments:
 
 
 def main(arguments: Sequence[str] | None = None, *, trainer_class: type[FisaTrainer] = FisaTrainer) -> dict[str, Any]:
-    """Train, evaluate, predict, as the arguments say; returns the evaluation's report, empty if there was none."""
+    """Train, evaluate, predict, as the arguments say; returns the evaluation's report, empty if there was none.
+
+    Args:
+        arguments: of the command line; this process's if not given.
+        trainer_class: what trains and evaluates, for other ways to train the same model on the same data.
+    """
     parser = HfArgumentParser(
         (ModelArguments, DataArguments, FisaTrainingArguments),
         prog="train.py",

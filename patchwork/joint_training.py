@@ -26,14 +26,14 @@ from fisa.training.trainer import FisaTrainer
 
 
 CANVAS = 96
-"""Pixels a side that the generator sees, as in the first part of its pre-training: a third of the time of the last."""
+"""Pixels a side that the generator sees: those of the scenes, as in the first part of its pre-training."""
 
 GENERATOR = {"lr": 1e-3, "weight_decay": 0.05}
 """Its learning rate and decay in pre-training."""
 
 
 class JointTrainer(FisaTrainer):
-    """Trains the adapter and, with Muon, all of the generator. `found.json` tells what evaluations found at which
+    """Trains the adapter and, with Muon, all of the mask generator. `found.json` tells what evaluations found at which
     step, after how many seconds of the processor."""
 
     def __init__(self, *arguments: Any, **named_arguments: Any):
@@ -54,7 +54,9 @@ class JointTrainer(FisaTrainer):
             self.optimizer = MuonAdamW(kept + [group | GENERATOR for group in muon_groups(self.generator)])
         return self.optimizer
 
-    def compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **_: Any):
+    def compute_loss(
+        self, model: torch.nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **_: Any
+    ) -> torch.Tensor | tuple[torch.Tensor, Any]:
         """The generator's loss and, on the masks that it has just found, the classifier's."""
         pixels = inputs.pop("mask_generator_pixel_values")
         inputs.pop("mask_generator_pixel_mask")

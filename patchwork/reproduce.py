@@ -63,7 +63,7 @@ METHODS = {
     "mask_q_seve": Method("SIMO: mask queries, with SEVE", NO_IMAGE),
     "fisa": Method("FISA: SIMO with SEVE"),
     "late_seve": Method("FISA, SEVE in the last layer", {"fisa_config": '{"seve_layers": [3]}'}),
-    "seve_both": Method("FISA, SEVE before the first layer", {"fisa_config": '{"seve_tokens": "both"}'}),
+    "seve_both": Method("FISA, SEVE as cross-attention of its own", {"fisa_config": '{"seve_tokens": "both"}'}),
     "seve_image": Method("the same, of image tokens alone", {"fisa_config": '{"seve_tokens": "image"}'}),
     "seve_mask": Method("the same, of mask tokens alone", {"fisa_config": '{"seve_tokens": "mask"}'}),
     "ground_truth": Method("FISA, trained on ground-truth masks", {"mask_source": "ground_truth"}),
@@ -299,13 +299,17 @@ def gathered(runs: Iterator[dict[str, float]]) -> dict[str, list[float]]:
 
 
 GAINS = (("simo", "frozen"), ("fisa", "frozen"), ("fisa", "simo"))
+"""Which method is compared with which other one."""
 
 
 def gains(rows: Mapping[str, Mapping[str, list[float]]]) -> dict[str, dict[str, list[float]]]:
     """By how many points one method is better than another, seed by seed, for the comparisons that the paper makes.
 
     Args:
-        rows: values of each figure by method; a single run is compared with every seed.
+        rows: values of each figure by method, in percent; a single run is compared with every seed.
+
+    Returns:
+        the differences of each figure by seed, in points, for every pair of `GAINS` whose methods are both in `rows`.
     """
     found = {}
     for better, worse in GAINS:
