@@ -14,7 +14,7 @@ help:  ## list these targets
 	@echo "A Python other than the first one found: make PYTHON=/path/to/python ..."
 
 demo: $(READY)  ## set up, then segment a picture with your own words
-	@$(VENV_PYTHON) -m fisa.demo
+	@$(VENV_PYTHON) -m fisa.commands.demo
 
 test: $(READY)  ## set up, then run the tests
 	@$(VENV_PYTHON) -m pytest tests

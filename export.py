@@ -4,9 +4,8 @@ The graph is made for photos of one size, in batches of any size, and does what 
 padding, of which there is none: the processor that is saved beside it squashes photos for the mask generator, too.
 """
 
-import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -18,40 +17,13 @@ from torch.export import Dim, ExportedProgram
 from fisa.configuration.configuration_fisa import FisaConfig
 from fisa.modeling_fisa.modeling_fisa import FisaForUniversalSegmentation
 from fisa.modeling_fisa.outputs_fisa import FisaOutput
-from fisa.patchwork import checkpoint as patchwork
 from fisa.processing.processing_fisa import FisaProcessor
-from fisa.segment import add_vocabulary_options, vocabulary_of
 
 
 FILES = {"onnx": "model.onnx", "torch": "model.pt2"}
 PHOTOS = ("pixel_values", "mask_generator_pixel_values")
 Compute = Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]
 OUTPUTS = ("class_queries_logits", "masks_queries_logits", "objectness")
-
-EXAMPLES = """examples:
-  python -m fisa.export --output patchwork-onnx
-  python -m fisa.export FOLDER --labels "dog, grass, frisbee" --output my-onnx
-  python -m fisa.export FOLDER --open --format torch --output my-graph
-
-Exit status: 0 done, 2 a wrong argument.
-"""
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Export as the command line says; returns the exit status."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
-    try:
-        model, processor = _load(options.model)
-        vocabulary = vocabulary_of(options)
-        if vocabulary is not None:
-            model.set_vocabulary(processor, vocabulary)
-        program = export_program(model, processor, open_vocabulary=options.open)
-        path = save(program, model, processor, Path(options.output), file_format=options.format)
-    except (ImportError, OSError, ValueError) as error:
-        parser.error(str(error))
-    print(f"{path}, with its processor and config beside it")
-    return 0
 
 
 class Graph(nn.Module):
@@ -236,33 +208,7 @@ def _ask_for_extra(module: str) -> None:
         raise ImportError(f'ONNX needs {module}: install the extra with `pip install "fisa[export]"`.')
 
 
-def _load(folder: str | None) -> tuple[FisaForUniversalSegmentation, FisaProcessor]:
-    if folder is None:
-        return patchwork.load()
-    model = FisaForUniversalSegmentation.from_pretrained(folder, dtype=torch.float32)
-    return model.eval(), FisaProcessor.from_pretrained(folder)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m fisa.export",
-        description="Export a model as one graph.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "model",
-        nargs="?",
-        metavar="MODEL",
-        help="folder or Hub name of a FISA model or adapter (default: the small one that comes along)",
-    )
-    parser.add_argument("--format", choices=tuple(FILES), default="onnx", help="(default: %(default)s)")
-    words = parser.add_mutually_exclusive_group()
-    add_vocabulary_options(words)
-    words.add_argument("--open", action="store_true", help="leave the classes open: their texts are an input")
-    parser.add_argument("--output", required=True, metavar="FOLDER")
-    return parser
-
-
 if __name__ == "__main__":
+    from fisa.commands.export import main
+
     sys.exit(main())

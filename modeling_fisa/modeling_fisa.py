@@ -19,10 +19,10 @@ from transformers import (
 )
 from transformers.utils import can_return_tuple
 
+from fisa.acceleration.class_text_files import ClassTextFiles, text_fingerprint
+from fisa.acceleration.class_texts import ClassTextCache, average_templates
+from fisa.acceleration.deformable_attention import sum_samples_at_once
 from fisa.configuration.configuration_fisa import FisaConfig
-from fisa.modeling_fisa.class_text_files import ClassTextFiles, text_fingerprint
-from fisa.modeling_fisa.class_texts import ClassTextCache, average_templates
-from fisa.modeling_fisa.deformable_attention import sum_samples_at_once
 from fisa.modeling_fisa.loss_fisa import mask_classification_loss
 from fisa.modeling_fisa.mask_attention import MaskEncoder, mask_attention_bias, patch_coverage
 from fisa.modeling_fisa.mask_classification import (

@@ -24,9 +24,9 @@ def guiding_texts(class_embeds: torch.Tensor, *, at_most: int) -> torch.Tensor:
 
     Attention is a weighted mean over the texts, and a sample estimates a mean without leaning to any side. The texts
     most like the photo lean to one, which moves the scores more than what a sample leaves out
-    (`python -m fisa.benchmarks.vocabulary_bound` measures both). That holds while attention is broad, as SEVE's is in
-    the shipped model; if it came to rest on a few of very many texts, a sample would miss them. The same texts are
-    kept for every photo, whatever their order.
+    (`python -m fisa.studies.benchmarks.vocabulary_bound` measures both). That holds while attention is broad, as
+    SEVE's is in the shipped model; if it came to rest on a few of very many texts, a sample would miss them. The same
+    texts are kept for every photo, whatever their order.
 
     Args:
         class_embeds (`torch.Tensor` of shape `(num_prompts, projection_dim)`): or one set a photo, batch first.

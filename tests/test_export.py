@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from fisa import FisaProcessor, export
+from fisa.commands.export import main
 from fisa.miniature import miniature
-from fisa.patchwork import checkpoint as patchwork
-from fisa.patchwork.dataset import load_patchwork
+from fisa.pretrained import patchwork
+from fisa.studies.patchwork.dataset import load_patchwork
 
 
 WORDS = "tiger, apple, headphones, sand [stuff], wood [stuff]"
@@ -132,7 +133,7 @@ def test_what_cannot_be_exported_is_said(checkpoint, tmp_path, capsys):
         ([checkpoint, "--labels", "dog", "--open"], "not allowed with"),
     ):
         with pytest.raises(SystemExit) as error:
-            export.main([*map(str, arguments), "--output", str(tmp_path / "out")])
+            main([*map(str, arguments), "--output", str(tmp_path / "out")])
         assert error.value.code == 2
         assert said in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

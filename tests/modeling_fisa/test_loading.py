@@ -15,7 +15,7 @@ from transformers import (
 )
 
 from fisa import FisaConfig, FisaForUniversalSegmentation, FisaModel
-from fisa.benchmarks.public_architectures import PUBLIC_CLIPS, PUBLIC_GENERATORS
+from fisa.studies.benchmarks.public_architectures import PUBLIC_CLIPS, PUBLIC_GENERATORS
 from tests.configurations import (
     GENERATOR_KINDS,
     tiny_clip_config,

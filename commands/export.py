@@ -1,0 +1,72 @@
+"""`fisa-export`: takes a model out of Python, by `fisa.export`."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from fisa.commands.options import add_vocabulary_options, given_vocabulary
+from fisa.export import FILES, export_program, save
+from fisa.modeling_fisa.modeling_fisa import FisaForUniversalSegmentation
+from fisa.pretrained import patchwork
+from fisa.processing.processing_fisa import FisaProcessor
+
+
+EXAMPLES = """examples:
+  fisa-export --output patchwork-onnx
+  fisa-export FOLDER --labels "dog, grass, frisbee" --output my-onnx
+  fisa-export FOLDER --open --format torch --output my-graph
+
+Exit status: 0 done, 2 a wrong argument.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Export as the command line says; returns the exit status."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        model, processor = _load(options.model)
+        vocabulary = given_vocabulary(options)
+        if vocabulary is not None:
+            model.set_vocabulary(processor, vocabulary)
+        program = export_program(model, processor, open_vocabulary=options.open)
+        path = save(program, model, processor, Path(options.output), file_format=options.format)
+    except (ImportError, OSError, ValueError) as error:
+        parser.error(str(error))
+    print(f"{path}, with its processor and config beside it")
+    return 0
+
+
+def _load(folder: str | None) -> tuple[FisaForUniversalSegmentation, FisaProcessor]:
+    if folder is None:
+        return patchwork.load()
+    model = FisaForUniversalSegmentation.from_pretrained(folder, dtype=torch.float32)
+    return model.eval(), FisaProcessor.from_pretrained(folder)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="fisa-export",
+        description="Export a model as one graph.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "model",
+        nargs="?",
+        metavar="MODEL",
+        help="folder or Hub name of a FISA model or adapter (default: the small one that comes along)",
+    )
+    parser.add_argument("--format", choices=tuple(FILES), default="onnx", help="(default: %(default)s)")
+    words = parser.add_mutually_exclusive_group()
+    add_vocabulary_options(words)
+    words.add_argument("--open", action="store_true", help="leave the classes open: their texts are an input")
+    parser.add_argument("--output", required=True, metavar="FOLDER")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,252 @@
+"""What a person runs: `fisa-segment PHOTO… --labels "dog, grass, frisbee"` writes pictures and COCO panoptic files."""
+
+import argparse
+import glob
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from tqdm import tqdm
+from transformers import pipeline
+
+import fisa
+from fisa.commands.options import add_vocabulary_options, given_vocabulary
+from fisa.pretrained import patchwork
+from fisa.processing.coco_panoptic import panoptic_to_rgb, segments_info
+from fisa.processing.photos import load_photo
+from fisa.processing.pipeline_fisa import SUBTASKS
+from fisa.processing.vocabulary import Vocabulary
+from fisa.visualization import draw_segments
+
+
+EXAMPLES = """examples:
+  fisa-segment pretrained/scenes --labels "tiger, apple, headphones, sand [stuff], wood [stuff]"
+  fisa-segment photo.jpg --model FOLDER --labels "dog, grass, frisbee"
+  fisa-segment holiday/ "more/*.png" https://example.com/cat.jpg --model FOLDER --labels-file words.txt --output found
+  fisa-segment street.jpg --model FOLDER --subtask semantic --labels "road [stuff], car, sky [stuff]"
+
+In a labels file a line is a class: its name, then synonyms, with commas between; [stuff] or [thing] may follow.
+A .json file holds a list of names, a dictionary from names to synonyms, or COCO categories.
+Exit status: 0 all done, 1 some photos could not be read (the others are done), 2 a wrong argument.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Segment photos as the command line says; returns the exit status."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        words = given_vocabulary(options)
+        photos = find_photos(options.photos)
+        segmenter = _segmenter(options)
+        vocabulary = words or _stored_vocabulary(segmenter.model.config)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    with ResultWriter(Path(options.output), vocabulary) as writer:
+        unreadable = segment_photos(
+            segmenter,
+            photos,
+            writer,
+            candidate_labels=words,
+            text_cache=options.text_cache,
+            subtask=options.subtask,
+            threshold=options.threshold,
+        )
+    done = len(photos) - len(unreadable)
+    print(f"{done} of {len(photos)} photos segmented; COCO panoptic annotations: {writer.path}")
+    if unreadable:
+        print(f"could not be read: {', '.join(unreadable)}", file=sys.stderr)
+    return 1 if unreadable else 0
+
+
+def segment_photos(
+    segmenter: fisa.FisaPipeline, sources: Sequence[str], writer: "ResultWriter", **options: Any
+) -> list[str]:
+    """Segment photos and write what is found, saying so on the way. While the model looks at one photo, the next is
+    read and the results of the one before are written.
+
+    Args:
+        sources: paths or URLs.
+        options: of the pipeline's call.
+
+    Returns:
+        The sources that could not be read.
+    """
+    unreadable = []
+    # None: a bar on a terminal, none in a file
+    bar = tqdm(sources, desc="segmenting", unit="photo", disable=True if len(sources) == 1 else None)
+    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as recorder, bar:
+        upcoming = (reader.submit(load_photo, source) for source in sources)
+        coming, written = next(upcoming, None), None
+        for source in sources:
+            read, coming = coming, next(upcoming, None)
+            try:
+                photo = read.result()
+            except (OSError, ValueError) as error:
+                unreadable.append(source)
+                tqdm.write(f"skipped: {error}", file=sys.stderr)
+            else:
+                segments = segmenter(photo, **options)
+                if written is not None:
+                    tqdm.write(written.result())
+                written = recorder.submit(_recorded, writer, source, photo, segments)
+            bar.update()
+        if written is not None:
+            tqdm.write(written.result())
+    return unreadable
+
+
+def _recorded(writer: "ResultWriter", source: str, photo: Image.Image, segments: list[dict[str, Any]]) -> str:
+    """What is said of a photo after its results were written."""
+    return "\n".join([f"{source} -> {writer.add(source, photo, segments)}", *map(_described, segments)])
+
+
+def _described(segment: dict[str, Any]) -> str:
+    score = "" if segment["score"] is None else f"{segment['score']:5.2f}"
+    share = np.asarray(segment["mask"]).astype(bool).mean()
+    return f"  {segment['label']:<24} {score:>5}  {share:6.1%} of the photo"
+
+
+def find_photos(places: Iterable[str]) -> list[str]:
+    """Paths and URLs of the photos that the arguments mean, in their order, folders and patterns sorted.
+
+    Raises:
+        `ValueError`: a folder or pattern without a photo. A missing file is left for its turn to be reported.
+    """
+    endings = set(Image.registered_extensions())
+    photos: list[str] = []
+    for place in places:
+        if place.startswith(("http://", "https://")) or not (Path(place).is_dir() or glob.has_magic(place)):
+            photos.append(place)
+            continue
+        found = Path(place).iterdir() if Path(place).is_dir() else map(Path, glob.glob(place, recursive=True))
+        found = sorted(str(path) for path in found if path.suffix.lower() in endings)
+        if not found:
+            raise ValueError(f"{place}: no photo found there; give files, folders with photos, patterns or URLs.")
+        photos += found
+    return photos
+
+
+class ResultWriter:
+    """Writes an overlay picture and a COCO panoptic PNG a photo, and `panoptic.json` for all of them on leaving."""
+
+    def __init__(self, folder: Path, vocabulary: Vocabulary):
+        self.folder = folder
+        self.path = folder / "panoptic.json"
+        self.category_ids = {name: index for index, name in enumerate(vocabulary.names, start=1)}
+        self.categories = [
+            {"id": category_id, "name": item.name, "isthing": int(item.is_thing)}
+            for category_id, item in enumerate(vocabulary, start=1)
+        ]
+        self.images: list[dict[str, Any]] = []
+        self.annotations: list[dict[str, Any]] = []
+        self._names: set[str] = set()
+        (folder / "panoptic").mkdir(parents=True, exist_ok=True)
+
+    def add(self, source: str, photo: Image.Image, segments: list[dict[str, Any]]) -> Path:
+        """Write one photo's results; returns the path of the overlay picture."""
+        name = self._free_name(source)
+        overlay = self.folder / f"{name}_overlay.png"
+        draw_segments(photo, segments).save(overlay)
+        ids = np.zeros((photo.height, photo.width), dtype=np.int64)
+        for segment_id, segment in enumerate(segments, start=1):
+            ids[np.asarray(segment["mask"]) > 0] = segment_id
+        Image.fromarray(panoptic_to_rgb(ids)).save(self.folder / "panoptic" / f"{name}.png")
+        image_id = len(self.images) + 1
+        self.images.append({"id": image_id, "file_name": source, "height": photo.height, "width": photo.width})
+        infos = segments_info(ids, [self.category_ids[segment["label"]] for segment in segments])
+        for info in infos:
+            info["score"] = segments[info["id"] - 1]["score"]
+        self.annotations.append({"image_id": image_id, "file_name": f"{name}.png", "segments_info": infos})
+        return overlay
+
+    def __enter__(self) -> "ResultWriter":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        # Also after an error: what was found until then is not lost.
+        content = {"images": self.images, "annotations": self.annotations, "categories": self.categories}
+        self.path.write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+    def _free_name(self, source: str) -> str:
+        """The photo's own name, numbered where another photo of this run has taken it."""
+        stem = Path(source.split("?")[0]).stem or "photo"
+        name, number = stem, 1
+        while name in self._names:
+            number += 1
+            name = f"{stem}-{number}"
+        self._names.add(name)
+        return name
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="fisa-segment",
+        description="Segment photos with any words.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("photos", nargs="+", metavar="PHOTO", help="files, folders, patterns or URLs")
+    parser.add_argument(
+        "--model",
+        help="folder or Hub name of a FISA model or adapter (default: the small one that comes along, which "
+        "knows Patchwork's pictograms and no photos)",
+    )
+    add_vocabulary_options(parser.add_mutually_exclusive_group())
+    parser.add_argument(
+        "--text-cache", metavar="FOLDER", help="keeps the encoded classes for the next run: for thousands of them"
+    )
+    parser.add_argument("--subtask", choices=SUBTASKS, default="panoptic")
+    parser.add_argument(
+        "--threshold", type=_fraction, help="least objectness of a segment, 0 to 1 (default: the model's)"
+    )
+    parser.add_argument("--device", help="cpu, cuda, mps, … (default: the fastest there is)")
+    parser.add_argument(
+        "--dtype",
+        choices=("auto", "mixed", "float32", "bfloat16", "float16"),
+        default="auto",
+        help="mixed: CLIP's image tower in bfloat16, the mask generator as it is (default: as stored)",
+    )
+    parser.add_argument("--output", default="segments", help="folder for the results (default: %(default)s)")
+    return parser
+
+
+def _fraction(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return value
+
+
+def _stored_vocabulary(config: fisa.FisaConfig) -> Vocabulary:
+    if not config.num_prompts:
+        raise ValueError("This model stores no classes of its own; name some with --labels or --labels-file.")
+    return Vocabulary.parse(config.vocabulary)
+
+
+def _segmenter(options: argparse.Namespace) -> fisa.FisaPipeline:
+    parts = {"model": options.model}
+    if options.model is None:
+        parts = dict(zip(("model", "processor"), patchwork.load()))
+    # By its class, not by its own task name: a folder exported for the Hub brings code under that name, and would ask
+    # for trust in what is installed here anyway.
+    segmenter = pipeline(
+        "image-segmentation",
+        pipeline_class=fisa.FisaPipeline,
+        device=options.device,
+        dtype="auto" if options.dtype in ("auto", "mixed") else getattr(torch, options.dtype),
+        **parts,
+    )
+    if options.dtype == "mixed":
+        segmenter.model.config.classifier_dtype = "bfloat16"
+    return segmenter
+
+
+if __name__ == "__main__":
+    sys.exit(main())

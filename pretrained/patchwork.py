@@ -1,0 +1,35 @@
+"""What ships: a FISA of Patchwork's CLIP and mask generator, its SIMO adapter, and scenes to try it on.
+
+    model, processor = load()
+
+It knows the pictograms of Patchwork and no photos; `docs/patchwork.md` says what that world is.
+"""
+
+import warnings
+from pathlib import Path
+
+from fisa.modeling_fisa.modeling_fisa import FisaForUniversalSegmentation
+from fisa.processing.processing_fisa import FisaProcessor
+
+
+CHECKPOINT = Path(__file__).parent / "checkpoint"
+ADAPTER = CHECKPOINT / "adapter"
+SCENES = Path(__file__).parent / "scenes"
+
+
+def load(*, adapted: bool = True) -> tuple[FisaForUniversalSegmentation, FisaProcessor]:
+    """The shipped model, in evaluation mode, and its processor.
+
+    Args:
+        adapted: with the SIMO adapter merged in; else as it was before any mask was classified.
+    """
+    model = FisaForUniversalSegmentation.from_pretrained(CHECKPOINT)
+    if adapted:
+        from peft import PeftModel  # an extra, not needed to segment with whole models
+
+        with warnings.catch_warnings():
+            # Neither concerns who loads: PEFT looks for widths that a norm does not have, and asks under an old name.
+            warnings.filterwarnings("ignore", message="Unsupported layer type")
+            warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
+            model = PeftModel.from_pretrained(model, ADAPTER).merge_and_unload()
+    return model.eval(), FisaProcessor.from_pretrained(CHECKPOINT)

@@ -1,0 +1,173 @@
+"""The tables of costs in docs/benchmarks.md and in the README, from lines that the benchmarks printed:
+`python -m fisa.studies.benchmarks.table`.
+
+Lines are collected in `docs/benchmarks.jsonl`, as
+`python -m fisa.studies.benchmarks.NAME >> docs/benchmarks.jsonl` does.
+"""
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+
+ROOT = Path(__file__).parents[2]
+LINES = ROOT / "docs" / "benchmarks.jsonl"
+HEADLINES = (
+    "100 masks and 150 classes beside plain CLIP, clip-vit-large-patch14-336",
+    "a photo; transformers' own generator and plain CLIP alone",
+    "`segment.py` over a folder of 8 photos; the model alone",
+    "a photo; CLIPSeg, 150 names",
+    "a photo; SAM 3 with one name, FISA with 150",
+    "semantic maps, 847 classes, 1080 × 1920, masks of segments; transformers' own",
+    "panoptic maps, 150 classes, 1080 × 1920, masks of segments; transformers' own",
+    "panoptic maps, 150 classes, 1080 × 1920, masks of noise; transformers' own",
+    "a training step from the cache, clip-vit-large-patch14-336; training the generator too (mask2former-swin-tiny at "
+    "1088 pixels)",
+    "evaluating a photo of 640 × 480; the model alone",
+    "PQ of an image, 5,000 of them; panopticapi's protocol in NumPy",
+    "CLIP ViT-B/16's image tower, bfloat16; float32",
+)
+"""What the README shows: of each matter what most users will meet."""
+
+HEAD = "| what | here | beside it | |\n|---|---:|---:|---|"
+
+
+class Row(NamedTuple):
+    """One measurement: what was done, seconds of this package and of the other side, and what they come to."""
+
+    what: str
+    ours: float
+    theirs: float
+    verdict: str
+
+
+def mask_classification(line: dict[str, Any]) -> Row:
+    what = f"{line['proposals']} masks and {line['classes']:,} classes beside plain CLIP, {line['architecture']}"
+    verdict = f"{line['ratio']:.2f} × the time, {line['flops_ratio']:.2f} × the operations"
+    return Row(what, line["fisa_seconds"], line["clip_seconds"], verdict)
+
+
+def post_processing(line: dict[str, Any]) -> Row:
+    if "growth" in line:
+        what = f"semantic maps of {line['classes']:,} classes; of {line['fewer_classes']}, masks of {line['masks']}"
+        verdict = f"{line['growth']:.1f} × the time, {line['gigabytes']:.2f} GB against {line['fewer_gigabytes']:.2f}"
+        return Row(what, line["seconds"], line["fewer_seconds"], verdict)
+    what = f"{line['task']} maps, {line['classes']} classes, 1080 × 1920, masks of {line['masks']}; transformers' own"
+    verdict = f"{line['ratio']:.1f} × as fast, {line['ours_gigabytes']:.2f} GB against {line['theirs_gigabytes']:.2f}"
+    return Row(what, line["ours_seconds"], line["theirs_seconds"], verdict)
+
+
+def end_to_end(line: dict[str, Any]) -> Row | list[Row]:
+    if line["case"] == "parts":
+        ours, theirs, clip = (line[f"{side}_seconds"] for side in ("summed_generator", "generator", "clip"))
+        whole = "a photo; transformers' own generator and plain CLIP alone"
+        return [
+            Row(whole, line["fisa_seconds"], theirs + clip, f"{line['over_generator_and_clip']:.2f} × the time"),
+            Row("the generator's part of it; transformers' own", ours, theirs, f"{theirs / ours:.2f} × as fast"),
+        ]
+    if "throughput" in line:
+        verdict = f"{line['throughput']:.2f} of the model's throughput"
+        what = f"`segment.py` over {line['case']}; the model alone"
+        return Row(what, line["segment_seconds"], line["model_seconds"], verdict)
+    if "fewer_seconds" in line:
+        return Row(line["case"], line["seconds"], line["fewer_seconds"], f"{line['ratio']:.2f} × the time")
+    rival = line.get("clipseg_seconds", line.get("sam3_seconds"))
+    return Row(f"a photo; {line['case']}", line["fisa_seconds"], rival, f"{line['ratio']:.1f} × as fast")
+
+
+def exports(line: dict[str, Any]) -> Row:
+    what = f"{line['photos']} scene(s) of Patchwork by ONNX Runtime; eager"
+    verdict = f"{1 / line['onnx_ratio']:.1f} × as fast; torch.export {1 / line['torch_ratio']:.1f} ×"
+    return Row(what, line["onnx_seconds"], line["eager_seconds"], verdict)
+
+
+def precision(line: dict[str, Any]) -> list[Row]:
+    if line["way"] == "float32":
+        return []
+    kept = "" if line["agreement"] is None else f", {line['agreement']:.1%} of Patchwork's labels kept"
+    what = f"CLIP ViT-B/16's {line['tower']} tower, {line['way']}; float32"
+    return [Row(what, line["seconds"], line["float32_seconds"], f"{line['ratio']:.2f} × as fast{kept}")]
+
+
+def evaluation_loop(line: dict[str, Any]) -> Row:
+    what = "evaluating a photo of 640 × 480; the model alone"
+    verdict = f"{line['other_share']:.1%} outside the model"
+    return Row(what, line["loop_cpu_seconds"], line["model_cpu_seconds"], verdict)
+
+
+def panoptic_quality(line: dict[str, Any]) -> Row:
+    what = f"PQ of an image, {line['images']:,} of them; panopticapi's protocol in NumPy"
+    return Row(what, line["fisa_cpu_seconds"], line["numpy_cpu_seconds"], f"{line['times_faster']:.1f} × as fast")
+
+
+def training_cost(line: dict[str, Any]) -> list[Row]:
+    sides = {
+        "generator_in_loop": "with the generator in the loop",
+        "together": "training the generator too",
+        "full": "fine-tuning all of the image tower",
+    }
+    generator = f" ({line['mask_generator'].split('-coco')[0]} at {line['generator_view'][1]} pixels)"
+    return [
+        Row(
+            f"a training step from the cache, {line['clip']}; {title}{'' if side == 'full' else generator}",
+            line["cache"]["cpu_seconds"],
+            line[side]["cpu_seconds"],
+            f"{line[f'{side}_over_cache']['cpu_seconds']:.1f} × cheaper, memory × "
+            f"{line[f'{side}_over_cache']['memory']:.1f}",
+        )
+        for side, title in sides.items()
+    ]
+
+
+READERS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    reader.__name__: reader
+    for reader in (
+        mask_classification,
+        end_to_end,
+        post_processing,
+        training_cost,
+        evaluation_loop,
+        panoptic_quality,
+        exports,
+        precision,
+    )
+}
+
+
+def rows(lines: Iterable[dict[str, Any]]) -> list[Row]:
+    """The measurements of the lines that are comparisons, in the order of `READERS`."""
+    lines = list(lines)
+    found = [READERS[name](line) for name in READERS for line in lines if line["benchmark"] == name]
+    return [row for item in found for row in (item if isinstance(item, list) else [item])]
+
+
+def table(found: Iterable[Row]) -> str:
+    """In Markdown."""
+    cells = [f"| {row.what} | {_seconds(row.ours)} | {_seconds(row.theirs)} | {row.verdict} |" for row in found]
+    return "\n".join([HEAD, *cells])
+
+
+def headlines(found: Iterable[Row]) -> list[Row]:
+    """The README's rows."""
+    by_name = {row.what: row for row in found}
+    return [by_name[what] for what in HEADLINES]
+
+
+def recorded() -> list[Row]:
+    """The measurements that are kept in `docs/benchmarks.jsonl`."""
+    return rows(map(json.loads, LINES.read_text(encoding="utf-8").splitlines()))
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.2f} s" if value >= 1 else f"{1000 * value:.3g} ms"
+
+
+def main() -> None:
+    """Print both tables, the README's first."""
+    found = recorded()
+    print(table(headlines(found)), table(found), sep="\n\n")
+
+
+if __name__ == "__main__":
+    main()

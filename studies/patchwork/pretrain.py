@@ -1,0 +1,134 @@
+"""`python -m fisa.studies.patchwork.pretrain clip|generator`: trains the parts of the checkpoint from nothing."""
+
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from transformers import (
+    CLIPImageProcessor,
+    CLIPModel,
+    CLIPProcessor,
+    HfArgumentParser,
+    Mask2FormerForUniversalSegmentation,
+    Trainer,
+    TrainingArguments,
+    set_seed,
+)
+
+from fisa.studies.patchwork.clip_pretraining import (
+    IMAGE_SIZE,
+    CaptionCollator,
+    CaptionedPictures,
+    ClipTrainer,
+    new_clip,
+    word_tokenizer,
+    zero_shot_accuracy,
+)
+from fisa.studies.patchwork.dataset import HOME, SHIFTED, THIRD
+from fisa.studies.patchwork.generator_pretraining import CANVAS, MaskCollator, MaskedPictures, new_generator, recall
+from fisa.studies.patchwork.optimizer import MuonTrainer
+from fisa.studies.patchwork.scenes import Painter
+from fisa.studies.patchwork.words import SEEN
+
+
+CHECKED_PICTURES = 2000
+# Painters' seeds: nothing that is measured is painted by a painter that trained.
+CLIP_SEED, GENERATOR_SEED, CHECK_SEED = 1000, 2000, 3000
+
+
+@dataclass
+class PretrainingArguments(TrainingArguments):
+    """transformers' training arguments, with the settings that made the shipped checkpoint."""
+
+    output_dir: str | None = field(default=None, metadata={"help": "Where checkpoints and logs go."})
+    learning_rate: float = field(default=2e-3, metadata={"help": "At its peak."})
+    weight_decay: float = field(default=0.05, metadata={"help": "Of AdamW."})
+    adam_beta2: float = field(default=0.98, metadata={"help": "Of AdamW."})
+    lr_scheduler_type: str = field(default="cosine", metadata={"help": "Schedule of the learning rate."})
+    warmup_steps: float = field(default=0.05, metadata={"help": "Share of the steps."})
+    logging_steps: float = field(default=50, metadata={"help": "Log the loss every so many steps."})
+    save_steps: float = field(default=250, metadata={"help": "Save a checkpoint every so many steps."})
+    save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints that are kept."})
+    report_to: None | str | list[str] = field(default="tensorboard", metadata={"help": "Where logs go."})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay off."})
+    start_from: str | None = field(default=None, metadata={"help": "Folder of an earlier run, for its weights."})
+    portraits: float = field(
+        default=1.0,
+        metadata={
+            "help": "Share of CLIP's pictures that show one thing; scenes whose captions name everything follow them."
+        },
+    )
+    canvas: int = field(
+        default=CANVAS, metadata={"help": "Pixels a side that the generator's scenes are enlarged to."}
+    )
+    use_cpu: bool = field(default=True, metadata={"help": "Made on a CPU, two cores of which were at hand."})
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Pre-train the part that the first argument names, and measure it."""
+    part, *flags = sys.argv[1:] if arguments is None else arguments
+    if part not in PARTS:
+        raise SystemExit(f"Found {part!r}; the parts that can be pre-trained are {' and '.join(PARTS)}.")
+    (options,) = HfArgumentParser(PretrainingArguments, prog=f"pretrain {part}").parse_args_into_dataclasses(flags)
+    set_seed(options.seed)
+    PARTS[part](options)
+
+
+def pretrain_clip(options: PretrainingArguments) -> None:
+    """All words in captions, by both artists that CLIP sees; no mask."""
+    tokenizer = word_tokenizer()
+    painters = [Painter(artist, seed=CLIP_SEED + i) for i, artist in enumerate((HOME, SHIFTED))]
+    batch = options.per_device_train_batch_size
+    pictures = CaptionedPictures(
+        painters, num_pictures=options.max_steps * batch, batch_size=batch, portraits=options.portraits
+    )
+    model = CLIPModel.from_pretrained(options.start_from) if options.start_from else new_clip(tokenizer)
+    trainer = ClipTrainer(model, options, train_dataset=pictures, data_collator=CaptionCollator(tokenizer))
+    _train(trainer)
+    size = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
+    CLIPProcessor(CLIPImageProcessor(size=size, do_center_crop=False), tokenizer).save_pretrained(options.output_dir)
+    found = {
+        artist: zero_shot_accuracy(
+            trainer.model, tokenizer, Painter(artist, seed=CHECK_SEED), num_pictures=CHECKED_PICTURES
+        )
+        for artist in (HOME, SHIFTED, THIRD)
+    }
+    _report(options, {"top1": found})
+
+
+def pretrain_generator(options: PretrainingArguments) -> None:
+    """Masks of seen words, by the home artist."""
+    painter = Painter(HOME, seed=GENERATOR_SEED, things=SEEN, stuff=SEEN)
+    pictures = MaskedPictures(painter, num_pictures=options.max_steps * options.per_device_train_batch_size)
+    start = options.start_from
+    model = Mask2FormerForUniversalSegmentation.from_pretrained(start) if start else new_generator()
+    trainer = MuonTrainer(model, options, train_dataset=pictures, data_collator=MaskCollator(options.canvas))
+    _train(trainer)
+    found = {
+        artist: recall(
+            trainer.model, Painter(artist, seed=CHECK_SEED), num_pictures=CHECKED_PICTURES, canvas=options.canvas
+        )
+        for artist in (HOME, SHIFTED, THIRD)
+    }
+    _report(options, {"recall": found})
+
+
+PARTS = {"clip": pretrain_clip, "generator": pretrain_generator}
+
+
+def _train(trainer: Trainer) -> None:
+    resume = trainer.args.resume_from_checkpoint
+    trainer.train(resume_from_checkpoint=True if resume in ("true", "True") else resume)
+    trainer.save_model()
+    trainer.save_state()
+
+
+def _report(options: PretrainingArguments, found: dict) -> None:
+    text = json.dumps(found | {"pictures": CHECKED_PICTURES}, indent=1)
+    (Path(options.output_dir) / "measured.json").write_text(text + "\n", encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,395 @@
+"""`python -m fisa.studies.patchwork.reproduce`: the paper's claims, measured in Patchwork.
+
+Every run is one that a person could start: `train.py recipes/patchwork.yaml` with other flags. What is there already
+is not run again, so that it may be stopped at any moment. `--quick` evaluates what ships, on the scenes that ship.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from scipy.stats import t as student_t
+from torch import nn
+
+from fisa import train
+from fisa.evaluation.headlines import headlines
+from fisa.evaluation.report import class_changes, draw_changes
+from fisa.modeling_fisa.modeling_fisa import FisaForUniversalSegmentation
+from fisa.pretrained.patchwork import ADAPTER, CHECKPOINT
+from fisa.processing.processing_fisa import FisaProcessor
+from fisa.studies.patchwork.clip_pretraining import CLOSE_UP, normalised
+from fisa.studies.patchwork.dataset import PACK, SHIFTED, SPLITS, write_split
+from fisa.studies.patchwork.scenes import Painter
+from fisa.studies.patchwork.words import SEEN, THINGS
+
+
+RECIPE = Path(__file__).parents[2] / "recipes" / "patchwork.yaml"
+CATEGORIES = PACK / "categories.json"
+SHARED_FLAGS = {"eval_format": "hub", "eval_classes": CATEGORIES, "report_to": "none"}
+RETENTION_SEED, RETENTION_PICTURES = 80, 1000
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to adapt the model.
+
+    Attributes:
+        title: for tables.
+        flags: of `train.py`, beyond the recipe's.
+        trains: whether anything is trained; else it is measured once rather than for every seed.
+        averages: a method of which each run is averaged with the base, weight by weight (WiSE-FT, arXiv 2109.01903).
+    """
+
+    title: str
+    flags: Mapping[str, Any] = field(default_factory=dict)
+    trains: bool = True
+    averages: str | None = None
+
+
+NO_SEVE = {"fisa_config": '{"seve_layers": []}'}
+NO_IMAGE = {"image_projections": "none"}
+METHODS = {
+    "frozen": Method("CLIP with mask tokens, frozen", NO_SEVE, trains=False),
+    "mask_q": Method("SIMO: mask queries", NO_SEVE | NO_IMAGE),
+    "simo": Method("SIMO: mask and image queries", NO_SEVE),
+    "seve": Method("SEVE alone", NO_IMAGE | {"mask_queries": False, "mask_position": False}),
+    "mask_q_seve": Method("SIMO: mask queries, with SEVE", NO_IMAGE),
+    "fisa": Method("FISA: SIMO with SEVE"),
+    "late_seve": Method("FISA, SEVE in the last layer", {"fisa_config": '{"seve_layers": [3]}'}),
+    "seve_both": Method("FISA, SEVE as cross-attention of its own", {"fisa_config": '{"seve_tokens": "both"}'}),
+    "seve_image": Method("the same, of image tokens alone", {"fisa_config": '{"seve_tokens": "image"}'}),
+    "seve_mask": Method("the same, of mask tokens alone", {"fisa_config": '{"seve_tokens": "mask"}'}),
+    "ground_truth": Method("FISA, trained on ground-truth masks", {"mask_source": "ground_truth"}),
+    "coloured": Method("FISA, colours changed in training", {"color": 0.4}),
+    "strong": Method("FISA, ten times the learning rate", {"learning_rate": 5e-3}),
+    "averaged": Method("the same, averaged with the base", averages="strong"),
+    "distilled": Method("FISA, whole pictures' embeddings held", {"distillation_weight": 10.0}),
+    "last_layers": Method("FISA, image queries of the last two layers alone", {"image_layers": [1, 2]}),
+    "lora": Method("LoRA of rank 16 in SIMO's places", {"lora_rank": 16, "learning_rate": 1e-3}),
+    "full": Method(
+        "All projections of the image tower",
+        NO_SEVE | {"image_projections": ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]},
+    ),
+}
+ORACLES = {"frozen": ("classifier", "generator"), "fisa": ("generator",)}
+
+
+class Study:
+    """Runs, and what they measured.
+
+    Args:
+        folder: where they lie.
+        num_seeds: runs of each method.
+        num_scenes: scenes of each test split.
+        model: folder of the model that is adapted, as [`~fisa.studies.patchwork.checkpoint`] puts it together.
+    """
+
+    def __init__(self, folder: Path, *, num_seeds: int, num_scenes: int, model: Path = CHECKPOINT):
+        self.folder, self.seeds, self.num_scenes, self.model = folder, range(num_seeds), num_scenes, model
+
+    def run(self, method: str, split: str, seed: int, *, oracle: str = "none") -> dict[str, float]:
+        """Figures of one run on one split, in percent, made if they are not there."""
+        folder = self.folder / method / str(seed) / split / oracle
+        return self.evaluation(folder, split, METHODS[method], weights=self.weights(method, seed), oracle=oracle)
+
+    def weights(self, method: str, seed: int) -> dict[str, Path]:
+        """What a run left, as flags of `train.py`, made if it is not there."""
+        if METHODS[method].averages:
+            return {"model": self._average(method, seed)}
+        return {"adapter": self._adapter(method, seed)} if METHODS[method].trains else {}
+
+    def evaluation(
+        self, folder: Path, split: str, method: Method, *, weights: Mapping[str, Path], oracle: str = "none"
+    ) -> dict[str, float]:
+        """Evaluate an adapter, or another model than the base, unless that was done."""
+        metrics = folder / "metrics.json"
+        if not metrics.exists():
+            flags = SHARED_FLAGS | {"model": self.model, "eval_data": self.data(split), "eval_split": split}
+            flags |= {"oracle": oracle, "do_eval": "true", "output_dir": folder, "per_device_eval_batch_size": 24}
+            flags |= {name: value for name, value in method.flags.items() if name == "fisa_config"}
+            train.main(as_flags(flags | weights))
+        return figures(json.loads(metrics.read_text(encoding="utf-8")))
+
+    def data(self, split: str) -> Path:
+        """Where the scenes of a split are: painted if none ship."""
+        if SPLITS[split].num_shipped:
+            return PACK
+        folder = self.folder / "scenes" / f"{split}-{self.num_scenes}"
+        if not folder.exists():
+            unfinished = folder.with_name(f"{folder.name}.unfinished")
+            write_split(split, unfinished, num_scenes=self.num_scenes)
+            unfinished.rename(folder)
+        return folder
+
+    def costs(self, method: str, seed: int) -> dict[str, float]:
+        """Seconds of one CPU core that a run's training took, and the parameters it trained."""
+        trained = METHODS[method].averages or method
+        return json.loads((self._adapter(trained, seed) / "cost.json").read_text(encoding="utf-8"))
+
+    def class_gains(self, split: str, *, over: str, of: str) -> list[tuple[str, float]]:
+        """By how many points of IoU each class is better with one method than with another, means over the seeds, the
+        largest changes from gain to loss: the paper's figure 3."""
+        before, after = (self._mean_ious(method, split) for method in (over, of))
+        changes, _ = class_changes(before, after)
+        return changes
+
+    def _mean_ious(self, method: str, split: str) -> dict[str, Any]:
+        reports = [
+            json.loads((self.folder / method / str(seed) / split / "none" / "metrics.json").read_text("utf-8"))
+            for seed in self.seeds
+        ]
+        values = [report["semantic"]["per_class"] for report in reports]
+        ious = {word: [value[word]["iou"] for value in values] for word in values[0]}
+        # A word that is on no scene has no IoU in those runs that never say it.
+        mean = {word: {"iou": statistics.fmean(found)} for word, found in ious.items() if None not in found}
+        return {"semantic": {"per_class": mean}}
+
+    def retention(self, method: str, seed: int) -> dict[str, float]:
+        """Zero-shot accuracy of the adapted image tower, made if it is not there."""
+        path = self.folder / method / str(seed) / "retention.json"
+        if not path.exists():
+            model = self.loaded(METHODS[method], self.weights(method, seed))
+            processor = FisaProcessor.from_pretrained(self.model)
+            found = {
+                "retention": zero_shot_accuracy(model, processor, with_seve=False),
+                "retention_with_seve": zero_shot_accuracy(model, processor, with_seve=True),
+            }
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(found), encoding="utf-8")
+        return json.loads(path.read_text(encoding="utf-8"))
+
+    def base(self, method: Method) -> FisaForUniversalSegmentation:
+        """The model as it was, with the method's settings."""
+        settings = json.loads(method.flags.get("fisa_config", "{}"))
+        return FisaForUniversalSegmentation.from_pretrained(self.model, **settings)
+
+    def loaded(self, method: Method, weights: Mapping[str, Path]) -> FisaForUniversalSegmentation:
+        """The model that a run left, in evaluation mode."""
+        if "model" in weights:
+            return FisaForUniversalSegmentation.from_pretrained(weights["model"]).eval()
+        model = self.base(method)
+        if "adapter" in weights:
+            model = PeftModel.from_pretrained(model, weights["adapter"]).merge_and_unload()
+        return model.eval()
+
+    def _average(self, method: str, seed: int) -> Path:
+        folder = self.folder / method / str(seed) / "model"
+        if not folder.exists():
+            source = METHODS[method].averages
+            model = self.loaded(METHODS[source], {"adapter": self._adapter(source, seed)})
+            start = self.base(METHODS[source]).state_dict()
+            mean = {
+                name: weight.lerp(start[name], 0.5)
+                for name, weight in model.state_dict().items()
+                if weight.is_floating_point()
+            }
+            model.load_state_dict(mean, strict=False)
+            unfinished = folder.with_name("model.unfinished")
+            model.save_pretrained(unfinished)
+            FisaProcessor.from_pretrained(self.model).save_pretrained(unfinished)
+            unfinished.rename(folder)
+        return folder
+
+    def _adapter(self, method: str, seed: int) -> Path:
+        folder = self.folder / method / str(seed) / "adapter"
+        if not (folder / "cost.json").exists():
+            flags = {
+                "seed": seed,
+                "output_dir": folder,
+                "do_eval": "false",
+                "report_to": "none",
+                "save_strategy": "no",
+            }
+            flags |= {"model": self.model, "train_data": PACK, "classes": PACK / "seen.json"}
+            flags |= {"proposal_cache": self.folder / "proposals", "eval_classes": CATEGORIES}
+            started = time.process_time()
+            train.main([str(RECIPE), *as_flags(flags | METHODS[method].flags)])
+            spent = time.process_time() - started
+            adapted = PeftModel.from_pretrained(self.base(METHODS[method]), folder, is_trainable=True)
+            cost = {"cpu_seconds": spent, "trained_parameters": adapted.get_nb_trainable_parameters()[0]}
+            (folder / "cost.json").write_text(json.dumps(cost), encoding="utf-8")
+        return folder
+
+
+def as_flags(options: Mapping[str, Any]) -> list[str]:
+    """Command-line flags; a list becomes several values."""
+    flags: list[str] = []
+    for name, value in options.items():
+        flags += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+    return flags
+
+
+def figures(report: Mapping[str, Any]) -> dict[str, float]:
+    """An evaluation's headline figures, and PQ and mIoU over seen and over unseen words, in percent."""
+    found = headlines(report)
+    for task, key, name in (("panoptic", "pq", "pq"), ("semantic", "iou", "miou")):
+        values = {word: per_class[key] for word, per_class in report[task]["per_class"].items()}
+        for kind, wanted in (("seen", True), ("unseen", False)):
+            chosen = [value for word, value in values.items() if (word in SEEN) == wanted and value is not None]
+            found[f"{name}_{kind}"] = statistics.fmean(chosen)
+    return found
+
+
+@torch.no_grad()
+def zero_shot_accuracy(
+    model: FisaForUniversalSegmentation, processor: FisaProcessor, *, with_seve: bool, artist: str = SHIFTED
+) -> float:
+    """Share of pictures of one thing that the image tower, used as CLIP is, names right among all things, in percent.
+
+    Args:
+        with_seve: whether the tower is guided by these names.
+    """
+    texts = model.fisa.encode_vocabulary(processor, [word.name for word in THINGS])["class_embeds"]
+    painter, right = Painter(artist, seed=RETENTION_SEED), 0
+    for start in range(0, RETENTION_PICTURES, 100):
+        scenes = [painter.paint(CLOSE_UP, number) for number in range(start, start + 100)]
+        pixels = normalised(torch.stack([torch.from_numpy(scene.image) for scene in scenes]).numpy())
+        if with_seve:
+            no_masks = torch.zeros(len(pixels), 0, 1, 1)
+            tokens = model.fisa(pixels, no_masks, class_embeds=texts).last_hidden_state[:, 0]
+            embeds = model.fisa.visual_projection(model.fisa.vision_model.post_layernorm(tokens))
+        else:
+            embeds = model.fisa.get_image_features(pixels)
+        found = (nn.functional.normalize(embeds, dim=-1) @ texts.T).argmax(dim=-1)
+        right += sum(int(place) == scene.class_indices[0] for place, scene in zip(found, scenes))
+    return 100 * right / RETENTION_PICTURES
+
+
+def interval(values: list[float]) -> tuple[float, float]:
+    """Mean, and half the width of its 95 % confidence interval (Student's t)."""
+    if len(values) < 2:
+        return statistics.fmean(values), float("nan")
+    half = student_t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
+    return statistics.fmean(values), half
+
+
+COSTS = ("retention", "retention_with_seve", "trained_parameters", "cpu_seconds")
+SHOWN = ("pq", "sq", "rq", "miou", "ap", "pq_seen", "pq_unseen", "miou_seen", "miou_unseen")
+
+
+def table(rows: Mapping[str, Mapping[str, list[float]]], columns: tuple[str, ...]) -> str:
+    """A table in Markdown: means, and half the width of their intervals where there are several runs."""
+    lines = [f"| | {' | '.join(columns)} |", f"|---|{'---:|' * len(columns)}"]
+    for title, row in rows.items():
+        lines.append(f"| {title} | {' | '.join(_cell(row.get(column, [])) for column in columns)} |")
+    return "\n".join(lines)
+
+
+def _cell(values: list[float]) -> str:
+    if not values:
+        return ""
+    mean, half = interval(values)
+    return f"{mean:.1f}" if len(values) < 2 else f"{mean:.1f} ± {half:.1f}"
+
+
+def gathered(runs: Iterator[dict[str, float]]) -> dict[str, list[float]]:
+    """The values of each figure."""
+    found: dict[str, list[float]] = {}
+    for run in runs:
+        for name, value in run.items():
+            found.setdefault(name, []).append(value)
+    return found
+
+
+GAINS = (("simo", "frozen"), ("fisa", "frozen"), ("fisa", "simo"))
+"""Which method is compared with which other one."""
+
+
+def gains(rows: Mapping[str, Mapping[str, list[float]]]) -> dict[str, dict[str, list[float]]]:
+    """By how many points one method is better than another, seed by seed, for the comparisons that the paper makes.
+
+    Args:
+        rows: values of each figure by method, in percent; a single run is compared with every seed.
+
+    Returns:
+        the differences of each figure by seed, in points, for every pair of `GAINS` whose methods are both in `rows`.
+    """
+    found = {}
+    for better, worse in GAINS:
+        if {better, worse} <= rows.keys():
+            pairs = {name: (rows[better][name], rows[worse][name]) for name in SHOWN}
+            found[f"{METHODS[better].title}, over {METHODS[worse].title}"] = {
+                name: [a - b for a, b in zip(mine, theirs * len(mine) if len(theirs) == 1 else theirs, strict=True)]
+                for name, (mine, theirs) in pairs.items()
+            }
+    return found
+
+
+def main() -> None:
+    """Measure, and write `results.json` and `tables.md`."""
+    parser = argparse.ArgumentParser(prog="python -m fisa.studies.patchwork.reproduce", description=main.__doc__)
+    parser.add_argument("--output", type=Path, default=Path("runs/patchwork/reproduce"))
+    parser.add_argument("--seeds", type=int, default=5, help="runs of each method (%(default)s)")
+    parser.add_argument("--scenes", type=int, default=1000, help="scenes of each test split (%(default)s)")
+    parser.add_argument("--model", type=Path, default=CHECKPOINT, help="what is adapted; what ships if not given")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--splits", nargs="+", choices=SPLITS, default=["test", "test_shifted"])
+    parser.add_argument("--quick", action="store_true", help="what ships, on the scenes that ship, in two minutes")
+    options = parser.parse_args()
+    study = Study(options.output, num_seeds=options.seeds, num_scenes=options.scenes, model=options.model)
+    if options.quick:
+        print(quick(study))
+        return
+    results, text = {}, ""
+    for split in options.splits:
+        rows = {method: _measured(study, method, split) for method in options.methods}
+        for method in options.methods:
+            for oracle in ORACLES.get(method, ()):
+                rows[f"{method}, perfect {oracle}"] = gathered(
+                    study.run(method, split, seed, oracle=oracle) for seed in _seeds(study, method)
+                )
+        results[split] = rows
+        titled = {METHODS[name].title if name in METHODS else name: row for name, row in rows.items()}
+        text += f"## {split}\n\n{table(titled, (*SHOWN, *COSTS))}\n\n{table(gains(rows), SHOWN)}\n\n"
+        options.output.mkdir(parents=True, exist_ok=True)
+        (options.output / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        (options.output / "tables.md").write_text(text, encoding="utf-8")
+        if {"simo", "fisa"} <= set(options.methods):
+            changes = study.class_gains(split, over="simo", of="fisa")
+            draw_changes(changes, "IoU", names=("SIMO", "FISA")).savefig(
+                options.output / f"gains-{split}.png", dpi=110
+            )
+    print(text)
+
+
+def quick(study: Study) -> str:
+    """The shipped adapter beside the frozen model, on the shipped scenes."""
+    text = ""
+    for split in ("validation", "validation_shifted"):
+        rows = {
+            method: gathered(
+                iter(
+                    [
+                        study.evaluation(
+                            study.folder / "quick" / method / split, split, METHODS[method], weights=weights
+                        )
+                    ]
+                )
+            )
+            for method, weights in (("frozen", {}), ("fisa", {"adapter": ADAPTER}))
+        }
+        text += f"## {split}\n\n{table({METHODS[name].title: row for name, row in rows.items()}, SHOWN)}\n\n"
+    return text
+
+
+def _seeds(study: Study, method: str) -> range:
+    return study.seeds if METHODS[method].trains else range(1)
+
+
+def _measured(study: Study, method: str, split: str) -> dict[str, list[float]]:
+    def one(seed: int) -> dict[str, float]:
+        costs = study.costs(method, seed) if METHODS[method].trains else {}
+        return study.run(method, split, seed) | study.retention(method, seed) | costs
+
+    return gathered(one(seed) for seed in _seeds(study, method))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,36 @@
+"""What the roads share: commands run in a fresh process, away from the checkout, by the names that users type."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+
+def walk(*command, cwd: Path, status: int = 0, timeout: float = 300, **environment: str) -> str:
+    """Run a command on one thread and offline; returns what it printed, standard output first.
+
+    A command that the package installs goes by its name alone; `python` is the one that runs the tests.
+
+    Args:
+        command: its parts.
+        cwd: where it runs.
+        status: the exit status that is right.
+        timeout: in seconds.
+        environment: further variables.
+    """
+    name, *arguments = map(str, command)
+    program = sys.executable if name == "python" else Path(sys.executable).with_name(name)
+    result = subprocess.run(
+        [str(program), *arguments],
+        cwd=cwd,
+        env=os.environ
+        | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+        | environment,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+    said = result.stdout + result.stderr
+    assert result.returncode == status, f"{name} ended with {result.returncode} instead of {status}:\n{said[-3000:]}"
+    assert "Traceback" not in said, said[-3000:]
+    return said

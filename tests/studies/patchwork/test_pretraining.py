@@ -1,0 +1,152 @@
+"""Pre-training: the optimizer against torch's own, the tokenizer, and short runs that continue and measure."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from fisa.studies.patchwork.clip_pretraining import (
+    PORTRAIT,
+    SCENE,
+    CaptionCollator,
+    CaptionedPictures,
+    new_clip,
+    word_tokenizer,
+)
+from fisa.studies.patchwork.generator_pretraining import MaskCollator, MaskedPictures
+from fisa.studies.patchwork.optimizer import MuonAdamW, orthogonalised
+from fisa.studies.patchwork.pretrain import main
+from fisa.studies.patchwork.scenes import Painter
+from fisa.studies.patchwork.words import CATEGORIES, WORDS
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (16, 64), (64, 16)])
+def test_orthogonalised_matrices_have_singular_values_near_one_and_the_same_vectors(shape):
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    left, values, right = torch.linalg.svd(matrix, full_matrices=False)
+    found = orthogonalised(matrix)
+    kept = values > 0.1 * values.max()  # the least singular values of a square matrix need more iterations
+    aligned = (left.T @ found @ right.T)[kept][:, kept]
+    assert torch.linalg.svdvals(aligned).min() > 0.6 and torch.linalg.svdvals(aligned).max() < 1.25
+    assert (aligned - aligned.diag().diag()).abs().max() < 1e-4
+
+
+def test_other_parameters_move_as_with_torch_s_adamw():
+    torch.manual_seed(0)
+    layers = [nn.Linear(4, 3) for _ in range(2)]
+    layers[1].load_state_dict(layers[0].state_dict())
+    settings = {"lr": 0.1, "weight_decay": 0.05, "betas": (0.9, 0.98)}
+    mine = MuonAdamW([{"params": list(layers[0].parameters()), "orthogonal": False}], **settings)
+    theirs = torch.optim.AdamW(layers[1].parameters(), **settings)
+    for _ in range(5):
+        inputs = torch.randn(8, 4)
+        for layer, optimizer in zip(layers, (mine, theirs)):
+            optimizer.zero_grad()
+            layer(inputs).square().sum().backward()
+            optimizer.step()
+    assert torch.equal(layers[0].weight, layers[1].weight) and torch.equal(layers[0].bias, layers[1].bias)
+
+
+def test_a_matrix_learns():
+    torch.manual_seed(0)
+    layer, target, inputs = nn.Linear(8, 8, bias=False), torch.randn(8, 8), torch.randn(64, 8)
+    optimizer = MuonAdamW([{"params": [layer.weight], "orthogonal": True}], lr=0.05, weight_decay=0)
+    losses = []
+    for step in range(200):
+        optimizer.param_groups[0]["lr"] = 0.2 * (1 - step / 200)
+        optimizer.zero_grad()
+        loss = (layer(inputs) - inputs @ target.T).square().mean()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] / 50
+
+
+def test_words_are_a_token_or_two_and_any_other_can_be_spelt():
+    tokenizer = word_tokenizer()
+    lengths = [len(tokenizer.tokenize(word.name)) for word in WORDS]
+    assert max(lengths) <= 4 and sum(lengths) / len(lengths) < 1.6
+    for text in ("dog", "zebra crossing", "smörgåsbord"):
+        assert tokenizer.decode(tokenizer(text)["input_ids"], skip_special_tokens=True) == text
+    assert tokenizer("DOG")["input_ids"] == tokenizer("dog")["input_ids"]
+
+
+def test_the_tokenizer_is_the_same_in_every_process():
+    """A run that is continued makes it anew, and its embeddings were learned with the first one."""
+    room = "fisa.studies.patchwork.clip_pretraining"
+    script = f"import json; from {room} import word_tokenizer; print(json.dumps(word_tokenizer().get_vocab()))"
+    elsewhere = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert json.loads(elsewhere.splitlines()[-1]) == word_tokenizer().get_vocab()
+
+
+def test_captions_tell_what_is_on_the_pictures(glyphs):
+    painters = [Painter("noto", seed=1, glyph_folder=glyphs), Painter("twemoji", seed=2, glyph_folder=glyphs)]
+    pictures = CaptionedPictures(painters, num_pictures=64, batch_size=4, portraits=0.5)
+    scenes = [pictures[index] for index in range(60, 64)]
+    batch = CaptionCollator(word_tokenizer())(scenes)
+    assert batch["pixel_values"].shape == (4, 3, 96, 96) and batch["targets"].shape == (4, len(WORDS))
+    torch.testing.assert_close(batch["targets"].sum(dim=1), torch.ones(4))
+    for target, scene in zip(batch["targets"], scenes):
+        words = sorted({info["category_id"] - 1 for info in scene.segments_info})
+        kinds = [[word for word in words if WORDS[word].is_thing == kind] for kind in (True, False)]
+        assert target.nonzero().flatten().tolist() == kinds[0] + kinds[1]
+        assert target[kinds[0]].unique().item() == pytest.approx(4 * target[kinds[1]].unique().item())
+    assert {pictures.kind(index).side for index in range(32)} == {PORTRAIT.side}
+    assert {pictures.kind(index) for index in range(32, 64)} == {PORTRAIT, SCENE}
+
+
+def test_masks_are_those_of_the_scene(glyphs):
+    pictures = MaskedPictures(Painter("noto", seed=1, glyph_folder=glyphs), num_pictures=8)
+    scenes = [pictures[index] for index in range(3)]
+    batch = MaskCollator(canvas=120)(scenes)
+    assert batch["pixel_values"].shape == (3, 3, 120, 120)
+    for masks, labels, scene in zip(batch["mask_labels"], batch["class_labels"], scenes):
+        assert torch.equal(masks.sum(dim=0), torch.ones(96, 96))
+        is_thing = [CATEGORIES[info["category_id"] - 1].isthing for info in scene.segments_info]
+        assert labels.tolist() == [int(not thing) for thing in is_thing]
+
+
+def test_a_new_clip_has_finite_gradients_everywhere(glyphs):
+    torch.manual_seed(0)
+    tokenizer = word_tokenizer()
+    clip = new_clip(tokenizer)
+    pictures = CaptionedPictures(
+        [Painter("noto", seed=1, glyph_folder=glyphs)], num_pictures=4, batch_size=4, portraits=1
+    )
+    batch = CaptionCollator(tokenizer)([pictures[index] for index in range(4)])
+    targets = batch.pop("targets")
+    logits = clip(**batch, interpolate_pos_encoding=True).logits_per_image
+    nn.functional.cross_entropy(logits, targets).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in clip.parameters())
+
+
+@pytest.mark.parametrize("part, measure", [("clip", "top1"), ("generator", "recall")])
+def test_four_steps_are_two_and_two_more(tmp_path, glyphs, monkeypatch, part, measure):
+    monkeypatch.setenv("FISA_GLYPHS", str(glyphs))
+    monkeypatch.setattr("fisa.studies.patchwork.pretrain.CHECKED_PICTURES", 8)
+
+    def run(*flags):
+        options = {"output_dir": tmp_path, "max_steps": 4, "save_steps": 2, "per_device_train_batch_size": 2}
+        options |= {"disable_tqdm": "true", "report_to": "none"}
+        main([part, *(f"--{name}={value}" for name, value in options.items()), *flags])
+        return load_file(tmp_path / "model.safetensors")
+
+    whole = run()
+    found = json.loads((tmp_path / "measured.json").read_text())[measure]
+    assert set(found) == {"noto", "twemoji", "fluent"}
+    (tmp_path / "checkpoint-4").rename(tmp_path / "gone")
+    resumed = run("--resume_from_checkpoint=true")
+    assert whole.keys() == resumed.keys()
+    # In the last bits they differ: AdamW and Muon make much of gradients that are nothing but rounding. What had
+    # started anew would be wholly different.
+    whole, resumed = (torch.cat([w[name].flatten().float() for name in sorted(w)]) for w in (whole, resumed))
+    assert (resumed - whole).norm() < 0.01 * whole.norm()
+
+
+def test_a_part_that_there_is_not_is_answered_with_those_there_are():
+    with pytest.raises(SystemExit, match="clip and generator"):
+        main(["decoder"])
