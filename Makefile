@@ -8,9 +8,9 @@ PYTHON ?= $(shell for p in $(CANDIDATES); do $$p $(NEW_ENOUGH) 2>/dev/null && ec
 VENV_PYTHON = .venv/bin/python
 READY = .venv/ready
 
-.PHONY: help demo test lint clean
+.PHONY: help demo test test-transformers lint clean
 help:  ## list these targets
-	@sed -n 's/^\([a-z]*\):.*  ## \(.*\)/  make \1\t\2/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  make \1\t\2/p' Makefile
 	@echo "A Python other than the first one found: make PYTHON=/path/to/python ..."
 
 demo: $(READY)  ## set up, then segment a picture with your own words
@@ -18,6 +18,17 @@ demo: $(READY)  ## set up, then segment a picture with your own words
 
 test: $(READY)  ## set up, then run the tests
 	@$(VENV_PYTHON) -m pytest tests
+
+TRANSFORMERS_ARCHIVE = .cache/transformers-5.23.0.tar.gz
+
+test-transformers: $(READY) $(TRANSFORMERS_ARCHIVE)  ## set up, then run transformers' own common tests
+	@$(VENV_PYTHON) -m pytest tests/transformers_common -m transformers_common -rs
+
+$(TRANSFORMERS_ARCHIVE): tests/transformers_common/requirements.txt | $(READY)
+	@$(VENV_PYTHON) -m pip download --quiet --disable-pip-version-check --no-deps --no-binary :all: --require-hashes \
+		--requirement tests/transformers_common/requirements.txt --dest .cache
+	@tar -xzf $@ -C .cache
+	@touch $@
 
 lint: $(READY)  ## set up, then check style and format
 	@$(VENV_PYTHON) -m ruff check .
