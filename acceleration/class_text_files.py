@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
+
+from fisa.processing.files import weights_digest, written_whole
 
 
 # Unit vectors of one name that differ by more than this were not made in the same way, on whatever machine.
@@ -66,9 +69,8 @@ class ClassTextFiles:
         """Add a file with these names and their embeddings `(len(names), projection_dim)`."""
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"{_digest(json.dumps(names).encode())}.safetensors"
-        unfinished = path.with_suffix(f".{os.getpid()}")
-        save_file({"embeds": embeds.cpu().contiguous()}, unfinished, metadata={"names": json.dumps(names)})
-        unfinished.replace(path)
+        with written_whole(path) as aside:
+            save_file({"embeds": embeds.cpu().contiguous()}, aside, metadata={"names": json.dumps(names)})
 
     def _paths(self) -> list[Path]:
         return sorted(self.folder.glob("*.safetensors"))
@@ -83,12 +85,8 @@ def text_fingerprint(model: nn.Module, processor: Any) -> str:
         processor ([`FisaProcessor`])
     """
     read = {"templates": list(processor.prompt_templates), "tokens": processor.tokenizer.get_vocab()}
-    said = hashlib.sha256(json.dumps(read, sort_keys=True).encode())
-    for part in (model.text_model, model.text_projection):
-        for name, weight in part.state_dict().items():
-            said.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
-            said.update(weight.cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return said.hexdigest()[:16]
+    weights = chain.from_iterable(part.state_dict().items() for part in (model.text_model, model.text_projection))
+    return weights_digest(read, weights)[:16]
 
 
 def _digest(content: bytes) -> str:

@@ -9,12 +9,9 @@ name and then renamed. Hence a cache that is broken off at any moment is continu
 build it together, or by accident at once, do not disturb each other.
 """
 
-import hashlib
 import json
 import os
 import textwrap
-import time
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,11 +23,12 @@ from safetensors import safe_open
 from safetensors.numpy import save
 from transformers import PreTrainedModel
 
+from fisa.processing.files import weights_digest, write_whole
+
 
 FORMAT = 1
 PHOTOS_PER_SHARD = 32
 MANIFEST = "manifest.json"
-PARTIAL = ".partial"
 
 
 class StaleCacheError(ValueError):
@@ -158,30 +156,9 @@ def _brief(value: Any) -> str:
     return textwrap.shorten(str(value), width=80, placeholder=" …")
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file that is there whole or not at all, whenever the process is killed."""
-    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL}")
-    with open(partial, "xb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-
-
-def remove_leftovers(folder: Path, *, older_than: float = 3600.0) -> None:
-    """Delete what killed processes left half written, `older_than` seconds ago or more."""
-    for partial in folder.glob(f"*{PARTIAL}"):
-        if time.time() - partial.stat().st_mtime > older_than:
-            partial.unlink(missing_ok=True)
-
-
 def fingerprint(model: PreTrainedModel) -> str:
     """SHA-256 of a model's architecture and weights, in hexadecimal."""
-    digest = hashlib.sha256(json.dumps(_architecture(model), sort_keys=True).encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
+    return weights_digest(_architecture(model), sorted(model.state_dict().items()))
 
 
 # What a folder was called, who saved it and how changes no proposal; types are told by the weights themselves.

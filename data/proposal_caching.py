@@ -12,18 +12,14 @@ from tqdm import tqdm
 from transformers.utils import logging
 
 from fisa.data.augmentation import PhotoChange
-from fisa.data.proposal_cache import (
-    MatchedProposals,
-    ProposalCache,
-    fingerprint,
-    remove_leftovers,
-)
+from fisa.data.proposal_cache import MatchedProposals, ProposalCache, fingerprint
 from fisa.data.segmentation_datasets import SegmentationDataset
 from fisa.data.training_masks import GroundTruthMasks, patch_grid
 from fisa.modeling_fisa.mask_attention import attended_patches, patch_coverage
 from fisa.modeling_fisa.mask_generation import MaskProposals, generate_proposals
 from fisa.modeling_fisa.modeling_fisa import FisaForUniversalSegmentation
 from fisa.modeling_fisa.proposal_matching import match_proposals
+from fisa.processing.files import remove_leftovers
 from fisa.processing.processing_fisa import FisaProcessor
 
 

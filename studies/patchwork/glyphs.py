@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from fisa.processing.files import written_whole
 from fisa.studies.patchwork.words import THINGS
 
 
@@ -117,9 +118,9 @@ def bring_glyphs(artist: Artist, folder: Path) -> Path:
         with tarfile.open(archive) as members:
             drawings = [_drawing(members.extractfile(artist.member.format(word.code))) for word in THINGS]
     folder.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".unfinished.npy")
-    np.save(unfinished, np.stack(drawings))
-    return unfinished.rename(path)
+    with written_whole(path) as aside, open(aside, "xb") as file:
+        np.save(file, np.stack(drawings))
+    return path
 
 
 def _drawing(file) -> np.ndarray:

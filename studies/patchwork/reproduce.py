@@ -23,6 +23,7 @@ from fisa.evaluation.headlines import headlines
 from fisa.evaluation.report import class_changes, draw_changes
 from fisa.modeling_fisa.modeling_fisa import FisaForUniversalSegmentation
 from fisa.pretrained.patchwork import ADAPTER, CHECKPOINT
+from fisa.processing.files import written_whole
 from fisa.processing.processing_fisa import FisaProcessor
 from fisa.studies.patchwork.clip_pretraining import CLOSE_UP, normalised
 from fisa.studies.patchwork.dataset import PACK, SHIFTED, SPLITS, write_split
@@ -123,9 +124,8 @@ class Study:
             return PACK
         folder = self.folder / "scenes" / f"{split}-{self.num_scenes}"
         if not folder.exists():
-            unfinished = folder.with_name(f"{folder.name}.unfinished")
-            write_split(split, unfinished, num_scenes=self.num_scenes)
-            unfinished.rename(folder)
+            with written_whole(folder) as aside:
+                write_split(split, aside, num_scenes=self.num_scenes)
         return folder
 
     def costs(self, method: str, seed: int) -> dict[str, float]:
@@ -191,10 +191,9 @@ class Study:
                 if weight.is_floating_point()
             }
             model.load_state_dict(mean, strict=False)
-            unfinished = folder.with_name("model.unfinished")
-            model.save_pretrained(unfinished)
-            FisaProcessor.from_pretrained(self.model).save_pretrained(unfinished)
-            unfinished.rename(folder)
+            with written_whole(folder) as aside:
+                model.save_pretrained(aside)
+                FisaProcessor.from_pretrained(self.model).save_pretrained(aside)
         return folder
 
     def _adapter(self, method: str, seed: int) -> Path:

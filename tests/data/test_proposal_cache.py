@@ -13,9 +13,10 @@ import torch
 
 from fisa.data.augmentation import Augmentation
 from fisa.data.formats import load_segmentation_dataset
-from fisa.data.proposal_cache import PARTIAL, PHOTOS_PER_SHARD, MatchedProposals, ProposalCache, StaleCacheError
+from fisa.data.proposal_cache import PHOTOS_PER_SHARD, MatchedProposals, ProposalCache, StaleCacheError
 from fisa.data.proposal_caching import cached_proposals
 from fisa.miniature import miniature
+from fisa.processing.files import PARTIAL
 from tests.data.training import made_data, training_parts
 from tests.models import randomise
 
@@ -120,6 +121,7 @@ from pathlib import Path
 from fisa.data.formats import load_segmentation_dataset
 from fisa.data.proposal_caching import cached_proposals
 from fisa.miniature import miniature
+from fisa.processing.files import PARTIAL
 model, processor = miniature(proposal_matcher_iou=0.05)
 data = load_segmentation_dataset("coco_panoptic", sys.argv[1], split="val2017")
 cached_proposals(sys.argv[2], data, model=model.eval(), processor=processor, flips=True)

@@ -1,0 +1,72 @@
+"""Files that are complete or absent, and the digest of weights."""
+
+import hashlib
+import json
+import os
+import time
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+PARTIAL = ".partial"
+
+
+@contextmanager
+def written_whole(path: str | os.PathLike) -> Iterator[Path]:
+    """A name aside to write a file or a folder to, which takes the place of `path` at the end of the block.
+
+    Whenever the process is killed, `path` is what it was before or what was written, never a part of it. After an
+    error nothing is moved. Processes that write the same path at once do not disturb each other: the last one stays.
+
+    Args:
+        path (`str` or `os.PathLike`): a file, there or not, or a folder that is not there yet; the folder around it
+            exists.
+
+    Example:
+        >>> with written_whole("report.json") as aside:
+        ...     aside.write_text("{}")
+    """
+    path = Path(path)
+    aside = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL}")
+    try:
+        yield aside
+    except BaseException:
+        if aside.is_file():
+            aside.unlink()
+        raise
+    if aside.is_file():  # on disk before its name: after a power cut a name must not stand for an empty file
+        with open(aside, "rb+") as file:
+            os.fsync(file.fileno())
+    os.replace(aside, path)
+
+
+def write_whole(path: str | os.PathLike, content: str | bytes) -> None:
+    """Write a file that is complete or absent; text in UTF-8. See [`written_whole`]."""
+    with written_whole(path) as aside:
+        aside.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def remove_leftovers(folder: Path, *, older_than: float = 3600.0) -> None:
+    """Delete the files that killed processes left half written, `older_than` seconds ago or more."""
+    for partial in folder.glob(f"*{PARTIAL}"):
+        if time.time() - partial.stat().st_mtime > older_than:
+            partial.unlink(missing_ok=True)
+
+
+def weights_digest(description: Any, weights: Iterable[tuple[str, torch.Tensor]]) -> str:
+    """SHA-256, in hexadecimal, of named tensors and of what else counts.
+
+    Args:
+        description: plain data for JSON.
+        weights: names and tensors, in an order that is always the same.
+    """
+    digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
+    for name, weight in weights:
+        digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
+        digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()

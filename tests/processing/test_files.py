@@ -1,0 +1,62 @@
+"""Files that are complete or absent, whenever a process is stopped; digests that follow the weights alone."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from fisa.processing.files import PARTIAL, remove_leftovers, weights_digest, write_whole, written_whole
+
+
+def test_an_error_leaves_what_was_there_before(tmp_path):
+    path = tmp_path / "report.json"
+    write_whole(path, "é")
+    with pytest.raises(KeyboardInterrupt), written_whole(path) as aside:
+        aside.write_text("half")
+        raise KeyboardInterrupt
+    assert path.read_text(encoding="utf-8") == "é" and list(tmp_path.iterdir()) == [path]
+    write_whole(path, b"new")
+    assert path.read_bytes() == b"new" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_killed_process_leaves_the_file_of_before(tmp_path):
+    path = tmp_path / "report.json"
+    write_whole(path, "before")
+    code = (
+        "import os, signal, sys\nfrom fisa.processing.files import written_whole\n"
+        "with written_whole(sys.argv[1]) as aside:\n"
+        "    aside.write_text('half')\n    os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(path)]).returncode == -signal.SIGKILL
+    (leftover,) = tmp_path.glob(f"*{PARTIAL}")
+    assert path.read_text() == "before"
+    remove_leftovers(tmp_path)
+    assert leftover.exists()  # it may be another process's that is still at work
+    os.utime(leftover, (0, 0))
+    remove_leftovers(tmp_path)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_too_is_complete_or_absent(tmp_path):
+    folder = tmp_path / "scenes"
+    with written_whole(folder) as aside:
+        aside.mkdir()
+        (aside / "a").write_text("a")
+        assert not folder.exists()
+    assert (folder / "a").read_text() == "a" and list(tmp_path.iterdir()) == [folder]
+
+
+def test_every_weight_type_and_description_makes_another_digest():
+    one = torch.ones(2, 3)
+    digests = {
+        weights_digest(description, [(name, weight)])
+        for description in ({}, {"a": 1})
+        for name in ("x", "y")
+        for weight in (one, one * 2, one.bfloat16(), one.view(3, 2), torch.tensor(1.0), torch.ones(0))
+    }
+    assert len(digests) == 24
+    strided = torch.ones(3, 2).T
+    assert weights_digest({}, [("x", strided)]) == weights_digest({}, [("x", one)])
