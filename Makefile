@@ -17,7 +17,7 @@ demo: $(READY)  ## set up, then segment a picture with your own words
 	@$(VENV_PYTHON) -m fisa.commands.demo
 
 test: $(READY)  ## set up, then run the tests
-	@$(VENV_PYTHON) -m pytest tests
+	@OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -n auto --dist loadscope tests
 
 TRANSFORMERS_ARCHIVE = .cache/transformers-5.23.0.tar.gz
 
@@ -35,7 +35,7 @@ lint: $(READY)  ## set up, then check style and format
 	@$(VENV_PYTHON) -m ruff format --check .
 
 clean:  ## remove .venv and everything else that was built
-	rm -rf .venv build dist demo_output *.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv build dist demo_output *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # The installed package is a link to this folder: set up anew where the folder has moved.

@@ -39,6 +39,7 @@ from fisa.training.trainer import FisaTrainer, FisaTrainingArguments
 
 logger = logging.getLogger(__name__)
 
+RECIPES = Path(__file__).parent / "recipes"
 RECIPE_ENDINGS = (".yaml", ".yml", ".json")
 
 
@@ -151,21 +152,40 @@ class DataArguments:
             )
 
 
-def main(arguments: Sequence[str] | None = None, *, trainer_class: type[FisaTrainer] = FisaTrainer) -> dict[str, Any]:
-    """Train, evaluate, predict, as the arguments say; returns the evaluation's report, empty if there was none.
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train, evaluate and predict as the command line says; returns the exit status."""
+    train_and_evaluate(sys.argv[1:] if arguments is None else arguments)
+    PartialState().destroy_process_group()  # whose threads, where they outlive the interpreter, abort the process
+    return 0
+
+
+def train_and_evaluate(arguments: Sequence[str], *, trainer_class: type[FisaTrainer] = FisaTrainer) -> dict[str, Any]:
+    """Train, evaluate and predict as the arguments say.
 
     Args:
-        arguments: of the command line; this process's if not given.
+        arguments: of a command line.
         trainer_class: what trains and evaluates, for other ways to train the same model on the same data.
+
+    Returns:
+        The evaluation's report, empty if there was none.
+
+    Raises:
+        SystemExit: with status 2, where model, data or options cannot be used.
+
+    ```python
+    >>> report = train_and_evaluate(["recipes/patchrun.yaml", "--max_steps", "10"])
+    >>> report["semantic"]["miou"]
+    ```
     """
     parser = HfArgumentParser(
         (ModelArguments, DataArguments, FisaTrainingArguments),
-        prog="train.py",
-        usage="train.py [RECIPE.yaml] [--flag value ...]      (--help lists the flags; they overrule the recipe)",
+        usage="%(prog)s [RECIPE] [--flag value ...]",
+        description="Fine-tune and evaluate. RECIPE is a YAML or JSON file with flags, or the name of a recipe that "
+        f"comes with the package: {', '.join(shipped_recipes())}. Flags behind it overrule it.",
     )
     try:
         model_options, data_options, training_options = parser.parse_args_into_dataclasses(
-            with_recipe(sys.argv[1:] if arguments is None else list(arguments))
+            with_recipe(list(arguments))
         )
         run = Run(model_options, data_options, training_options, trainer_class=trainer_class)
     except (OSError, ValueError) as error:
@@ -180,16 +200,46 @@ def main(arguments: Sequence[str] | None = None, *, trainer_class: type[FisaTrai
 
 
 def with_recipe(arguments: list[str]) -> list[str]:
-    """Flags for a recipe (a YAML or JSON file that comes first), before the flags that follow it and overrule it."""
-    if not arguments or not arguments[0].endswith(RECIPE_ENDINGS):
+    """The flags of a recipe that comes first, before the flags that follow it and overrule it.
+
+    Args:
+        arguments: a recipe (a YAML or JSON file, or the name of one that ships) and flags, or flags alone.
+
+    Raises:
+        ValueError or OSError: a recipe that cannot be read.
+
+    ```python
+    >>> with_recipe(["evaluate/voc_20", "--max_eval_samples", "10"])[:2]
+    ['--model', 'runs/coco_panoptic/merged']
+    ```
+    """
+    if not arguments or arguments[0].startswith("-"):
         return arguments
-    recipe = yaml.safe_load(Path(arguments[0]).read_text(encoding="utf-8"))
+    recipe = _read_recipe(arguments[0])
     flags: list[str] = []
     for name, value in recipe.items():
         values = value if isinstance(value, list) else [value]
         if value is not None:
             flags += [f"--{name}", *(v if isinstance(v, str) else json.dumps(v) for v in values)]
     return flags + arguments[1:]
+
+
+def shipped_recipes() -> list[str]:
+    """The names of the recipes that come with the package."""
+    return sorted(path.relative_to(RECIPES).with_suffix("").as_posix() for path in RECIPES.rglob("*.yaml"))
+
+
+def _read_recipe(name: str) -> dict[str, Any]:
+    path = Path(name) if name.endswith(RECIPE_ENDINGS) else RECIPES / f"{name}.yaml"
+    if not path.is_file():
+        raise ValueError(f"No recipe {name!r}: name a YAML or JSON file, or one of {', '.join(shipped_recipes())}.")
+    try:
+        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no YAML or JSON file: {' '.join(str(error).split())}") from error
+    if not isinstance(recipe, dict):
+        raise ValueError(f"{path} holds no flags: a recipe is a mapping from the flags' names to their values.")
+    return recipe
 
 
 def _warn_if_alone() -> None:
@@ -401,5 +451,4 @@ class Run:
 
 
 if __name__ == "__main__":
-    main()
-    PartialState().destroy_process_group()  # whose threads, where they outlive the interpreter, abort the process
+    sys.exit(main())

@@ -1,12 +1,13 @@
-"""`make demo`: segments scenes of Patchwork with the model that ships, by the command that a person would run."""
+"""`fisa-demo`: segments scenes of Patchwork with the model that ships, by the command that a person would run."""
 
+import argparse
 import sys
+from collections.abc import Sequence
 
 from fisa.commands import segment
 from fisa.pretrained.patchwork import SCENES
 
 
-OUTPUT = "demo_output"
 LABELS = (
     "bird, fish, sunglasses, water [stuff], brick wall [stuff], panda, sailboat, sneaker, wood [stuff], "
     "tiles [stuff], sky [stuff], cat, bear, ladybug, mushroom, pumpkin, sand [stuff], soil [stuff], "
@@ -22,10 +23,13 @@ two processor cores. Of the words it is given, these were never shown with a mas
 """
 
 
-def main() -> int:
-    """Segment the scenes, say where the pictures are; returns the exit status."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Segment the scenes and say where the pictures are; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="fisa-demo", description="Segment the scenes that come with the package.")
+    parser.add_argument("--output", default="demo_output", help="folder for the pictures (default: %(default)s)")
+    options = parser.parse_args(arguments)
     print(EXPLANATION.format(unseen=", ".join(UNSEEN)))
-    return segment.main([str(SCENES), "--labels", LABELS, "--output", OUTPUT])
+    return segment.main([str(SCENES), "--labels", LABELS, "--output", options.output])
 
 
 if __name__ == "__main__":

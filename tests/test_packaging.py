@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.data.made_files import write_voc
+
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = (
@@ -93,6 +95,16 @@ def test_wheel_holds_every_module_and_nothing_else(checkout, distributions):
     assert not any(name.startswith("fisa/tests/") for name in names)
 
 
+def test_wheel_holds_what_users_run_and_no_more(distributions):
+    [wheel] = distributions.glob("*.whl")
+    assert wheel.stat().st_size <= 8.5e6
+    names = {name.removeprefix("fisa/") for name in zipfile.ZipFile(wheel).namelist()}
+    assert not {name for name in names if name.startswith(("studies/", "docs/", "tests/")) or "/pack/" in name}
+    assert {"pretrained/checkpoint/adapter/adapter_model.safetensors", "pretrained/scenes/easy.jpg"} <= names
+    recipes = {"coco_panoptic", *(f"evaluate/{path.stem}" for path in (ROOT / "recipes" / "evaluate").iterdir())}
+    assert {name for name in names if name.startswith("recipes/")} == {f"recipes/{name}.yaml" for name in recipes}
+
+
 def test_sdist_has_no_tests(distributions):
     [sdist] = distributions.glob("*.tar.gz")
     names = {name.partition("/")[2] for name in tarfile.open(sdist).getnames()}
@@ -106,6 +118,21 @@ def test_wheel_install(distributions, tmp_path):
     files, installed, imported = locate(python, cwd=tmp_path)
     assert files == expected_files(site_packages / "fisa")
     assert installed == imported
+
+
+def test_commands_away_from_a_checkout(distributions, tmp_path):
+    python = make_environment(tmp_path / "environment", *distributions.glob("*.whl"))
+    [package] = (tmp_path / "environment").glob("lib/python*/site-packages/fisa")
+    commands = python.parent
+    for name in ("fisa-demo", "fisa-export", "fisa-segment", "fisa-train"):
+        assert run(commands / name, "--help", cwd=tmp_path).startswith(f"usage: {name} ")
+    run(commands / "fisa-demo", "--output", "pictures", cwd=tmp_path)
+    scenes = {path.stem for path in (package / "pretrained" / "scenes").iterdir()}
+    assert {path.name for path in (tmp_path / "pictures").glob("*.png")} == {f"{name}_overlay.png" for name in scenes}
+    options = ("--model", package / "pretrained" / "checkpoint", "--eval_data", write_voc(tmp_path / "VOC"))
+    options += ("--output_dir", "results", "--use_cpu", "true", "--dataloader_num_workers", "0")
+    run(commands / "fisa-train", "evaluate/voc_20", *options, cwd=tmp_path)
+    assert json.loads((tmp_path / "results" / "metrics.json").read_text())["num_images"] == 1
 
 
 def test_editable_install(checkout, tmp_path):

@@ -110,7 +110,7 @@ def train_jointly(output: Path, data: Path, *, steps: int, evaluations: int) -> 
     flags |= {"eval_data": PACK, "eval_split": "validation", "eval_classes": CATEGORIES, "output_dir": output}
     flags |= {"mask_source": "generator", "max_steps": steps, "per_device_train_batch_size": 16}
     flags |= {"eval_strategy": "steps", "eval_steps": steps // evaluations + 1, "save_strategy": "no"}
-    train.main([str(RECIPE), *as_flags(flags)], trainer_class=JointTrainer)
+    train.train_and_evaluate([str(RECIPE), *as_flags(flags)], trainer_class=JointTrainer)
     return json.loads((output / "found.json").read_text(encoding="utf-8"))
 
 

@@ -115,7 +115,7 @@ class Study:
             flags = SHARED_FLAGS | {"model": self.model, "eval_data": self.data(split), "eval_split": split}
             flags |= {"oracle": oracle, "do_eval": "true", "output_dir": folder, "per_device_eval_batch_size": 24}
             flags |= {name: value for name, value in method.flags.items() if name == "fisa_config"}
-            train.main(as_flags(flags | weights))
+            train.train_and_evaluate(as_flags(flags | weights))
         return figures(json.loads(metrics.read_text(encoding="utf-8")))
 
     def data(self, split: str) -> Path:
@@ -209,7 +209,7 @@ class Study:
             flags |= {"model": self.model, "train_data": PACK, "classes": PACK / "seen.json"}
             flags |= {"proposal_cache": self.folder / "proposals", "eval_classes": CATEGORIES}
             started = time.process_time()
-            train.main([str(RECIPE), *as_flags(flags | METHODS[method].flags)])
+            train.train_and_evaluate([str(RECIPE), *as_flags(flags | METHODS[method].flags)])
             spent = time.process_time() - started
             adapted = PeftModel.from_pretrained(self.base(METHODS[method]), folder, is_trainable=True)
             cost = {"cpu_seconds": spent, "trained_parameters": adapted.get_nb_trainable_parameters()[0]}

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 import fisa
-from fisa.train import main
+from fisa.train import train_and_evaluate
 
 
 SOURCES = ("ground_truth", "generator", "cache")
@@ -23,7 +23,9 @@ def run(output: Path, *, model: Path | None, data: Path | None, **options: Any) 
     flags = {"model": model, "output_dir": output, "use_cpu": True, "disable_tqdm": "true", "report_to": "none"}
     if data is not None:
         flags |= {"train_format": "coco_panoptic", "train_data": data, "train_split": "train2017"}
-    return main(as_arguments({name: value for name, value in (flags | options).items() if value is not None}))
+    return train_and_evaluate(
+        as_arguments({name: value for name, value in (flags | options).items() if value is not None})
+    )
 
 
 def as_arguments(options: dict[str, Any]) -> list[str]:

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from fisa.train import DataArguments, ModelArguments, Run, main
+from fisa.train import DataArguments, ModelArguments, Run, train_and_evaluate
 from fisa.training.trainer import FisaTrainingArguments
 from tests.training.runs import EASILY_MATCHED, SOURCES, adapter, as_arguments, equal, launch, losses, run
 
@@ -130,7 +130,9 @@ def test_two_processes_train_and_evaluate_as_one(tmp_path, checkpoint, photos):
     flags = as_arguments(options | {"output_dir": tmp_path / "evaluated by two"})
     launch(*flags, launcher_flags=["--multi_gpu"])
     evaluated_by_two = json.loads((tmp_path / "evaluated by two" / "metrics.json").read_text())
-    assert evaluated_by_two == main(as_arguments(options | {"output_dir": tmp_path / "evaluated by one"}))
+    assert evaluated_by_two == train_and_evaluate(
+        as_arguments(options | {"output_dir": tmp_path / "evaluated by one"})
+    )
 
 
 def test_a_launcher_that_starts_one_process_of_two_is_told_on(tmp_path, checkpoint, photos):

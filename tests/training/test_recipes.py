@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 import fisa
-from fisa.train import main
+from fisa.train import train_and_evaluate
 from tests.data.made_files import (
     quarters,
     write_ade20k,
@@ -44,7 +44,7 @@ def test_training_on_the_real_photos(tmp_path, parts_folder, coco_sample):
         "clip": parts_folder / "clip", "mask_generator": parts_folder / "mask_generator", "train_data": coco_sample,
         "eval_data": coco_sample, "proposal_cache": tmp_path / "cache", "output_dir": tmp_path / "run",
     }  # fmt: skip
-    report = main([str(RECIPES / "coco_panoptic.yaml"), *as_arguments(options | SMALL)])
+    report = train_and_evaluate([str(RECIPES / "coco_panoptic.yaml"), *as_arguments(options | SMALL)])
     assert report["num_images"] == 2 and (tmp_path / "run" / "merged" / "model.safetensors").exists()
     assert (tmp_path / "cache" / "manifest.json").exists()
 
@@ -53,7 +53,7 @@ def test_training_on_the_real_photos(tmp_path, parts_folder, coco_sample):
 def test_evaluation_in_its_own_format(tmp_path, checkpoint, name):
     write, num_classes = EVALUATIONS[name]
     options = {"model": checkpoint, "eval_data": write(tmp_path / "data"), "output_dir": tmp_path / "run"}
-    report = main([str(RECIPES / "evaluate" / f"{name}.yaml"), *as_arguments(options | SMALL)])
+    report = train_and_evaluate([str(RECIPES / "evaluate" / f"{name}.yaml"), *as_arguments(options | SMALL)])
     assert report["num_images"] == 1 and len(report["semantic"]["per_class"]) == num_classes
     recipe = yaml.safe_load((RECIPES / "evaluate" / f"{name}.yaml").read_text())
     assert recipe["model"] == "runs/coco_panoptic/merged" and recipe["output_dir"].endswith(name)
@@ -65,9 +65,9 @@ def test_sixty_steps_on_the_real_photos_halve_the_loss_and_lift_the_result(tmp_p
         "model": checkpoint, "train_format": "coco_panoptic", "train_data": coco_sample, "oracle": "generator",
         "do_eval": True, "use_cpu": True, "report_to": "none", "disable_tqdm": "true", "logging_steps": 1,
     }  # fmt: skip
-    before = main(as_arguments(options | {"output_dir": tmp_path / "before"}))
+    before = train_and_evaluate(as_arguments(options | {"output_dir": tmp_path / "before"}))
     training = {"do_train": True, "max_steps": 60, "learning_rate": 1e-3}
-    after = main(as_arguments(options | training | {"output_dir": tmp_path / "after"}))
+    after = train_and_evaluate(as_arguments(options | training | {"output_dir": tmp_path / "after"}))
     history = losses(tmp_path / "after")
     assert np.mean([history[step] for step in range(56, 61)]) < history[1] / 2
     assert after["panoptic"]["all"]["pq"] > before["panoptic"]["all"]["pq"] + 5

@@ -21,7 +21,7 @@ import fisa
 from fisa.data.formats import load_segmentation_dataset
 from fisa.evaluation.report import main as write_report
 from fisa.processing.processing_fisa import FisaProcessor
-from fisa.train import main, with_recipe
+from fisa.train import train_and_evaluate, with_recipe
 from tests.training.runs import adapter, as_arguments, equal, launch, losses, run
 
 
@@ -242,7 +242,7 @@ def test_a_recipe_is_overruled_by_the_flags_behind_it(tmp_path, checkpoint, phot
     }  # fmt: skip
     path = tmp_path / f"recipe.{ending}"
     path.write_text(yaml.safe_dump(recipe) if ending == "yaml" else json.dumps(recipe))
-    main([str(path), "--max_steps", "2"])
+    train_and_evaluate([str(path), "--max_steps", "2"])
     assert list(losses(tmp_path / "run")) == [1, 2]
     names = set(adapter(tmp_path / "run"))
     assert any("layers.1.self_attn.k_proj" in name for name in names)
@@ -286,7 +286,7 @@ def test_what_cannot_be_is_answered_in_one_line(tmp_path, checkpoint, photos, ca
         "train_data": photos, "train_split": "train2017",
     } | options  # fmt: skip
     with pytest.raises((SystemExit, ValueError)) as caught:
-        main(as_arguments({name: value for name, value in flags.items() if value is not None}))
+        train_and_evaluate(as_arguments({name: value for name, value in flags.items() if value is not None}))
     message = capsys.readouterr().err + str(caught.value)
     assert [word for word in named if word not in message] == []
 

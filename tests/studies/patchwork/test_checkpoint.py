@@ -15,7 +15,7 @@ from fisa.pretrained.patchwork import ADAPTER, CHECKPOINT, SCENES, load
 from fisa.processing.vocabulary import Vocabulary
 from fisa.studies.patchwork.dataset import PACK
 from fisa.studies.patchwork.words import SEEN, WORDS
-from fisa.train import main as train
+from fisa.train import train_and_evaluate as train
 from tests.training.runs import losses
 
 
@@ -99,11 +99,11 @@ def test_the_stock_pipeline_takes_it():
 
 def test_the_demo_finds_things_whose_masks_were_never_shown(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert demo.main() == 0
+    assert demo.main(["--output", "pictures"]) == 0
     printed = capsys.readouterr().out
     found = set(re.findall(r"^  (\S.*?)  +\d\.\d\d ", printed, re.MULTILINE))
     assert {"bird", "brick wall", "sneaker", "sky", "soil"} <= found & set(demo.UNSEEN)
-    pictures = {path.name for path in (tmp_path / demo.OUTPUT).glob("*_overlay.png")}
+    pictures = {path.name for path in (tmp_path / "pictures").glob("*_overlay.png")}
     assert pictures == {f"{scene}_overlay.png" for scene in ON_THE_PICTURES}
 
 

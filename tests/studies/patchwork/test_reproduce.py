@@ -53,7 +53,7 @@ def test_every_method_s_flags_are_train_s_own(method, tmp_path, capsys):
     """Parsed by `train.py` itself, up to the point where it misses the data."""
     flags = {"model": "x", "output_dir": tmp_path, "do_train": "true", "use_cpu": "true"} | METHODS[method].flags
     with pytest.raises(SystemExit):
-        train.main(as_flags(flags))
+        train.train_and_evaluate(as_flags(flags))
     assert "--train_format" in capsys.readouterr().err
 
 
