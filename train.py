@@ -30,10 +30,11 @@ from fisa.data.training_examples import (
     log_frequencies,
 )
 from fisa.data.training_masks import SOURCES, CacheSource, GeneratorSource, GroundTruthSource, MaskSource
+from fisa.evaluation.predictors import PREDICTORS
 from fisa.modeling_fisa.modeling_fisa import FisaForUniversalSegmentation
 from fisa.modeling_fisa.simo import get_simo_model, simo_target_modules
 from fisa.processing.processing_fisa import FisaProcessor
-from fisa.training.evaluator import ORACLES, Evaluator
+from fisa.training.evaluator import Evaluator
 from fisa.training.trainer import FisaTrainer, FisaTrainingArguments
 
 
@@ -132,7 +133,8 @@ class DataArguments:
     crop: float = field(default=1.0, metadata={"help": "Least share of a training photo that is kept."})
     color: float = field(default=0.4, metadata={"help": "Strength of changes of colour, 0 to 1."})
     oracle: str = field(
-        default="none", metadata={"help": "Evaluate with a part replaced by the ground truth.", "choices": [*ORACLES]}
+        default="none",
+        metadata={"help": "Evaluate with a part replaced by the ground truth.", "choices": [*PREDICTORS]},
     )
 
     def __post_init__(self):

@@ -2,8 +2,8 @@
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
 
 import hotcoco.mask
 import numpy as np
@@ -13,9 +13,49 @@ from fisa.evaluation.segment_runs import SegmentRuns
 from fisa.evaluation.segmentation_metric import SegmentationMetric, percent
 
 
+VOID = 0
+
+
 class MaskAveragePrecision(SegmentationMetric):
-    """COCO's average precision of instance masks, in percent: over IoU thresholds from 0.5 to 0.95, categories, and
-    the 100 best instances of an image. Things alone are instances."""
+    """COCO's average precision of instance masks (pycocotools' numbers), in percent: over IoU thresholds from 0.5 to
+    0.95, categories, and the 100 best instances of an image. Only things are instances.
+
+    An instance that matches no true one is not held against the model where void and crowds of its category make up
+    at least the threshold's share of it, as in Cityscapes' evaluation and as COCO itself treats crowds.
+
+    Args:
+        categories: dictionaries of `id`, `name` and `isthing`, in the order of the model's class indices.
+        unlabelled: what is known of pixels with id 0: nothing (`"ignored"`: they are void), or that no thing is there
+            (`"background"`, as in COCO's instance annotations: instances on them are wrong).
+        options: those of `evaluate.Metric`.
+
+    Raises:
+        ValueError: none of the categories is a thing.
+
+    Example:
+
+        >>> import numpy as np
+        >>> from fisa.evaluation.mask_average_precision import MaskAveragePrecision
+        >>> metric = MaskAveragePrecision(categories=[{"id": 7, "name": "cat", "isthing": True}])
+        >>> ids = np.array([[1, 1, 2, 2, 2, 2]])
+        >>> infos = [{"id": 1, "category_id": 7, "iscrowd": 0}, {"id": 2, "category_id": 7, "iscrowd": 0}]
+        >>> metric.add(
+        ...     prediction={"masks": [ids == 1], "category_ids": [7], "scores": [0.9]},
+        ...     reference={"image_id": "1", "segmentation": ids, "segments_info": infos},
+        ... )
+        >>> round(metric.compute()["ap"], 1)  # one of two instances: a recall of 0 to 0.5 of 101 steps
+        50.5
+    """
+
+    def __init__(
+        self,
+        categories: Sequence[Mapping[str, Any]],
+        *,
+        unlabelled: Literal["ignored", "background"] = "ignored",
+        **options: Any,
+    ):
+        super().__init__(categories, **options)
+        self.unlabelled = unlabelled
 
     def reset(self) -> None:
         things = [category for category in self.categories if category["isthing"]]
@@ -28,29 +68,13 @@ class MaskAveragePrecision(SegmentationMetric):
         """Count one image.
 
         Args:
-            prediction: `masks`, an iterable of `(H, W)` bool arrays, with `category_ids` and `scores`, one a mask.
+            prediction: `masks`, an iterable of `(H, W)` bool arrays, with `category_ids` and `scores`, one per mask.
             reference: `image_id`, `segmentation` `(H, W)` segment ids, and `segments_info`; a segment that brings its
                 whole mask as run lengths under `segmentation` counts with that.
         """
         image_id = _number_of(reference["image_id"])
         height, width = reference["segmentation"].shape
-        instances = [info for info in reference["segments_info"] if info["category_id"] in self._thing_ids]
-        drawn = SegmentRuns.of(reference["segmentation"]).masks()
-        true = []
-        for number, info in enumerate(instances, start=1):
-            mask = info.get("segmentation") or hotcoco.mask.frPyObjects(drawn[info["id"]], height, width)
-            true.append(
-                {
-                    "id": number,
-                    "image_id": image_id,
-                    "category_id": info["category_id"],
-                    "iscrowd": int(info.get("iscrowd", 0)),
-                    "segmentation": mask,
-                    "area": int(hotcoco.mask.area(mask)),
-                    "bbox": hotcoco.mask.to_bbox(mask).tolist(),
-                }
-            )
-        found = [
+        detections = [
             {
                 "image_id": image_id,
                 "category_id": category_id,
@@ -62,7 +86,43 @@ class MaskAveragePrecision(SegmentationMetric):
             )
             if category_id in self._thing_ids
         ]
-        self._evaluator.update([{"id": image_id, "height": height, "width": width}], true, found)
+        instances = self._instances(reference, predicted={detection["category_id"] for detection in detections})
+        annotations = [
+            instance
+            | {
+                "id": number,
+                "image_id": image_id,
+                "area": int(hotcoco.mask.area(instance["segmentation"])),
+                "bbox": hotcoco.mask.to_bbox(instance["segmentation"]).tolist(),
+            }
+            for number, instance in enumerate(instances, start=1)
+        ]
+        self._evaluator.update([{"id": image_id, "height": height, "width": width}], annotations, detections)
+
+    def _instances(self, reference: Mapping[str, Any], *, predicted: set[int]) -> list[dict[str, Any]]:
+        """The true instances of an image, and for each predicted category the void as a crowd of it."""
+        height, width = reference["segmentation"].shape
+        drawn = SegmentRuns.of(reference["segmentation"]).masks()
+        instances = [
+            {
+                "category_id": info["category_id"],
+                "iscrowd": int(info.get("iscrowd", 0)),
+                "segmentation": info.get("segmentation") or hotcoco.mask.frPyObjects(drawn[info["id"]], height, width),
+            }
+            for info in reference["segments_info"]
+            if info["category_id"] in self._thing_ids
+        ]
+        if self.unlabelled == "background" or VOID not in drawn:
+            return instances
+        void = hotcoco.mask.frPyObjects(drawn[VOID], height, width)
+        excused = {category_id: [void] for category_id in sorted(predicted)}
+        for instance in instances:
+            if instance["iscrowd"] and instance["category_id"] in excused:
+                excused[instance["category_id"]].append(instance["segmentation"])
+        return instances + [
+            {"category_id": category_id, "iscrowd": 1, "segmentation": hotcoco.mask.merge(regions)}
+            for category_id, regions in excused.items()
+        ]
 
     def state(self) -> bytes:
         return self._evaluator.to_bytes()

@@ -67,6 +67,15 @@ class SegmentationMetric(evaluate.Metric, ABC):
         return results
 
 
+def as_reference(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record of a data set as the reference that metrics take: `image_id`, `segmentation` and `segments_info`."""
+    return {
+        "image_id": record["image_id"],
+        "segmentation": record["label"],
+        "segments_info": record["segments_info"],
+    }
+
+
 def percent(share: float) -> float | None:
     """A share from 0 to 1 as per cent; `None` for −1, by which hotcoco says that there was nothing to compute."""
     return None if share < 0 else 100 * share

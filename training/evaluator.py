@@ -1,9 +1,10 @@
 """The evaluation loop: photos in, panoptic quality, mask AP and mIoU out, exact however many processes share it."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -15,20 +16,15 @@ from fisa.data.categories import vocabulary_of
 from fisa.data.segmentation_datasets import SegmentationDataset, StreamedSegmentationDataset
 from fisa.evaluation.mask_average_precision import MaskAveragePrecision
 from fisa.evaluation.mean_iou import MeanIoU
-from fisa.evaluation.oracle import perfect_classes, perfect_masks
 from fisa.evaluation.panoptic_quality import PanopticQuality
+from fisa.evaluation.predictors import PREDICTORS, Predictor
 from fisa.evaluation.samples import PanopticFiles, SampleWriter
-from fisa.modeling_fisa.mask_generation import MaskProposals, generate_proposals, ready_proposals
+from fisa.evaluation.segmentation_metric import SegmentationMetric, as_reference
 from fisa.modeling_fisa.modeling_fisa import FisaForUniversalSegmentation
 from fisa.modeling_fisa.outputs_fisa import FisaOutput
 from fisa.processing.processing_fisa import FisaProcessor
 
 
-Oracle = Literal["none", "classifier", "generator", "both"]
-"""What is replaced by the ground truth, to see what limits the results (figure 2 of the paper): the classes of the
-generator's proposals, the masks that the model gives classes to, both, or nothing."""
-
-ORACLES = get_args(Oracle)
 METRICS = {"panoptic": PanopticQuality, "instance": MaskAveragePrecision, "semantic": MeanIoU}
 
 
@@ -39,7 +35,8 @@ class Evaluator:
         data: the ground truth.
         processor: prepares the photos and turns outputs into segmentations, by its own settings.
         name: of the data set, for reports.
-        oracle: see [`Oracle`].
+        oracle: what the ground truth replaces, to see what limits the results: one of `PREDICTORS`: `"none"`,
+            `"classifier"`, `"generator"` or `"both"`.
         samples: a folder for the first few photos with ground truth and prediction, for reports.
         predictions: a JSON file for all panoptic predictions, in COCO's format, with their PNGs beside it.
     """
@@ -50,7 +47,7 @@ class Evaluator:
         processor: FisaProcessor,
         *,
         name: str,
-        oracle: Oracle = "none",
+        oracle: str = "none",
         samples: Path | None = None,
         predictions: Path | None = None,
     ):
@@ -58,16 +55,20 @@ class Evaluator:
         self.samples, self.predictions = samples, predictions
         self.categories = [category.to_dict() for category in data.categories]
         self.vocabulary = vocabulary_of(data.categories)
-        is_thing = [category.isthing for category in data.categories]
         # Mask AP needs things, and knows them by their outlines.
-        self.tasks = [task for task in METRICS if task != "instance" or any(is_thing)]
-        self._is_thing = torch.tensor(is_thing)
+        self.tasks = [
+            task for task in METRICS if task != "instance" or any(category.isthing for category in data.categories)
+        ]
+        self._predictor_class = PREDICTORS[oracle]
 
     def loader(self, *, batch_size: int, num_workers: int) -> DataLoader:
         """This process's share of the photos: whole batches in turn, so that each photo's batch, and with it the last
         digit of its result, is what it is in a single process. No photo comes twice."""
         state = PartialState()
-        options = {"collate_fn": _Collator(self.processor, self.oracle), "num_workers": num_workers}
+        if self._predictor_class.one_photo_per_batch:
+            batch_size = 1
+        collate = partial(_collated, predictor_class=self._predictor_class, processor=self.processor)
+        options = {"collate_fn": collate, "num_workers": num_workers}
         if isinstance(self.data, IterableDataset):
             # Several workers would each number their part of the stream from 0: photos are told apart by that.
             options["num_workers"] = min(num_workers, 1)
@@ -95,24 +96,26 @@ class Evaluator:
             the metrics by task, `num_images`, `oracle` and `data`, plain data for JSON; the same in every process.
         """
         state = PartialState()
-        metrics = {task: METRICS[task](categories=self.categories) for task in self.tasks}
+        metrics = {task: self._metric(task) for task in self.tasks}
         files = self.predictions and PanopticFiles(self.predictions, self.categories)
         samples = self.samples and state.is_main_process and SampleWriter(self.samples, self._plainly_named())
-        texts = (
-            {} if self.oracle in ("classifier", "both") else model.encode_vocabulary(self.processor, self.vocabulary)
+        predictor = self._predictor_class(
+            model, self.processor, categories=self.categories, vocabulary=self.vocabulary
         )
         count = 0
         for records, inputs in tqdm(loader, desc="evaluating", unit="batch", disable=not state.is_main_process):
+            inputs = {name: tensor.to(model.device) for name, tensor in inputs.items()}
             with autocast():
-                outputs = self._outputs(model, records, inputs, texts)
+                outputs = predictor(records, inputs)
             for record, prediction in zip(records, self._predictions(records, outputs)):
                 count += 1
+                reference = as_reference(record)
                 for task, metric in metrics.items():
-                    metric.add(prediction=prediction[task], reference=_reference(record))
+                    metric.add(prediction=prediction[task], reference=reference)
                 if files:
                     files.add(record["image_id"], **prediction["panoptic"])
                 if samples:
-                    samples.add(record["image_id"], record["image"], prediction["panoptic"], _reference(record))
+                    samples.add(record["image_id"], record["image"], prediction["panoptic"], reference)
         if samples:
             samples.close()
         if files:
@@ -120,45 +123,11 @@ class Evaluator:
         found = {task: _merged(metric).compute() for task, metric in metrics.items()}
         return found | {"num_images": sum(gather_object([count])), "oracle": self.oracle, "data": self.name}
 
-    def _outputs(
-        self,
-        model: FisaForUniversalSegmentation,
-        records: list[Mapping[str, Any]],
-        inputs: dict[str, torch.Tensor],
-        texts: dict[str, torch.Tensor],
-    ) -> FisaOutput:
-        inputs = {name: tensor.to(model.device) for name, tensor in inputs.items()}
-        if self.oracle == "none":
-            return model(**inputs, **texts)
-        record = records[0]  # with an oracle there is one photo a batch: photos have different numbers of segments
-        masks = torch.as_tensor(perfect_masks(_reference(record))[0])[None]
-        if self.oracle == "generator":
-            return model(pixel_values=inputs["pixel_values"], mask_proposals=masks.to(model.device), **texts)
-        if self.oracle == "both":
-            proposals = ready_proposals(masks, objectness=None)
-        else:
-            proposals = generate_proposals(
-                model.mask_generator,
-                inputs["mask_generator_pixel_values"],
-                pixel_mask=inputs["mask_generator_pixel_mask"],
-            )
-        return self._perfectly_classified(proposals, record)
+    def _metric(self, task: str) -> SegmentationMetric:
+        options = {"unlabelled": self.data.unlabelled} if task == "instance" else {}
+        return METRICS[task](categories=self.categories, **options)
 
-    def _perfectly_classified(self, proposals: MaskProposals, record: Mapping[str, Any]) -> FisaOutput:
-        logits = perfect_classes(
-            proposals.mask_logits[0].cpu(),
-            None if proposals.sizes is None else tuple(proposals.sizes[0].tolist()),
-            _reference(record),
-            self.categories,
-        )
-        return FisaOutput(
-            class_queries_logits=logits[None],
-            masks_queries_logits=proposals.mask_logits.cpu(),
-            class_is_thing=self._is_thing[None],
-            proposal_sizes=None if proposals.sizes is None else proposals.sizes.cpu(),
-        )
-
-    def _predictions(self, records: list[Mapping[str, Any]], outputs: FisaOutput) -> Iterator[dict[str, Any]]:
+    def _predictions(self, records: Sequence[Mapping[str, Any]], outputs: FisaOutput) -> Iterator[dict[str, Any]]:
         """For each photo what each metric wants."""
         sizes = [record["label"].shape for record in records]
         panoptic = self.processor.post_process_panoptic_segmentation(outputs, target_sizes=sizes)
@@ -193,15 +162,7 @@ class Evaluator:
         }
 
 
-def _reference(record: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "image_id": record["image_id"],
-        "segmentation": record["label"],
-        "segments_info": record["segments_info"],
-    }
-
-
-def _merged(metric: PanopticQuality | MaskAveragePrecision | MeanIoU) -> Any:
+def _merged(metric: SegmentationMetric) -> SegmentationMetric:
     metric.merge(gather_object([metric.state()]))
     return metric
 
@@ -230,11 +191,7 @@ class _ShareOfStream(IterableDataset):
                 yield record
 
 
-class _Collator:
-    def __init__(self, processor: FisaProcessor, oracle: Oracle):
-        self.processor, self.needs_photo = processor, oracle != "both"
-
-    def __call__(self, records: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor]]:
-        if not self.needs_photo:
-            return records, {}
-        return records, dict(self.processor(images=[record["image"] for record in records], return_tensors="pt"))
+def _collated(
+    records: list[dict[str, Any]], *, predictor_class: type[Predictor], processor: FisaProcessor
+) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor]]:
+    return records, predictor_class.prepare(processor, records)

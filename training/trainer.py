@@ -104,9 +104,9 @@ class FisaTrainer(Trainer):
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
         """This process's share of the evaluator's photos."""
-        # With an oracle the number of masks differs from photo to photo.
-        batch_size = self.args.per_device_eval_batch_size if self.evaluator.oracle == "none" else 1
-        return self.evaluator.loader(batch_size=batch_size, num_workers=self.args.dataloader_num_workers)
+        return self.evaluator.loader(
+            batch_size=self.args.per_device_eval_batch_size, num_workers=self.args.dataloader_num_workers
+        )
 
     def evaluation_loop(
         self,

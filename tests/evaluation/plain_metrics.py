@@ -1,4 +1,5 @@
-"""Plain references: panoptic quality as panopticapi defines it, pixel by pixel; and random segmentations."""
+"""Plain references: panoptic quality as panopticapi defines it, pixel by pixel; mask AP as COCO defines it, with
+void; and random segmentations."""
 
 from collections import Counter, defaultdict
 
@@ -50,6 +51,38 @@ def plain_counts(images):
             if forgiven / predicted_area[j] <= 0.5:
                 found[info["category_id"]][2] += 1
     return found
+
+
+def plain_average_precision(images, category_id, threshold):
+    """COCO's average precision of one category at one IoU threshold. Instances that match no true one are left out
+    where void and crowds of the category make up at least the threshold's share of them, as in
+    https://github.com/mcordts/cityscapesScripts/blob/master/cityscapesscripts/evaluation/evalInstanceLevelSemanticLabeling.py."""
+    judged, wanted = [], 0  # score and whether it is right, image by image
+    for prediction, reference in images:
+        label = reference["segmentation"]
+        infos = [info for info in reference["segments_info"] if info["category_id"] == category_id]
+        true = [label == info["id"] for info in infos if not info["iscrowd"]]
+        excused = np.isin(label, [0, *(info["id"] for info in infos if info["iscrowd"])])
+        wanted += len(true)
+        found = [
+            (score, mask)
+            for mask, predicted_id, score in zip(*(prediction[n] for n in ("masks", "category_ids", "scores")))
+            if predicted_id == category_id
+        ]
+        for score, mask in sorted(found, key=lambda pair: -pair[0])[:100]:
+            ious = [(mask & other).sum() / (mask | other).sum() for other in true]
+            if ious and max(ious) >= threshold:
+                true.pop(int(np.argmax(ious)))
+                judged.append((score, True))
+            elif not mask.any() or (mask & excused).sum() / mask.sum() < threshold:
+                judged.append((score, False))
+    right = np.cumsum([is_right for _, is_right in sorted(judged, key=lambda pair: -pair[0])])
+    precisions = [(right[place:] / np.arange(place + 1, len(right) + 1)).max() for place in range(len(right))]
+    # The best precision at each of 101 recalls, 0 where so many are never reached.
+    reached = [
+        [p for p, count in zip(precisions, right) if count / wanted >= recall] for recall in np.linspace(0, 1, 101)
+    ]
+    return float(np.mean([max(values, default=0) for values in reached]))
 
 
 def cells(random, height, width, count):
