@@ -29,7 +29,8 @@ METRICS = {"panoptic": PanopticQuality, "instance": MaskAveragePrecision, "seman
 
 
 class Evaluator:
-    """Evaluates models on one data set, with its categories as the vocabulary.
+    """Evaluates models on one data set, with its categories as the vocabulary. Pixels that the data set knows nothing
+    of are void and count in no metric.
 
     Args:
         data: the ground truth.
@@ -51,6 +52,8 @@ class Evaluator:
         samples: Path | None = None,
         predictions: Path | None = None,
     ):
+        if oracle not in PREDICTORS:
+            raise ValueError(f"There is no oracle {oracle!r}; there are {', '.join(map(repr, PREDICTORS))}.")
         self.data, self.processor, self.name, self.oracle = data, processor, name, oracle
         self.samples, self.predictions = samples, predictions
         self.categories = [category.to_dict() for category in data.categories]

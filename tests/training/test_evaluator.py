@@ -1,0 +1,63 @@
+"""The evaluation loop: what is known of unlabelled pixels, and oracles in batches of any size."""
+
+import pytest
+import torch
+
+from fisa.data.formats import load_segmentation_dataset
+from fisa.data.segmentation_datasets import SegmentationDataset
+from fisa.evaluation.predictors import PREDICTORS
+from fisa.miniature import miniature
+from fisa.modeling_fisa.outputs_fisa import FisaOutput
+from fisa.training.evaluator import Evaluator
+from tests.data.made_files import write_coco_panoptic
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Two photos in quarters: a person, a tree, a crowd of persons, and nothing."""
+    root = tmp_path_factory.mktemp("photos")
+    write_coco_panoptic(root)
+    return load_segmentation_dataset("coco_panoptic", str(root), split="val2017")
+
+
+class PersonsInTwoQuarters:
+    """A model that sees the same on each photo: persons in the first quarter and, surer of it, in the last."""
+
+    device = torch.device("cpu")
+
+    def encode_vocabulary(self, processor, vocabulary):
+        return {}
+
+    def __call__(self, pixel_values, **inputs):
+        masks = torch.full((len(pixel_values), 2, 12, 16), -9.0)
+        masks[:, 0, :6, :8] = masks[:, 1, 6:, 8:] = 9.0
+        probabilities = torch.tensor([[0.8, 0.05, 0.05, 0.05, 0.05], [0.9, 0.025, 0.025, 0.025, 0.025]])
+        return FisaOutput(
+            class_queries_logits=probabilities.log().expand(len(pixel_values), -1, -1),
+            masks_queries_logits=masks,
+            class_is_thing=torch.tensor([[True, True, False, False]]).expand(len(pixel_values), -1),
+        )
+
+
+@pytest.mark.parametrize(("unlabelled", "ap"), [("ignored", 100), ("background", 50)])
+def test_instances_on_unlabelled_pixels_are_wrong_where_these_are_background(data, unlabelled, ap):
+    known = SegmentationDataset(data.entries, data.categories, read_label=data.read_label, unlabelled=unlabelled)
+    _, processor = miniature()
+    evaluator = Evaluator(known, processor, name="quarters")
+    report = evaluator.evaluate(PersonsInTwoQuarters(), evaluator.loader(batch_size=2, num_workers=0))
+    assert report["instance"]["per_class"]["person"]["ap"] == pytest.approx(ap)
+    assert report["panoptic"]["per_class"]["person"]["pq"] == 100
+
+
+@pytest.mark.parametrize("oracle", PREDICTORS)
+def test_figures_do_not_depend_on_the_batch_size(data, oracle):
+    model, processor = miniature()
+    evaluator = Evaluator(data, processor, name="quarters", oracle=oracle)
+    one, two = (evaluator.evaluate(model.eval(), evaluator.loader(batch_size=size, num_workers=0)) for size in (1, 2))
+    assert one == two and one["num_images"] == 2 and one["oracle"] == oracle
+
+
+def test_an_unknown_oracle_is_refused(data):
+    _, processor = miniature()
+    with pytest.raises(ValueError, match="'masks'.*'classifier'"):
+        Evaluator(data, processor, name="quarters", oracle="masks")
