@@ -35,6 +35,7 @@ from fisa.modeling_fisa.modeling_fisa import FisaForUniversalSegmentation
 from fisa.modeling_fisa.simo import get_simo_model, simo_target_modules
 from fisa.processing.processing_fisa import FisaProcessor
 from fisa.training.evaluator import Evaluator
+from fisa.training.model_card import public_name
 from fisa.training.trainer import FisaTrainer, FisaTrainingArguments
 
 
@@ -254,11 +255,6 @@ def _warn_if_alone() -> None:
         )
 
 
-def _public_name(source: str) -> str:
-    """What a report calls a data set: its name on the Hub, or its folder without the path to it."""
-    return Path(source).resolve().name if Path(source).exists() else source
-
-
 class Run:
     """One run of this program: what was loaded, and the Trainer.
 
@@ -355,6 +351,9 @@ class Run:
                 options.clip, options.mask_generator, **config
             )
         model = model.to(self.options.device)
+        if Path(model.name_or_path).is_dir():
+            # An adapter finds its base by this name, from whichever folder it is loaded.
+            model.name_or_path = str(Path(model.name_or_path).resolve())
         if self.train_data is not None:
             model.set_vocabulary(self.processor, vocabulary_of(self.train_data.categories))
             if options.model is None:
@@ -362,12 +361,15 @@ class Run:
                 if self.options.process_index == 0:
                     model.save_pretrained(base)
                     self.processor.save_pretrained(base)
-                model.name_or_path = str(base)
+                model.name_or_path = str(base.resolve())
         return model
 
     def _with_adapter(self, model: FisaForUniversalSegmentation) -> FisaForUniversalSegmentation | PeftModel:
         if self.model_options.adapter is not None:
-            return PeftModel.from_pretrained(model, self.model_options.adapter, is_trainable=self.options.do_train)
+            adapted = PeftModel.from_pretrained(model, self.model_options.adapter, is_trainable=self.options.do_train)
+            if self.train_data is not None:  # the adapter came with the vocabulary of its own data
+                model.set_vocabulary(self.processor, vocabulary_of(self.train_data.categories))
+            return adapted
         if not self.options.do_train:
             return model
         simo_config, rank = self.model_options.simo_config(), self.model_options.lora_rank
@@ -382,7 +384,7 @@ class Run:
             evaluator = Evaluator(
                 self.eval_data,
                 self.processor,
-                name=f"{_public_name(self.data_options.eval_data)} ({self.data_options.eval_split})",
+                name=f"{public_name(self.data_options.eval_data)} ({self.data_options.eval_split})",
                 oracle=self.data_options.oracle,
                 # The photos may be private: what is pushed holds none.
                 samples=None if self.options.push_to_hub else self.folder / "samples",

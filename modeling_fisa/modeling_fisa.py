@@ -1,13 +1,14 @@
 """FISA's public models: FisaModel, CLIP with mask tokens beside its image stream, and FisaForUniversalSegmentation,
 which puts a frozen mask generator before it and scores behind it."""
 
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from contextlib import nullcontext
 from dataclasses import fields
 from os import PathLike
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import nn
 from transformers import (
     AutoModelForUniversalSegmentation,
@@ -17,12 +18,13 @@ from transformers import (
     PreTrainedModel,
     initialization,
 )
-from transformers.utils import can_return_tuple
+from transformers.utils import cached_file, can_return_tuple
 
 from fisa.acceleration.class_text_files import ClassTextFiles, text_fingerprint
 from fisa.acceleration.class_texts import ClassTextCache, average_templates
 from fisa.acceleration.deformable_attention import sum_samples_at_once
 from fisa.configuration.configuration_fisa import FisaConfig
+from fisa.modeling_fisa.adapter_vocabulary import ADAPTER_PREFIX, pop_vocabulary
 from fisa.modeling_fisa.loss_fisa import mask_classification_loss
 from fisa.modeling_fisa.mask_attention import MaskEncoder, mask_attention_bias, patch_coverage
 from fisa.modeling_fisa.mask_classification import (
@@ -59,6 +61,11 @@ class FisaPreTrainedModel(PreTrainedModel):
         and the generator's own initialisation.
         """
         return False
+
+    @property
+    def is_gradient_checkpointing(self) -> bool:
+        """The older name of `is_activation_checkpointing`, by which PEFT still asks for it."""
+        return self.is_activation_checkpointing
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -97,6 +104,7 @@ class FisaModel(FisaPreTrainedModel):
         stored = torch.zeros(config.num_prompts, config.projection_dim) if config.num_prompts else None
         self.register_buffer("class_embeds", stored)
         self._text_cache = ClassTextCache()
+        self.register_load_state_dict_pre_hook(_take_over_vocabulary)
         self.post_init()
 
     @torch.no_grad()
@@ -119,7 +127,8 @@ class FisaModel(FisaPreTrainedModel):
         self.init_mask_encoder_from_clip()
 
     def get_input_embeddings(self) -> nn.Module:
-        return self.vision_model.embeddings.patch_embedding
+        # Of the tokens, which a tokenizer is measured against; the image tower has its own.
+        return self.text_model.get_input_embeddings()
 
     def get_text_features(
         self, input_ids: torch.LongTensor, attention_mask: torch.Tensor | None = None
@@ -197,8 +206,17 @@ class FisaModel(FisaPreTrainedModel):
         """
         vocabulary = processor.parse_vocabulary(labels)
         encoded = self.encode_vocabulary(processor, vocabulary, text_cache=text_cache)
-        self.config.store_vocabulary(vocabulary.to_config())
-        self.register_buffer("class_embeds", encoded["class_embeds"].to(self.dtype))
+        self.store_vocabulary(vocabulary.to_config(), encoded["class_embeds"])
+
+    def store_vocabulary(self, classes: list[dict[str, Any]], class_embeds: torch.Tensor) -> None:
+        """Store a vocabulary that is encoded already.
+
+        Args:
+            classes: as [`FisaConfig.vocabulary`] has them.
+            class_embeds (`torch.Tensor` of shape `(num_prompts, projection_dim)`)
+        """
+        self.config.store_vocabulary(classes)
+        self.register_buffer("class_embeds", class_embeds.to(self.device, self.dtype))
 
     def resolve_class_embeds(
         self,
@@ -320,11 +338,21 @@ class FisaModel(FisaPreTrainedModel):
             )
 
 
+def _take_over_vocabulary(model: FisaModel, tensors: MutableMapping[str, torch.Tensor], prefix: str, *_: Any) -> None:
+    """Store the vocabulary that comes with an adapter's weights."""
+    vocabulary = pop_vocabulary(tensors, prefix)
+    if vocabulary is not None:
+        model.store_vocabulary(*vocabulary)
+
+
 class FisaForUniversalSegmentation(FisaPreTrainedModel):
     """FISA whole: a frozen mask generator finds the masks, CLIP with mask tokens names them with any words.
 
     The generator is never trained here: it runs without gradients and stays in evaluation mode.
     """
+
+    # An adapter's vocabulary is no weight of the model; `load_adapter` stores it.
+    _keys_to_ignore_on_load_unexpected = [r"adapter_vocabulary\."]
 
     def __init__(self, config: FisaConfig):
         super().__init__(config)
@@ -391,6 +419,38 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
     def disable_input_require_grads(self) -> None:
         """Undo [`enable_input_require_grads`]."""
         self.fisa.disable_input_require_grads()
+
+    def load_adapter(
+        self,
+        peft_model_id: str | None = None,
+        adapter_name: str | None = None,
+        *,
+        adapter_state_dict: dict[str, torch.Tensor] | None = None,
+        adapter_kwargs: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> Any:
+        """As transformers' own models load an adapter, and with it the vocabulary that it was trained on."""
+        report = super().load_adapter(
+            peft_model_id,
+            adapter_name,
+            adapter_state_dict=adapter_state_dict,
+            adapter_kwargs=adapter_kwargs,
+            **options,
+        )
+        tensors = dict(adapter_state_dict or {})
+        if peft_model_id is not None:
+            # An adapter in PyTorch's own format, which PEFT once wrote, is older than this.
+            file = cached_file(
+                peft_model_id,
+                "adapter_model.safetensors",
+                _raise_exceptions_for_missing_entries=False,
+                **adapter_kwargs or {},
+            )
+            tensors = {} if file is None else load_file(file)
+        vocabulary = pop_vocabulary(tensors, ADAPTER_PREFIX)
+        if vocabulary is not None:
+            self.fisa.store_vocabulary(*vocabulary)
+        return report
 
     def encode_vocabulary(
         self, processor, labels, *, batch_size: int = 256, text_cache: str | PathLike | None = None

@@ -1,11 +1,15 @@
 """SIMO: the chosen leaves of a model as a PEFT adapter, to be saved, loaded, switched and merged like any other."""
 
 import re
-import warnings
+from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from safetensors.torch import load_file, save_file
 
 from fisa.configuration.configuration_fisa import FisaConfig
 from fisa.configuration.configuration_simo import SimoConfig
+from fisa.modeling_fisa.adapter_vocabulary import ADAPTER_PREFIX, vocabulary_tensors
 from fisa.modeling_fisa.modeling_fisa import FisaPreTrainedModel
 
 
@@ -49,10 +53,35 @@ def get_simo_model(
     from peft import LNTuningConfig, get_peft_model  # an extra, not needed to segment
 
     leaves = simo_target_modules(model.config, config or SimoConfig())
-    with warnings.catch_warnings():
-        # PEFT looks up the widths of each leaf, which a norm does not have and this adapter does not need.
-        warnings.filterwarnings("ignore", message="Unsupported layer type")
-        return get_peft_model(model, LNTuningConfig(target_modules=leaves), adapter_name=adapter_name)
+    return get_peft_model(model, LNTuningConfig(target_modules=leaves), adapter_name=adapter_name)
+
+
+def save_adapter(model: "PeftModel", folder: str | PathLike) -> None:
+    """Save an adapter as PEFT does, and the vocabulary that its base model stores with it: whoever loads the adapter,
+    by PEFT, by an Auto class or in a pipeline, gets both.
+
+    Args:
+        model: with the adapter in it, on a [`FisaForUniversalSegmentation`].
+        folder: where to write; made if it is missing.
+
+    Example:
+
+    ```python
+    >>> simo_model.get_base_model().set_vocabulary(processor, ["dog", "frisbee", "grass"])
+    >>> save_adapter(simo_model, "my-adapter")
+    ```
+    """
+    model.save_pretrained(folder)
+    add_stored_vocabulary(model, folder)
+
+
+def add_stored_vocabulary(model: "PeftModel", folder: str | PathLike) -> None:
+    """Write the vocabulary that an adapter's base model stores, if any, into the adapter's saved file."""
+    base, file = model.get_base_model(), Path(folder) / "adapter_model.safetensors"
+    if base.config.num_prompts:
+        classes, class_embeds = base.config.vocabulary, base.fisa.class_embeds
+        weights = load_file(file) | vocabulary_tensors(classes, class_embeds, ADAPTER_PREFIX)
+        save_file(weights, file, metadata={"format": "pt"})
 
 
 def simo_target_modules(model_config: FisaConfig, config: SimoConfig, *, norms: bool = True) -> str:

@@ -5,7 +5,6 @@
 It knows the pictograms of Patchwork and no photos; `docs/patchwork.md` says what that world is.
 """
 
-import warnings
 from pathlib import Path
 
 from fisa.modeling_fisa.modeling_fisa import FisaForUniversalSegmentation
@@ -27,9 +26,5 @@ def load(*, adapted: bool = True) -> tuple[FisaForUniversalSegmentation, FisaPro
     if adapted:
         from peft import PeftModel  # an extra, not needed to segment with whole models
 
-        with warnings.catch_warnings():
-            # Neither concerns who loads: PEFT looks for widths that a norm does not have, and asks under an old name.
-            warnings.filterwarnings("ignore", message="Unsupported layer type")
-            warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
-            model = PeftModel.from_pretrained(model, ADAPTER).merge_and_unload()
+        model = PeftModel.from_pretrained(model, ADAPTER).merge_and_unload()
     return model.eval(), FisaProcessor.from_pretrained(CHECKPOINT)

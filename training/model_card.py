@@ -1,5 +1,6 @@
 """The model card of a fine-tuned adapter: how to load it, what was trained, and what the evaluation found."""
 
+from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
@@ -24,6 +25,10 @@ from transformers import pipeline
 segmenter = pipeline("image-segmentation", model="{repo_id}", pipeline_class=fisa.FisaPipeline)
 segmenter("photo.jpg", candidate_labels=["dog", "frisbee", "grass"])
 ```
+
+The words that it was trained on come with it, and serve where `candidate_labels` are not given. PEFT loads it too:
+`PeftModel.from_pretrained(base_model, "{repo_id}")`, or, as it imports of strangers only what it is allowed to,
+`AutoPeftModel.from_pretrained("{repo_id}", import_allowlist=["fisa.modeling_fisa.modeling_fisa"])`.
 
 The base model is `{base}`.
 
@@ -55,6 +60,7 @@ def adapter_card(
         log_history: of the Trainer.
     """
     config = model.peft_config[model.active_adapter]
+    base = public_name(config.base_model_name_or_path)
     trained, total = model.get_nb_trainable_parameters()
     name = repo_id.rpartition("/")[2]
     metadata: dict[str, Any] = {}
@@ -74,7 +80,7 @@ def adapter_card(
     data = ModelCardData(
         pipeline_tag="image-segmentation",
         library_name="peft",
-        base_model=config.base_model_name_or_path,
+        base_model=base,
         tags=["fisa", "open-vocabulary", "panoptic-segmentation"],
         **metadata,
     )
@@ -83,11 +89,16 @@ def adapter_card(
         trained=trained,
         all=total,
         repo_id=repo_id,
-        base=config.base_model_name_or_path,
+        base=base,
         training=_training(log_history),
         evaluation=_evaluation(report, results),
     )
     return ModelCard(f"---\n{data.to_yaml()}\n---\n{body}")
+
+
+def public_name(source: str) -> str:
+    """What others call a data set or a model: its name on the Hub, or its folder without the path to it."""
+    return Path(source).resolve().name if Path(source).exists() else source
 
 
 def _training(log_history: list[dict[str, Any]]) -> str:

@@ -14,6 +14,7 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from fisa.evaluation.headlines import headlines
 from fisa.modeling_fisa.modeling_fisa import FisaForUniversalSegmentation
+from fisa.modeling_fisa.simo import add_stored_vocabulary
 from fisa.training.evaluator import Evaluator
 from fisa.training.model_card import adapter_card
 
@@ -74,6 +75,13 @@ class FisaTrainer(Trainer):
                 callback.logging_dir = str(Path(self.args.output_dir) / default_logdir())
         if hasattr(self.train_dataset, "set_epoch"):
             self.add_callback(_EpochTeller(self.train_dataset))
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
+        """As the Trainer's, with the vocabulary in the adapter's file."""
+        super()._save(output_dir, state_dict)
+        model = self.accelerator.unwrap_model(self.model)
+        if isinstance(model, PeftModel):
+            add_stored_vocabulary(model, output_dir or self.args.output_dir)
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """As the Trainer's, with a learning rate of its own for SEVE. Nothing decays: pulling a copy of CLIP's weights

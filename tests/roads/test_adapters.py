@@ -1,0 +1,92 @@
+"""The folder that training leaves gives the same words and scores by every road that loads adapters."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.roads.walking import walk
+
+
+WORDS = "sky [stuff]\nroad, street [stuff]\ncar\n"
+
+LOAD_BY_EVERY_ROAD = """
+import json, sys
+import fisa
+from peft import AutoPeftModel, PeftConfig, PeftModel
+from PIL import Image
+from transformers import AutoModelForUniversalSegmentation, AutoProcessor, pipeline
+
+folder, photo = sys.argv[1], Image.open(sys.argv[2])
+base = PeftConfig.from_pretrained(folder).base_model_name_or_path
+merged = PeftModel.from_pretrained(fisa.FisaForUniversalSegmentation.from_pretrained(base), folder).merge_and_unload()
+merged.save_pretrained("merged")
+processor = AutoProcessor.from_pretrained(folder)
+processor.save_pretrained("merged")
+roads = {
+    "AutoPeftModel": AutoPeftModel.from_pretrained(
+        folder, import_allowlist=["fisa.modeling_fisa.modeling_fisa"]
+    ).get_base_model(),
+    "PeftModel": PeftModel.from_pretrained(
+        fisa.FisaForUniversalSegmentation.from_pretrained(base), folder
+    ).get_base_model(),
+    "Auto class": AutoModelForUniversalSegmentation.from_pretrained(folder),
+    "merged": merged,
+    "folder": folder,
+    "folder of the merged": "merged",
+}
+answers = {}
+for name, model in roads.items():
+    parts = {"model": model} if isinstance(model, str) else {"model": model.eval(), "processor": processor}
+    segmenter = pipeline("image-segmentation", pipeline_class=fisa.FisaPipeline, **parts)
+    segments = segmenter(photo, threshold=0.0)
+    answers[name] = [list(segmenter.model.config.id2label.values()), [[s["label"], s["score"]] for s in segments]]
+print(json.dumps(answers))
+"""
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory, shipped):
+    """What `fisa-train` leaves of two steps on made label maps, and what it printed."""
+    folder = tmp_path_factory.mktemp("training")
+    generator = np.random.default_rng(1)
+    for kind in ("images", "labels"):
+        (folder / "photos" / kind).mkdir(parents=True)
+    for number in range(4):
+        classes = generator.integers(0, 3, (4, 4), dtype=np.uint8).repeat(24, 0).repeat(24, 1)
+        colors = generator.integers(0, 255, (3, 3), dtype=np.uint8)
+        Image.fromarray(colors[classes]).save(folder / "photos" / "images" / f"{number}.png")
+        Image.fromarray(classes).save(folder / "photos" / "labels" / f"{number}.png")
+    (folder / "photos" / "classes.txt").write_text(WORDS)
+    printed = walk(
+        "fisa-train", "--model", shipped, "--train_format", "label_maps", "--train_data", "photos", "--do_train",
+        "--max_steps", 2, "--learning_rate", 0.01, "--output_dir", "adapter", "--report_to", "none",
+        "--use_cpu", "true", cwd=folder,
+    )  # fmt: skip
+    return folder / "adapter", printed
+
+
+def test_every_road_answers_with_the_same_words_and_scores(adapter, scene, tmp_path):
+    scene.save(tmp_path / "photo.png")
+    printed = walk("python", "-c", LOAD_BY_EVERY_ROAD, adapter[0], "photo.png", cwd=tmp_path)
+    answers = json.loads(next(line for line in printed.splitlines() if line.startswith("{")))
+    words, segments = answers.pop("folder of the merged")
+    assert words == ["sky", "road", "car"] and segments
+    for road, (found_words, found) in answers.items():
+        assert found_words == words, road
+        assert [label for label, _ in found] == [label for label, _ in segments], road
+        assert [score for _, score in found] == pytest.approx([score for _, score in segments], abs=1e-5), road
+
+
+def test_the_folder_holds_the_processor_and_its_tokenizer(adapter):
+    names = {path.name for path in adapter[0].iterdir()}
+    assert {"processor_config.json", "tokenizer.json", "tokenizer_config.json"} <= names
+
+
+def test_training_and_loading_say_nothing_that_a_user_cannot_act_on(adapter, scene, tmp_path):
+    scene.save(tmp_path / "photo.png")
+    loaded = walk("python", "-W", "default", "-c", LOAD_BY_EVERY_ROAD, adapter[0], "photo.png", cwd=tmp_path)
+    for printed in (adapter[1], loaded):
+        said = [line for line in printed.splitlines() if "warn" in line.lower() or "deprecat" in line.lower()]
+        assert not [line for line in said if "site-packages" in line], said
