@@ -8,7 +8,11 @@ PYTHON ?= $(shell for p in $(CANDIDATES); do $$p $(NEW_ENOUGH) 2>/dev/null && ec
 VENV_PYTHON = .venv/bin/python
 READY = .venv/ready
 
-.PHONY: help demo test test-transformers lint clean
+# mypy and mkdocstrings look for a folder called fisa: one of links to what the package is made of.
+LINK_NAMESPACE = rm -rf build/namespace && mkdir -p build/namespace/fisa && \
+	for part in *.py */__init__.py; do ln -s "../../../$${part%/__init__.py}" build/namespace/fisa/; done
+
+.PHONY: help demo test test-transformers lint docs clean
 help:  ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  make \1\t\2/p' Makefile
 	@echo "A Python other than the first one found: make PYTHON=/path/to/python ..."
@@ -30,12 +34,20 @@ $(TRANSFORMERS_ARCHIVE): tests/transformers_common/requirements.txt | $(READY)
 	@tar -xzf $@ -C .cache
 	@touch $@
 
-lint: $(READY)  ## set up, then check style and format
+lint: $(READY)  ## set up, then check style, format, spelling and types
 	@$(VENV_PYTHON) -m ruff check .
 	@$(VENV_PYTHON) -m ruff format --check .
+	@.venv/bin/typos
+	@$(LINK_NAMESPACE)
+	@$(VENV_PYTHON) -m mypy
+
+docs: $(READY)  ## set up, then build the documentation in site/
+	@$(LINK_NAMESPACE)
+	@NO_MKDOCS_2_WARNING=1 $(VENV_PYTHON) -m mkdocs build --strict --quiet
+	@echo "Open site/index.html"
 
 clean:  ## remove .venv and everything else that was built
-	rm -rf .venv build dist demo_output *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist demo_output site *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # The installed package is a link to this folder: set up anew where the folder has moved.

@@ -5,8 +5,15 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from transformers import CLIPImageProcessor, CLIPProcessor, Mask2FormerImageProcessor
 
-from fisa.miniature import miniature
+from fisa.miniature import (
+    IMAGE_SIZE,
+    character_clip_tokenizer,
+    miniature,
+    miniature_clip,
+    miniature_mask_generator,
+)
 from tests.drawn_picture import draw_picture
 
 
@@ -25,6 +32,18 @@ def checkpoint(tmp_path_factory) -> Path:
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def parts_folder(tmp_path_factory):
+    """Folders `clip` and `mask_generator`: the parts of a miniature as they would lie on the Hub."""
+    root = tmp_path_factory.mktemp("parts")
+    tokenizer, side = character_clip_tokenizer(), {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
+    miniature_clip(tokenizer).save_pretrained(root / "clip")
+    CLIPProcessor(CLIPImageProcessor(size=side, do_center_crop=False), tokenizer).save_pretrained(root / "clip")
+    miniature_mask_generator().save_pretrained(root / "mask_generator")
+    Mask2FormerImageProcessor(size={"shortest_edge": 96, "longest_edge": 160}).save_pretrained(root / "mask_generator")
+    return root
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""The tables of costs in docs/benchmarks.md and in the README, from lines that the benchmarks printed:
+"""The tables of costs in docs/benchmarks.md, from lines that the benchmarks printed:
 `python -m fisa.studies.benchmarks.table`.
 
 Lines are collected in `docs/benchmarks.jsonl`, as
@@ -28,7 +28,7 @@ HEADLINES = (
     "PQ of an image, 5,000 of them; panopticapi's protocol in NumPy",
     "CLIP ViT-B/16's image tower, bfloat16; float32",
 )
-"""What the README shows: of each matter what most users will meet."""
+"""The rows of the short table: for each part, the case that most users will meet."""
 
 HEAD = "| what | here | beside it | |\n|---|---:|---:|---|"
 
@@ -138,19 +138,19 @@ READERS: dict[str, Callable[[dict[str, Any]], Any]] = {
 def rows(lines: Iterable[dict[str, Any]]) -> list[Row]:
     """The measurements of the lines that are comparisons, in the order of `READERS`."""
     lines = list(lines)
-    found = [READERS[name](line) for name in READERS for line in lines if line["benchmark"] == name]
-    return [row for item in found for row in (item if isinstance(item, list) else [item])]
+    read = [READERS[name](line) for name in READERS for line in lines if line["benchmark"] == name]
+    return [row for item in read for row in (item if isinstance(item, list) else [item])]
 
 
-def table(found: Iterable[Row]) -> str:
-    """In Markdown."""
-    cells = [f"| {row.what} | {_seconds(row.ours)} | {_seconds(row.theirs)} | {row.verdict} |" for row in found]
+def table(measured: Iterable[Row]) -> str:
+    """The rows in Markdown."""
+    cells = [f"| {row.what} | {_seconds(row.ours)} | {_seconds(row.theirs)} | {row.verdict} |" for row in measured]
     return "\n".join([HEAD, *cells])
 
 
-def headlines(found: Iterable[Row]) -> list[Row]:
-    """The README's rows."""
-    by_name = {row.what: row for row in found}
+def headlines(measured: Iterable[Row]) -> list[Row]:
+    """The rows of the short table."""
+    by_name = {row.what: row for row in measured}
     return [by_name[what] for what in HEADLINES]
 
 
@@ -164,9 +164,9 @@ def _seconds(value: float) -> str:
 
 
 def main() -> None:
-    """Print both tables, the README's first."""
-    found = recorded()
-    print(table(headlines(found)), table(found), sep="\n\n")
+    """Print both tables, the short one first."""
+    measured = recorded()
+    print(table(headlines(measured)), table(measured), sep="\n\n")
 
 
 if __name__ == "__main__":
