@@ -76,13 +76,14 @@ def test_gradient_reaches_the_best_prompt_only():
     assert texts.grad[0].any() and not texts.grad[1].any()
 
 
-def test_ensemble_mixes_known_classes_and_keeps_the_ratio_of_the_others():
+@pytest.mark.parametrize(("known", "probability"), [(0, 0.9), (1, 0.1)])
+def test_ensemble_mixes_known_classes_and_keeps_the_ratio_of_the_others(known, probability):
     clip = torch.tensor([[[0.5, 0.2, 0.3]]])
     generator = torch.tensor([[[0.9, 0.1]]])
     mixed = ensemble_with_generator(
-        clip.log(), generator.log(), generator_class_ids=torch.tensor([1, -1, -1]), weight=0.5
+        clip.log(), generator.log(), generator_class_ids=torch.tensor([known, -1, -1]), weight=0.5
     ).exp()
-    unscaled = torch.tensor([(0.5 * 0.1) ** 0.5, 0.2, 0.3])
+    unscaled = torch.tensor([(0.5 * probability) ** 0.5, 0.2, 0.3])
     torch.testing.assert_close(mixed[0, 0], unscaled / unscaled.sum())
 
 
