@@ -158,8 +158,8 @@ class Study:
             model = self.loaded(METHODS[method], self.weights(method, seed))
             processor = FisaProcessor.from_pretrained(self.model)
             found = {
-                "retention": zero_shot_accuracy(model, processor, with_seve=False),
-                "retention_with_seve": zero_shot_accuracy(model, processor, with_seve=True),
+                "retention": image_tower_accuracy(model, processor, with_seve=False),
+                "retention_with_seve": image_tower_accuracy(model, processor, with_seve=True),
             }
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(found), encoding="utf-8")
@@ -237,7 +237,7 @@ def figures(report: Mapping[str, Any]) -> dict[str, float]:
 
 
 @torch.no_grad()
-def zero_shot_accuracy(
+def image_tower_accuracy(
     model: FisaForUniversalSegmentation, processor: FisaProcessor, *, with_seve: bool, artist: str = SHIFTED
 ) -> float:
     """Share of pictures of one thing that the image tower, used as CLIP is, names right among all things, in percent.
