@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 
-# Name, metric, and where the metric has it.
+# The name of each figure, the task that measures it, and where it lies in the task's report.
 HEADLINES = {
     "pq": ("panoptic", "all", "pq"),
     "sq": ("panoptic", "all", "sq"),
@@ -22,12 +22,18 @@ def headlines(report: Mapping[str, Any]) -> dict[str, float]:
 
     Args:
         report: as in `metrics.json`: `panoptic`, `instance` and `semantic`, as far as they were measured.
+
+    Example:
+
+        >>> from fisa.evaluation.headlines import headlines
+        >>> headlines({"semantic": {"miou": 42.0, "pixel_accuracy": 80.0}, "instance": {"ap": None}})
+        {'miou': 42.0, 'pixel_accuracy': 80.0}
     """
-    found = {}
+    figures = {}
     for name, path in HEADLINES.items():
         value: Any = report
         for step in path:
             value = None if value is None else value.get(step)
         if value is not None:
-            found[name] = value
-    return found
+            figures[name] = value
+    return figures

@@ -102,7 +102,7 @@ class MaskAveragePrecision(SegmentationMetric):
     def _instances(self, reference: Mapping[str, Any], *, predicted: set[int]) -> list[dict[str, Any]]:
         """The true instances of an image, and for each predicted category the void as a crowd of it."""
         height, width = reference["segmentation"].shape
-        drawn = SegmentRuns.of(reference["segmentation"]).masks()
+        drawn = SegmentRuns.from_map(reference["segmentation"]).masks()
         instances = [
             {
                 "category_id": info["category_id"],

@@ -13,8 +13,20 @@ from fisa.evaluation.segmentation_metric import SegmentationMetric, percent
 class MeanIoU(SegmentationMetric):
     """IoU and accuracy of the class of each pixel, over all images together, in percent.
 
-    Void pixels are left out; pixels of a crowd count as of its class. A class that is neither in the truth nor in a
-    prediction has no IoU, one that is in predictions alone has 0.
+    Void pixels are left out; pixels of a crowd count as their class. A class that is in neither the truth nor a
+    prediction has no IoU; one that is only in predictions has 0.
+
+    Example:
+
+        >>> import numpy as np
+        >>> from fisa.evaluation.mean_iou import MeanIoU
+        >>> cat, sky = {"id": 7, "name": "cat", "isthing": True}, {"id": 9, "name": "sky", "isthing": False}
+        >>> metric = MeanIoU(categories=[cat, sky])
+        >>> infos = [{"id": 1, "category_id": 7}, {"id": 2, "category_id": 9}]
+        >>> truth = {"segmentation": np.array([[1, 1, 2, 0]]), "segments_info": infos}  # cat, cat, sky, void
+        >>> metric.add(prediction=np.array([[0, 1, 1, 0]]), reference=truth)  # cat, sky, sky, cat
+        >>> metric.compute()["miou"]
+        50.0
     """
 
     def reset(self) -> None:
@@ -35,7 +47,7 @@ class MeanIoU(SegmentationMetric):
             raise ValueError(
                 f"The prediction has shape {prediction.shape} and the reference {reference['segmentation'].shape}."
             )
-        overlaps = SegmentOverlaps.of(reference["segmentation"], np.asarray(prediction))
+        overlaps = SegmentOverlaps.between(reference["segmentation"], np.asarray(prediction))
         if overlaps.second.size and not 0 <= overlaps.second[0] <= overlaps.second[-1] < len(self.categories):
             raise ValueError(
                 f"The prediction holds the classes {overlaps.second[0]} to {overlaps.second[-1]}; "

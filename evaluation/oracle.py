@@ -1,4 +1,4 @@
-"""What a perfect half of the model would give: perfect classes for given masks, or perfect masks to be given classes.
+"""What a perfect half of the model would give: perfect classes for given masks, or perfect masks that need classes.
 With these, figure 2 of the paper finds that classes, not masks, are what open-vocabulary segmentation lacks."""
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ IMPOSSIBLE = -100.0
 
 
 def perfect_masks(reference: Mapping[str, Any]) -> tuple[np.ndarray, list[dict[str, Any]]]:
-    """The ground-truth segments of an image but for crowds.
+    """The ground-truth segments of an image, crowds left out.
 
     Args:
         reference: `segmentation` `(H, W)` segment ids, and `segments_info`.
@@ -39,13 +39,13 @@ def perfect_classes(
 ) -> torch.Tensor:
     """The classes that a perfect classifier gives to masks: it knows which segment each means, and which mean none.
 
-    Masks and ground-truth segments but for crowds are paired one to one so that the sum of their IoUs is highest,
-    at the image's size, pixels that are void or crowd in the truth left out. A mask without a partner that it touches
-    is no object.
+    Masks and ground-truth segments other than crowds are paired one to one so that the sum of their IoUs is highest.
+    IoUs are taken at the image's size, without pixels that are void or crowd in the truth. A mask that is paired with
+    no segment it touches is no object.
 
     Args:
         mask_logits: `(Q, h, w)`.
-        size: height and width of the part of them that spans the image, top left; `None`: all of it.
+        size: height and width of the part of the masks, top left, that spans the image; `None`: all of it.
         reference: as for [`perfect_masks`].
         categories: dictionaries with `id`, in the order of the class indices.
 

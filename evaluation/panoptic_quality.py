@@ -16,9 +16,20 @@ from fisa.evaluation.segmentation_metric import SegmentationMetric, percent
 class PanopticQuality(SegmentationMetric):
     """PQ, SQ and RQ (Kirillov et al., arXiv 1801.00868), in percent.
 
-    A predicted and a true segment of one category match where their IoU exceeds 0.5, pixels that are void in the truth
-    counting for neither. Unmatched predictions are not held against the model where more than half of them is void or
-    crowd of their category; unmatched crowds never are.
+    A predicted and a true segment of one category match where their IoU exceeds 0.5; pixels that are void in the truth
+    count for neither. An unmatched prediction is not held against the model where more than half of it is void or
+    crowd of its category; an unmatched crowd never is.
+
+    Example:
+
+        >>> import numpy as np
+        >>> from fisa.evaluation.panoptic_quality import PanopticQuality
+        >>> metric = PanopticQuality(categories=[{"id": 7, "name": "cat", "isthing": True}])
+        >>> truth = {"segmentation": np.array([[1, 1, 1, 0]]), "segments_info": [{"id": 1, "category_id": 7}]}
+        >>> prediction = {"segmentation": np.array([[5, 5, 0, 5]]), "segments_info": [{"id": 5, "category_id": 7}]}
+        >>> metric.add(prediction=prediction, reference=truth)
+        >>> round(metric.compute()["all"]["pq"], 1)  # two pixels of three: the fourth is void
+        66.7
     """
 
     def reset(self) -> None:
@@ -36,9 +47,9 @@ class PanopticQuality(SegmentationMetric):
         Raises:
             ValueError: maps of different sizes, or a list that does not fit its map.
         """
-        found, true = prediction["segmentation"], reference["segmentation"]
-        if found.shape != true.shape:
-            raise ValueError(f"The prediction has shape {found.shape} and the reference {true.shape}.")
+        predicted, true = prediction["segmentation"], reference["segmentation"]
+        if predicted.shape != true.shape:
+            raise ValueError(f"The prediction has shape {predicted.shape} and the reference {true.shape}.")
         ids = {info["category_id"] for info in [*prediction["segments_info"], *reference["segments_info"]]}
         unknown = ids - {category["id"] for category in self.categories}
         if unknown:
@@ -46,7 +57,7 @@ class PanopticQuality(SegmentationMetric):
                 f"Segments of the categories {sorted(unknown)}, which are not among those of this metric."
             )
         self._counts += _counts(
-            SegmentOverlaps.of(true, found), reference["segments_info"], prediction["segments_info"]
+            SegmentOverlaps.between(true, predicted), reference["segments_info"], prediction["segments_info"]
         )
 
     def state(self) -> bytes:
@@ -56,13 +67,13 @@ class PanopticQuality(SegmentationMetric):
         self._counts = [tuple(counts) for state in states for counts in json.loads(state)]
 
     def _computed(self) -> dict[str, Any]:
-        """`"all"`, `"things"` and `"stuff"`, each `pq`, `sq`, `rq` and the number `n` of categories that were there,
+        """`"all"`, `"things"` and `"stuff"`, each `pq`, `sq`, `rq` and the number `n` of categories that occurred,
         and `"per_class"`, by name, the figures with `tp`, `fp` and `fn`."""
-        of_category = defaultdict(list)
+        by_category = defaultdict(list)
         for category_id, *counts in self._counts:
-            of_category[category_id].append(counts)
+            by_category[category_id].append(counts)
         per_class = {
-            category["name"]: _quality(of_category[category["id"]]) | {"isthing": bool(category["isthing"])}
+            category["name"]: _quality(by_category[category["id"]]) | {"isthing": bool(category["isthing"])}
             for category in self.categories
         }
         groups = {
@@ -74,33 +85,33 @@ class PanopticQuality(SegmentationMetric):
 
 
 def _counts(
-    overlaps: SegmentOverlaps, true_infos: list[Mapping[str, Any]], found_infos: list[Mapping[str, Any]]
+    overlaps: SegmentOverlaps, true_infos: list[Mapping[str, Any]], predicted_infos: list[Mapping[str, Any]]
 ) -> list[tuple[int, float, int, int, int]]:
     """What one image adds: for each of its categories summed IoU, matches, false positives and false negatives."""
-    true_segments, found_segments = overlaps.first > 0, overlaps.second > 0
+    true_segments, predicted_segments = overlaps.first > 0, overlaps.second > 0
     # Of several crowds of a category panopticapi excuses by the last in the list.
     crowds = {info["category_id"]: info["id"] for info in true_infos if info.get("iscrowd")}
     true_infos = _in_order(true_infos, overlaps.first[true_segments])
-    found_infos = _in_order(found_infos, overlaps.second[found_segments])
-    true_categories, found_categories = (
-        np.array([info["category_id"] for info in infos], np.int64) for infos in (true_infos, found_infos)
+    predicted_infos = _in_order(predicted_infos, overlaps.second[predicted_segments])
+    true_categories, predicted_categories = (
+        np.array([info["category_id"] for info in infos], np.int64) for infos in (true_infos, predicted_infos)
     )
     crowd = np.array([bool(info.get("iscrowd")) for info in true_infos], bool)
     excuses = np.array([crowds.get(info["category_id"]) == info["id"] for info in true_infos], bool)
-    shared = overlaps.shared[true_segments][:, found_segments]
+    shared = overlaps.shared[true_segments][:, predicted_segments]
     true_areas = overlaps.shared[true_segments].sum(1)
-    found_areas = overlaps.shared[:, found_segments].sum(0)
-    void = overlaps.shared[~true_segments][:, found_segments].sum(0)
+    predicted_areas = overlaps.shared[:, predicted_segments].sum(0)
+    void = overlaps.shared[~true_segments][:, predicted_segments].sum(0)
 
-    iou = shared / (true_areas[:, None] + found_areas - shared - void)
-    same = true_categories[:, None] == found_categories
+    iou = shared / (true_areas[:, None] + predicted_areas - shared - void)
+    same = true_categories[:, None] == predicted_categories
     matched = (iou > 0.5) & same & ~crowd[:, None]
     excused = void + (shared * (same & excuses[:, None])).sum(0)
-    wrong = ~matched.any(0) & (excused <= 0.5 * found_areas)
+    wrong = ~matched.any(0) & (excused <= 0.5 * predicted_areas)
     missed = ~matched.any(1) & ~crowd
     counts = []
-    for category_id in {*true_categories.tolist(), *found_categories.tolist()}:
-        rows, columns = true_categories == category_id, found_categories == category_id
+    for category_id in {*true_categories.tolist(), *predicted_categories.tolist()}:
+        rows, columns = true_categories == category_id, predicted_categories == category_id
         matches = matched & rows[:, None]
         counts.append(
             (
@@ -134,7 +145,9 @@ def _quality(counts: list[list[float]]) -> dict[str, Any]:
 
 
 def _mean(figures: list[dict[str, Any]]) -> dict[str, Any]:
-    """Mean over the categories that were there, in the truth or in a prediction."""
-    there = [figure for figure in figures if figure["pq"] is not None]
-    means = {name: math.fsum(f[name] for f in there) / len(there) if there else None for name in ("pq", "sq", "rq")}
-    return means | {"n": len(there)}
+    """Mean over the categories that occur in the truth or in a prediction."""
+    present = [figure for figure in figures if figure["pq"] is not None]
+    means = {
+        name: math.fsum(f[name] for f in present) / len(present) if present else None for name in ("pq", "sq", "rq")
+    }
+    return means | {"n": len(present)}

@@ -36,11 +36,11 @@ class Evaluation:
     folder: Path
 
     @classmethod
-    def of(cls, path: Path, *, name: str) -> "Evaluation":
+    def read(cls, path: Path, *, name: str) -> "Evaluation":
         """Read a `metrics.json`.
 
         Raises:
-            ValueError: it is none; the message says why.
+            ValueError: the file is no report of an evaluation; the message says why.
         """
         try:
             report = json.loads(path.read_text(encoding="utf-8"))
@@ -57,12 +57,14 @@ def main(arguments: Sequence[str] | None = None) -> Path:
         prog="python -m fisa.evaluation.report", description="Compare two evaluations of train.py --do_eval."
     )
     parser.add_argument("metrics", nargs=2, type=Path, metavar="METRICS.json", help="of A and of B")
-    parser.add_argument("--names", nargs=2, metavar=("A", "B"), help="what they are called; their folders' names")
+    parser.add_argument(
+        "--names", nargs=2, metavar=("A", "B"), help="what to call them (default: the names of their folders)"
+    )
     parser.add_argument("--output", type=Path, default=Path("report"), help="folder for the report (%(default)s)")
     options = parser.parse_args(arguments)
     names = options.names or [path.resolve().parent.name for path in options.metrics]
     try:
-        before, after = (Evaluation.of(path, name=name) for path, name in zip(options.metrics, names))
+        before, after = (Evaluation.read(path, name=name) for path, name in zip(options.metrics, names))
         write_report(before, after, options.output)
     except (OSError, ValueError) as error:
         parser.error(str(error))
@@ -132,7 +134,7 @@ def headline_table(before: Evaluation, after: Evaluation) -> str:
 
 
 def draw_changes(changes: Sequence[tuple[str, float]], measure: str, *, names: tuple[str, str]) -> Figure:
-    """A bar a class: how much it gained or lost."""
+    """One bar per class: how much it gained or lost."""
     figure = Figure(figsize=(7.5, 1.3 + 0.27 * len(changes)), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
@@ -153,7 +155,7 @@ def draw_changes(changes: Sequence[tuple[str, float]], measure: str, *, names: t
 
 
 def draw_side_by_side(pairs: Sequence[tuple[Sample, Sample]], *, names: tuple[str, str]) -> Image.Image:
-    """A row a photo: photo, ground truth, both predictions; below them the colours of all classes shown."""
+    """One row per photo: photo, ground truth, both predictions; below them the colours of all classes shown."""
     font = ImageFont.load_default(size=16)
     rows = [[_panel(first, segments) for segments in ([], first.truth, first.prediction, second.prediction)]
             for first, second in pairs]  # fmt: skip

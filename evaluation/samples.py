@@ -14,7 +14,7 @@ from fisa.processing.coco_panoptic import panoptic_to_rgb, rgb_to_panoptic, segm
 
 
 class PanopticFiles:
-    """Writes segmentations in COCO's panoptic format: `NAME.json` and a PNG an image in `NAME/`.
+    """Writes segmentations in COCO's panoptic format: `NAME.json` and one PNG per image in `NAME/`.
 
     Args:
         path: of the JSON file; the folder beside it has its name.
@@ -29,7 +29,7 @@ class PanopticFiles:
     def add(self, image_id: str, *, segmentation: np.ndarray, segments_info: list[dict[str, Any]]) -> None:
         """Write one image's PNG and keep its entry; `segmentation` `(H, W)` holds segment ids, 0 for void."""
         name = f"{image_id.replace('/', '_')}.png"
-        # Ids anew, for they must fit into three bytes and need not start at 1.
+        # New ids: they must fit into three bytes, and the old ones need not.
         ids = np.zeros(segmentation.shape, np.int32)
         for number, segment in enumerate(segments_info, start=1):
             ids[segmentation == segment["id"]] = number
@@ -42,7 +42,7 @@ class PanopticFiles:
         """Write the JSON file.
 
         Args:
-            annotations: entries of all processes that have written PNGs; this one's own if not given.
+            annotations: entries from all processes that have written PNGs; by default this process's own.
         """
         annotations = sorted(annotations or self.annotations, key=lambda annotation: annotation["image_id"])
         images = [{"id": a["image_id"], "file_name": a["file_name"]} for a in annotations]
@@ -72,8 +72,8 @@ class SampleWriter:
         if len(self.truth.annotations) >= self.limit:
             return
         photo.save(self.folder / "photos" / f"{image_id.replace('/', '_')}.jpg", quality=90)
-        for files, found in ((self.prediction, prediction), (self.truth, reference)):
-            files.add(image_id, segmentation=found["segmentation"], segments_info=found["segments_info"])
+        for files, segments in ((self.prediction, prediction), (self.truth, reference)):
+            files.add(image_id, segmentation=segments["segmentation"], segments_info=segments["segments_info"])
 
     def close(self) -> None:
         """Write the JSON files."""

@@ -20,16 +20,16 @@ class SegmentOverlaps:
     shared: np.ndarray
 
     @classmethod
-    def of(cls, first: np.ndarray, second: np.ndarray) -> "SegmentOverlaps":
+    def between(cls, first: np.ndarray, second: np.ndarray) -> "SegmentOverlaps":
         """The overlaps of two maps of one shape, `(H, W)` integers."""
         first, second = np.ravel(first), np.ravel(second)
         if not first.size:
             return cls(first, second, np.zeros((0, 0), np.int64))
-        # A run of equal pairs counts at once: there are a hundred times fewer of them than pixels.
+        # A run of equal pairs is counted at once: there are about a hundred times fewer runs than pixels.
         ends = np.flatnonzero((first[1:] != first[:-1]) | (second[1:] != second[:-1]))
         ends = np.append(ends, first.size - 1)
         rows, columns = np.unique(first[ends]), np.unique(second[ends])
-        # Found by searching, which is faster than having `unique` return where it found what.
+        # A search is faster than having `unique` return the inverse.
         cell_of_run = np.searchsorted(rows, first[ends]) * len(columns) + np.searchsorted(columns, second[ends])
         shared = np.bincount(cell_of_run, weights=np.diff(ends, prepend=-1), minlength=len(rows) * len(columns))
         return cls(rows, columns, shared.astype(np.int64).reshape(len(rows), len(columns)))

@@ -1,4 +1,4 @@
-"""A map of segment ids as runs of equal ids, found in one pass however many segments there are."""
+"""A map of segment ids as runs of equal ids, made in one pass however many segments there are."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +21,7 @@ class SegmentRuns:
     lengths: np.ndarray
 
     @classmethod
-    def of(cls, ids: np.ndarray) -> "SegmentRuns":
+    def from_map(cls, ids: np.ndarray) -> "SegmentRuns":
         """The runs of a map, `(H, W)` integers."""
         flat = np.asarray(ids).T.ravel()
         starts = np.flatnonzero(np.concatenate([[True], flat[1:] != flat[:-1]])) if flat.size else np.zeros(0, int)

@@ -9,9 +9,10 @@ import evaluate
 
 
 class SegmentationMetric(evaluate.Metric, ABC):
-    """A metric over images that keeps a few numbers of each, not its maps.
+    """A metric over images that keeps a few numbers per image, not its maps.
 
-    Unlike `evaluate`'s own it writes nothing to disk, so that predictions of any size and form can be added.
+    Unlike `evaluate`'s own metrics it writes nothing to disk, so that predictions of any size and form can be added.
+    All figures are in percent; `None` where there was nothing to measure.
 
     Args:
         categories: dictionaries of `id`, `name` and `isthing`, in the order of the model's class indices.
@@ -44,8 +45,8 @@ class SegmentationMetric(evaluate.Metric, ABC):
 
     @abstractmethod
     def merge(self, states: Iterable[bytes]) -> None:
-        """Take over what several processes have counted, each image in one of them; what was here before is gone. The
-        result is that of one process, to the last bit, whatever the order."""
+        """Replace what this metric has counted by what several processes have, each image in one of them. The result
+        is that of a single process to the last bit, whatever the order."""
 
     @abstractmethod
     def _computed(self) -> dict[str, Any]:
@@ -77,5 +78,5 @@ def as_reference(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def percent(share: float) -> float | None:
-    """A share from 0 to 1 as per cent; `None` for −1, by which hotcoco says that there was nothing to compute."""
+    """A share from 0 to 1 in percent; `None` for −1, by which hotcoco says that there was nothing to compute."""
     return None if share < 0 else 100 * share

@@ -1,4 +1,4 @@
-"""The evaluation loop: photos in, panoptic quality, mask AP and mIoU out, exact however many processes share it."""
+"""The evaluation loop: from photos to panoptic quality, mask AP and mIoU, exact however many processes share it."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -40,6 +40,15 @@ class Evaluator:
             `"classifier"`, `"generator"` or `"both"`.
         samples: a folder for the first few photos with ground truth and prediction, for reports.
         predictions: a JSON file for all panoptic predictions, in COCO's format, with their PNGs beside it.
+
+    Raises:
+        ValueError: there is no such oracle.
+
+    Example:
+
+        >>> evaluator = Evaluator(data, processor, name="my photos (validation)")
+        >>> report = evaluator.evaluate(model.eval(), evaluator.loader(batch_size=4, num_workers=2))
+        >>> report["panoptic"]["all"]["pq"], report["instance"]["ap"], report["semantic"]["miou"]  # in percent
     """
 
     def __init__(
@@ -58,22 +67,27 @@ class Evaluator:
         self.samples, self.predictions = samples, predictions
         self.categories = [category.to_dict() for category in data.categories]
         self.vocabulary = vocabulary_of(data.categories)
-        # Mask AP needs things, and knows them by their outlines.
+        # Mask AP is over things.
         self.tasks = [
             task for task in METRICS if task != "instance" or any(category.isthing for category in data.categories)
         ]
         self._predictor_class = PREDICTORS[oracle]
 
     def loader(self, *, batch_size: int, num_workers: int) -> DataLoader:
-        """This process's share of the photos: whole batches in turn, so that each photo's batch, and with it the last
-        digit of its result, is what it is in a single process. No photo comes twice."""
+        """This process's share of the photos, in whole batches. Each photo's batch, and with it the last digit of its
+        result, is the same in any number of processes. No photo comes twice.
+
+        Args:
+            batch_size: photos per batch; an oracle takes them one by one.
+            num_workers: processes that prepare them.
+        """
         state = PartialState()
         if self._predictor_class.one_photo_per_batch:
             batch_size = 1
         collate = partial(_collated, predictor_class=self._predictor_class, processor=self.processor)
         options = {"collate_fn": collate, "num_workers": num_workers}
         if isinstance(self.data, IterableDataset):
-            # Several workers would each number their part of the stream from 0: photos are told apart by that.
+            # Several workers would each number their part of the stream from 0, and photos are known by these numbers.
             options["num_workers"] = min(num_workers, 1)
             return DataLoader(_ShareOfStream(self.data, batch_size), batch_size=batch_size, **options)
         batches = torch.arange(len(self.data)).split(batch_size)
@@ -88,12 +102,12 @@ class Evaluator:
         *,
         autocast: Callable[[], AbstractContextManager] = nullcontext,
     ) -> dict[str, Any]:
-        """Run the model over the loader's photos and merge what all processes found.
+        """Run the model over the loader's photos and merge the figures of all processes.
 
         Args:
             model: in evaluation mode.
             loader: from [`Evaluator.loader`].
-            autocast: makes the context that the model runs in.
+            autocast: makes the context that the model runs in, for mixed precision.
 
         Returns:
             the metrics by task, `num_images`, `oracle` and `data`, plain data for JSON; the same in every process.
@@ -123,21 +137,21 @@ class Evaluator:
             samples.close()
         if files:
             files.close(gather_object(files.annotations))
-        found = {task: _merged(metric).compute() for task, metric in metrics.items()}
-        return found | {"num_images": sum(gather_object([count])), "oracle": self.oracle, "data": self.name}
+        figures = {task: _merged(metric).compute() for task, metric in metrics.items()}
+        return figures | {"num_images": sum(gather_object([count])), "oracle": self.oracle, "data": self.name}
 
     def _metric(self, task: str) -> SegmentationMetric:
         options = {"unlabelled": self.data.unlabelled} if task == "instance" else {}
         return METRICS[task](categories=self.categories, **options)
 
     def _predictions(self, records: Sequence[Mapping[str, Any]], outputs: FisaOutput) -> Iterator[dict[str, Any]]:
-        """For each photo what each metric wants."""
+        """For each photo its prediction as each metric takes it."""
         sizes = [record["label"].shape for record in records]
         panoptic = self.processor.post_process_panoptic_segmentation(outputs, target_sizes=sizes)
         semantic = self.processor.post_process_semantic_segmentation(outputs, target_sizes=sizes)
         instance = [None] * len(records)
         if "instance" in self.tasks:
-            # The metric sorts by score and looks at all of them: a threshold could only lower it.
+            # The metric ranks all instances by score: a threshold could only lower it.
             instance = self.processor.post_process_instance_segmentation(outputs, threshold=0.0, target_sizes=sizes)
         for segments, classes, instances in zip(panoptic, semantic, instance):
             yield {
@@ -149,15 +163,15 @@ class Evaluator:
     def _plainly_named(self) -> list[dict[str, Any]]:
         return [category | {"name": item.name} for category, item in zip(self.categories, self.vocabulary)]
 
-    def _panoptic(self, found: dict[str, Any]) -> dict[str, Any]:
+    def _panoptic(self, result: dict[str, Any]) -> dict[str, Any]:
         infos = [
             {"id": info["id"], "category_id": self.categories[info["label_id"]]["id"], "score": info["score"]}
-            for info in found["segments_info"]
+            for info in result["segments_info"]
         ]
-        return {"segmentation": found["segmentation"].cpu().numpy(), "segments_info": infos}
+        return {"segmentation": result["segmentation"].cpu().numpy(), "segments_info": infos}
 
-    def _instances(self, found: dict[str, Any]) -> dict[str, Any]:
-        segmentation, infos = found["segmentation"].cpu().numpy(), found["segments_info"]
+    def _instances(self, result: dict[str, Any]) -> dict[str, Any]:
+        segmentation, infos = result["segmentation"].cpu().numpy(), result["segments_info"]
         return {
             "masks": (segmentation == info["id"] for info in infos),
             "category_ids": [self.categories[info["label_id"]]["id"] for info in infos],
@@ -171,7 +185,7 @@ def _merged(metric: SegmentationMetric) -> SegmentationMetric:
 
 
 class _Records(Dataset):
-    """As a class of its own, so that a data set's other attributes do not travel to the workers as a sampler's."""
+    """The records alone, so that a data set's other attributes are not taken for a sampler's by the loader."""
 
     def __init__(self, data: SegmentationDataset):
         self.data = data

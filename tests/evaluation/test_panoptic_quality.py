@@ -65,7 +65,7 @@ def test_hotcocos_counts_on_random_maps(one_crowd):
 
 
 def as_annotations(side):
-    masks = SegmentRuns.of(side["segmentation"]).masks()
+    masks = SegmentRuns.from_map(side["segmentation"]).masks()
     height, width = side["segmentation"].shape
     return {
         "images": [{"id": 1, "height": height, "width": width}],

@@ -22,7 +22,7 @@ def test_a_count_of_pairs(dtypes, shape):
         for values in ([200, 3, 0, 77], [0, 1, 5])
     )
     first, second = first.astype(dtypes[0]), second.astype(dtypes[1])
-    overlaps = SegmentOverlaps.of(first, second)
+    overlaps = SegmentOverlaps.between(first, second)
     found = {
         (i, j): int(overlaps.shared[row, column])
         for row, i in enumerate(overlaps.first.tolist())
@@ -34,14 +34,15 @@ def test_a_count_of_pairs(dtypes, shape):
 
 def test_maps_that_lie_in_memory_another_way():
     first = np.arange(60).reshape(6, 10) // 7
-    assert np.array_equal(SegmentOverlaps.of(first.T, first.T).shared, SegmentOverlaps.of(first, first).shared)
+    turned = SegmentOverlaps.between(first.T, first.T)
+    assert np.array_equal(turned.shared, SegmentOverlaps.between(first, first).shared)
 
 
 def test_negative_values_and_large_ones():
-    overlaps = SegmentOverlaps.of(np.array([[-1, 2**40, 2**40]]), np.array([[2**40, -7, 2**40]]))
+    overlaps = SegmentOverlaps.between(np.array([[-1, 2**40, 2**40]]), np.array([[2**40, -7, 2**40]]))
     assert overlaps.first.tolist() == [-1, 2**40] and overlaps.second.tolist() == [-7, 2**40]
     assert overlaps.shared.tolist() == [[0, 1], [1, 1]]
 
 
 def test_no_pixels():
-    assert SegmentOverlaps.of(np.zeros((0, 4), int), np.zeros((0, 4), int)).shared.shape == (0, 0)
+    assert SegmentOverlaps.between(np.zeros((0, 4), int), np.zeros((0, 4), int)).shared.shape == (0, 0)
