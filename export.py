@@ -172,7 +172,11 @@ def load_graph(path: Path) -> Callable[..., FisaOutput]:
     def graph(**inputs: torch.Tensor) -> FisaOutput:
         found = compute({name: inputs[name] for name in names})
         is_thing = inputs["class_is_thing"] if "class_is_thing" in names else stored
-        return FisaOutput(**found, class_is_thing=is_thing.expand(len(found["objectness"]), -1))
+        return FisaOutput(
+            **found,
+            class_is_thing=is_thing.expand(len(found["objectness"]), -1),
+            photo_orientation=inputs.get("photo_orientation"),
+        )
 
     return graph
 

@@ -35,7 +35,7 @@ def draw_segments(image: Any, segments: Sequence[dict[str, Any]]) -> Image.Image
     Raises:
         ValueError: if a mask is not of the photo's size.
     """
-    photo = load_photo(image)
+    photo = load_photo(image, upright=False)  # as the masks lie
     top = _index_of_top_segment(photo, segments)
     font = _font_for(photo)
     picture = paint_segments(photo, segments)
@@ -48,7 +48,7 @@ def draw_segments(image: Any, segments: Sequence[dict[str, Any]]) -> Image.Image
 
 def paint_segments(image: Any, segments: Sequence[dict[str, Any]]) -> Image.Image:
     """As [`draw_segments`], without the legend: a picture of the photo's size."""
-    photo = load_photo(image)
+    photo = load_photo(image, upright=False)  # as the masks lie
     if not segments:
         return photo
     top = _index_of_top_segment(photo, segments)

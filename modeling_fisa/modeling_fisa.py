@@ -492,6 +492,7 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
         mask_labels: torch.Tensor | Sequence[torch.Tensor] | None = None,
         class_labels: torch.LongTensor | Sequence[torch.LongTensor] | None = None,
         class_log_priors: torch.FloatTensor | None = None,
+        photo_orientation: torch.LongTensor | None = None,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
     ) -> FisaOutput:
@@ -528,6 +529,9 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
             class_log_priors (`torch.FloatTensor` of shape `(num_classes,)`, *optional*):
                 Added to the logits in the loss alone, also `(batch_size, num_classes)`: how frequent each class is in
                 training, as a logarithm, so that the model need not learn it (logit adjustment, arXiv 2007.07314).
+            photo_orientation (`torch.LongTensor` of shape `(batch_size,)`, *optional*):
+                Handed on to post-processing, which turns results back to how the caller holds the photo; see
+                [`FisaImageProcessor`].
         """
         if mask_proposals is not None:
             proposals = ready_proposals(mask_proposals, objectness=objectness)
@@ -597,6 +601,7 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
             logits_per_mask=logits,
             class_is_thing=None if class_is_thing is None else class_is_thing.expand(logits.shape[0], -1),
             proposal_sizes=proposals.sizes,
+            photo_orientation=photo_orientation,
             **{key: value for key, value in encoded.items() if key != "last_hidden_state"},
         )
 

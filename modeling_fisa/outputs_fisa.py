@@ -52,6 +52,9 @@ class FisaOutput(ModelOutput):
     proposal_sizes (`torch.Tensor` of shape `(batch_size, 2)`, *optional*):
         Height and width of the part of each mask that spans its photo, in mask pixels; the rest is padding.
         `None`: all of it.
+    photo_orientation (`torch.Tensor` of shape `(batch_size,)`, *optional*):
+        EXIF orientation, 1 to 8, of the pixels on which post-processing lays its results. `None`: upright, as the
+        masks are.
     hidden_states, mask_hidden_states, attentions, mask_attentions: as in [`FisaModelOutput`].
     """
 
@@ -64,6 +67,7 @@ class FisaOutput(ModelOutput):
     class_embeds: torch.Tensor | None = None
     class_is_thing: torch.Tensor | None = None
     proposal_sizes: torch.Tensor | None = None
+    photo_orientation: torch.Tensor | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
     mask_hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None

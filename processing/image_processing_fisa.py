@@ -3,6 +3,7 @@ and turns the model's outputs into segments. It works on PIL alone, whatever els
 
 import math
 import os
+import warnings
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, TypedDict
@@ -26,7 +27,7 @@ from transformers.image_utils import (
 from transformers.processing_utils import Unpack
 from transformers.utils import TensorType
 
-from fisa.processing.photos import load_photos
+from fisa.processing.photos import Photo, read_photos
 from fisa.processing.post_processing import instance_segmentation, panoptic_segmentation, semantic_segmentation
 
 
@@ -41,7 +42,8 @@ class FisaImageProcessorKwargs(TypedDict, total=False):
         image_mean, image_std (`list[float]`, default to CLIP's):
             Subtracted from the pixels of CLIP's view, and what the rest is divided by.
         do_rescale (`bool`, defaults to `True`), rescale_factor (`float`, defaults to `1 / 255`):
-            Whether the pixels of both views (0 to 255) are multiplied by the factor first.
+            Whether the pixels of both views (0 to 255) are multiplied by the factor first. Without it they keep the
+            scale of the photo that was given: 0 to 1 for floating point of that range, 0 to 255 for 8 bits.
         do_normalize (`bool`, defaults to `True`):
             Whether mean and standard deviation are applied to both views.
         mask_generator_size (`dict[str, int]`, *optional*, defaults to `{"shortest_edge": 800, "longest_edge": 1333}`):
@@ -91,16 +93,21 @@ class FisaImageProcessorKwargs(TypedDict, total=False):
 class FisaImageProcessor(PilBackend):
     r"""Make a model's image inputs from photos, and segments from its outputs.
 
-    A photo is a PIL image, a NumPy array or torch tensor of shape (H, W), (H, W, C) or (C, H, W), a path or a URL.
-    Grey, palette, CMYK and 16-bit photos become RGB, transparency is laid over white, and EXIF rotation is applied;
-    see [`~fisa.processing.photos.load_photo`].
+    A photo is a PIL image, a NumPy array or torch tensor of shape (H, W), (H, W, C) or (C, H, W), a path, a URL or the
+    bytes of a file. Grey, palette, CMYK and 16-bit photos become RGB, transparency is laid over white, and the model
+    sees photos upright, as EXIF says; see [`~fisa.processing.photos.load_photo`].
 
-    A call takes one photo, a list of them, or an array of shape (B, H, W, C) or (B, C, H, W), and returns:
+    A call takes one photo, a list or any other collection of them, or an array of shape (B, H, W, C) or (B, C, H, W),
+    and returns:
 
     - `pixel_values` (B, 3, H, W), float32: the whole photo, squashed to `size`, as CLIP reads it;
     - `mask_generator_pixel_values` (B, 3, Hc, Wc), float32: the photo as the mask generator reads it, at the top left
       of a canvas that depends on the settings only, never on the batch;
-    - `mask_generator_pixel_mask` (B, Hc, Wc), bool: where the photo is.
+    - `mask_generator_pixel_mask` (B, Hc, Wc), bool: where the photo is;
+    - `photo_orientation` (B,), int64, only if a PIL image among them has to be turned: the EXIF orientation of its
+      pixels. The model hands it on, and `post_process_*` turns the results back: they lie on the pixels of the PIL
+      image, and `target_sizes` takes `image.size[::-1]`. Results of paths, URLs and bytes lie on the upright photo,
+      and a warning says so where EXIF turns it.
 
     Every photo is resized from the original for each view, and only one original is held at a time.
 
@@ -228,35 +235,59 @@ class FisaImageProcessor(PilBackend):
         return_tensors: str | TensorType | None,
         **settings,
     ) -> BatchFeature:
-        photos = load_photos(images, input_data_format=input_data_format)
+        photos = read_photos(images, input_data_format=input_data_format)
         views = list(map(partial(self._views, settings), photos))  # a loop's variable would keep a photo too long
         if not views:
             raise ValueError("There is no image to process: an empty list was given.")
         data = {name: np.stack([view[name] for view in views]) for name in views[0]}
+        if (data["photo_orientation"] == 1).all():
+            del data["photo_orientation"]
         return BatchFeature(data, tensor_type=return_tensors)
 
-    def _views(self, settings: dict[str, Any], photo: Image.Image) -> dict[str, np.ndarray]:
-        clip_view = self.resize(photo, settings["size"], settings["resample"])
-        views = {"pixel_values": self._normalized(clip_view, settings)}
+    def _views(self, settings: dict[str, Any], photo: Photo) -> dict[str, np.ndarray]:
+        _warn_of_assumptions(settings, photo)
+        clip_view = self.resize(photo.image, settings["size"], settings["resample"])
+        views = {"pixel_values": self._normalized(clip_view, settings, white=photo.white)}
         if settings["mask_generator_size"] is not None:
             views |= self._mask_generator_views(settings, photo)
-        return views
+        return views | {"photo_orientation": np.int64(photo.orientation_of_results)}
 
-    def _mask_generator_views(self, settings: dict[str, Any], photo: Image.Image) -> dict[str, np.ndarray]:
+    def _mask_generator_views(self, settings: dict[str, Any], photo: Photo) -> dict[str, np.ndarray]:
         size, divisor = settings["mask_generator_size"], settings["mask_generator_size_divisor"]
-        resized = self.resize(photo, _size_on_canvas(photo, size, divisor), settings["mask_generator_resample"])
+        size_on_canvas = _size_on_canvas(photo.image, size, divisor)
+        resized = self.resize(photo.image, size_on_canvas, settings["mask_generator_resample"])
         (canvas,), (mask,) = self.pad([resized], _canvas_size(size, divisor), return_mask=True)
-        canvas, mask = self._normalized(canvas, settings, prefix="mask_generator_"), mask.astype(bool)
+        canvas = self._normalized(canvas, settings, white=photo.white, prefix="mask_generator_")
+        mask = mask.astype(bool)
         if not settings["mask_generator_pads_with_black"]:
             canvas *= mask
         return {"mask_generator_pixel_values": canvas, "mask_generator_pixel_mask": mask}
 
-    def _normalized(self, pixels: np.ndarray, settings: dict[str, Any], *, prefix: str = "") -> np.ndarray:
+    def _normalized(self, pixels: np.ndarray, settings: dict[str, Any], *, white: int, prefix: str = "") -> np.ndarray:
         if settings["do_rescale"]:
             pixels = self.rescale(pixels, settings["rescale_factor"])
+        elif white != 255:
+            pixels = self.rescale(pixels, white / 255)
         if settings["do_normalize"]:
             pixels = self.normalize(pixels, settings[f"{prefix}image_mean"], settings[f"{prefix}image_std"])
         return pixels.astype(np.float32)
+
+
+def _warn_of_assumptions(settings: dict[str, Any], photo: Photo) -> None:
+    if photo.is_file and photo.exif_orientation != 1:
+        warnings.warn(
+            f"EXIF orientation {photo.exif_orientation} turns a photo that was given as a file: results lie on the "
+            f"upright photo, {photo.image.height} x {photo.image.width} pixels (height x width), which is what "
+            "`target_sizes` takes. Open it with PIL to have them on the pixels as they are stored.",
+            stacklevel=2,
+        )
+    expects_0_to_1 = settings["do_normalize"] and np.max(settings["image_mean"]) <= 1
+    if expects_0_to_1 and not settings["do_rescale"] and photo.white != 1:
+        warnings.warn(
+            f"`do_rescale=False` leaves the pixels of this photo in 0 to {photo.white}, and `image_mean` is that of "
+            "pixels from 0 to 1. Pass the photo divided by its white, or leave `do_rescale` on.",
+            stacklevel=2,
+        )
 
 
 def _canvas_size(size: SizeDict, divisor: int) -> SizeDict:

@@ -3,96 +3,270 @@
 import base64
 import io
 import os
-from collections.abc import Iterator
-from typing import Any
+import struct
+import urllib.request
+import warnings
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import numpy as np
-from huggingface_hub.utils import httpx
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image
 from transformers.image_utils import ChannelDimension
 from transformers.utils import is_torch_tensor
+
+from fisa.processing.downloads import download
 
 
 # Floating-point photos that were resized or compressed overshoot their range a little.
 _OVERSHOOT = 0.01
+# A floating-point photo of 0 to 255 is brighter than this somewhere; one of 0 to 1, or normalised, never is.
+_BRIGHTER_THAN_NORMALISED = 8
+_BIT_DEPTHS = (10, 12, 14, 16)
+
+# What brings the stored pixels upright; Pillow's `exif_transpose` chokes on damaged EXIF data that nobody asked for.
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+# What Pillow's decoders raise when a file is damaged; a bug of theirs looks no different from outside.
+_DECODER_ERRORS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    BufferError,
+    EOFError,
+    Image.DecompressionBombError,
+    LookupError,
+    MemoryError,
+    NameError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
+
+
+class Photo(NamedTuple):
+    """A photo as the model reads it, and how the caller holds it."""
+
+    image: Image.Image
+    """8-bit RGB, right side up."""
+    white: int = 255
+    """The caller's pixel value that means white: 1, 255, 65535 or what lies between."""
+    exif_orientation: int = 1
+    """What EXIF says of the pixels as they are stored, 1 (upright) to 8."""
+    is_file: bool = False
+    """Whether it came as a path, an address or bytes, and not as pixels."""
+
+    @property
+    def orientation_of_results(self) -> int:
+        """The EXIF orientation of the pixels on which results must lie. Who hands over a file sees it upright in any
+        viewer; who hands over a PIL image holds its pixels as they were stored."""
+        return 1 if self.is_file else self.exif_orientation
 
 
 def load_photo(
-    image: Any, *, input_data_format: str | ChannelDimension | None = None, timeout: float | None = None
+    image: Any,
+    *,
+    upright: bool = True,
+    input_data_format: str | ChannelDimension | None = None,
+    timeout: float | None = None,
+    max_download_bytes: int | None = None,
 ) -> Image.Image:
-    """Any photo as an 8-bit RGB PIL image, right side up.
+    """Any photo as an 8-bit RGB PIL image.
 
     Args:
-        image (`PIL.Image.Image`, `np.ndarray`, `torch.Tensor`, `str` or `os.PathLike`):
-            Arrays have the shape (H, W), (H, W, C) or (C, H, W), one to four channels, and values of 8 or 16 bits,
-            booleans, or floating point from 0 to 1 or 0 to 255. A string is a path, or a URL that starts with http://,
-            https:// or data:image/. Transparency is laid over white.
+        image:
+            A PIL image; a NumPy array or torch tensor of shape (H, W), (H, W, C) or (C, H, W), with one to four
+            channels and values of 8 or 16 bits, booleans, or floating point from 0 to 1 or 0 to 255; the bytes of an
+            image file, a binary file object, or a dictionary with `bytes` or `path`, as `datasets` stores images; a
+            path, an address (http://, https://, file://, data:) or the base64 text of an image file. Transparency is
+            laid over white. 16-bit pixels that use fewer bits (10, 12 or 14) are read as such, with a warning.
+        upright (`bool`, defaults to `True`):
+            Whether a PIL image is turned as its EXIF data say. `False`: it stays as the caller holds it, and so do a
+            pipeline's masks of it. Files are always turned, as viewers do.
         input_data_format (`str` or `ChannelDimension`, *optional*):
             For arrays: `"channels_first"` or `"channels_last"`. Without it an axis of 3 channels is sought, then one
             of 4, 1 or 2; where both would do, it is the last in NumPy arrays and the first in torch tensors.
-        timeout (`float`, *optional*): seconds to wait for a download; no limit if not given.
+        timeout (`float`, *optional*, defaults to 60): seconds that a download may take from its start to its end.
+        max_download_bytes (`int`, *optional*, defaults to 100 million): bytes of a download, decompressed.
+
+    Files of more pixels than twice `PIL.Image.MAX_IMAGE_PIXELS` (179 million; set it to allow more) are refused.
 
     Raises:
         ValueError: the photo cannot be read, is empty, or has pixel values out of range. TypeError: it is no photo.
+
+    ```python
+    >>> load_photo("photo.jpg").size
+    (640, 480)
+    ```
     """
-    if isinstance(image, str | os.PathLike):
-        image = _open(os.fspath(image), timeout)
+    photo = read_photo(
+        image, input_data_format=input_data_format, timeout=timeout, max_download_bytes=max_download_bytes
+    )
+    return photo.image if upright else _turned_back(photo)
+
+
+def read_photo(
+    image: Any,
+    *,
+    input_data_format: str | ChannelDimension | None = None,
+    timeout: float | None = None,
+    max_download_bytes: int | None = None,
+) -> Photo:
+    """As [`load_photo`], with what is needed to lay results on the caller's pixels."""
+    if isinstance(image, Image.Image):
+        photo = _photo_of_image(image)
     elif isinstance(image, np.ndarray) or is_torch_tensor(image):
-        image = _image_of_array(image, input_data_format)
-    elif not isinstance(image, Image.Image):
-        raise TypeError(f"Pass a PIL image, an array, a tensor, a path or a URL; found {type(image).__name__}.")
-    image = _to_rgb(_upright(image))
-    if 0 in image.size:
-        raise ValueError(f"The image is empty: {image.height} x {image.width} pixels.")
-    return image
+        pixels, white = _pixels_of_array(image, input_data_format)
+        photo = Photo(_to_rgb(Image.fromarray(pixels)), white)
+    else:
+        photo = _photo_of_file(image, timeout=timeout, max_download_bytes=max_download_bytes)
+    if 0 in photo.image.size:
+        raise ValueError(f"The image is empty: {photo.image.height} x {photo.image.width} pixels.")
+    return photo
 
 
-def load_photos(images: Any, *, input_data_format: str | ChannelDimension | None = None) -> Iterator[Image.Image]:
-    """The photos of a list (nested or not), of an array with a batch axis, or of a single photo, one at a time.
+def read_photos(images: Any, *, input_data_format: str | ChannelDimension | None = None) -> Iterator[Photo]:
+    """The photos of a collection (nested or not), of an array with a batch axis, or a single photo, one at a time.
 
     Raises:
-        ValueError: as in [`load_photo`], and the message says which photo of the list it was.
+        ValueError: as in [`load_photo`], and the message says which photo of the collection it was.
     """
     for index, image in enumerate(_flat(images)):
         try:
-            yield load_photo(image, input_data_format=input_data_format)
+            yield read_photo(image, input_data_format=input_data_format)
         except (OSError, TypeError, ValueError) as error:
             raise ValueError(f"Image {index}: {error}") from error
 
 
+def is_collection(images: Any) -> bool:
+    """Whether this is several photos: a list, tuple, generator, column of a data set or array with a batch axis."""
+    if isinstance(images, np.ndarray) or is_torch_tensor(images):
+        return images.ndim == 4
+    is_one = isinstance(images, str | bytes | bytearray | memoryview | Mapping) or hasattr(images, "read")
+    return isinstance(images, Iterable) and not is_one
+
+
 def _flat(images: Any) -> Iterator[Any]:
-    if isinstance(images, list | tuple) or getattr(images, "ndim", 0) == 4:
+    if is_collection(images):
         for image in images:
             yield from _flat(image)
     else:
         yield images
 
 
-def _open(source: str, timeout: float | None) -> Image.Image:
+def _photo_of_file(source: Any, *, timeout: float | None, max_download_bytes: int | None) -> Photo:
+    if isinstance(source, Mapping) and ("bytes" in source or "path" in source):
+        source = source.get("path") if source.get("bytes") is None else source["bytes"]
     try:
-        if source.startswith(("http://", "https://")):
-            response = httpx.get(source, timeout=timeout, follow_redirects=True).raise_for_status()
-            image = Image.open(io.BytesIO(response.content))
-        elif source.startswith("data:image/"):
-            image = Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2])))
-        else:
-            image = Image.open(source)
-        image.load()
-    except (OSError, ValueError, httpx.HTTPError, httpx.InvalidURL, Image.DecompressionBombError) as error:
-        raise ValueError(f"{source[:200]!r} cannot be read as an image: {error}") from error
-    return image
+        if isinstance(source, bytes | bytearray | memoryview):
+            return _decoded(io.BytesIO(source))
+        if hasattr(source, "read"):
+            return _decoded(source)
+        if isinstance(source, str | os.PathLike):
+            with _opened(os.fspath(source), timeout=timeout, max_download_bytes=max_download_bytes) as file:
+                return _decoded(file)
+    except (OSError, ValueError) as error:
+        name = repr(str(source)[:200]) if isinstance(source, str | os.PathLike) else f"This {type(source).__name__}"
+        raise ValueError(f"{name} cannot be read as an image: {error}") from error
+    raise TypeError(
+        f"Pass a PIL image, an array, a tensor, the bytes of a file, a path or a URL; found {type(source).__name__}."
+    )
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _opened(source: str, *, timeout: float | None, max_download_bytes: int | None) -> Any:
+    address = urlsplit(source)
+    if address.scheme in ("http", "https"):
+        return io.BytesIO(download(source, timeout=timeout, max_bytes=max_download_bytes))
+    if address.scheme == "data":
+        return urllib.request.urlopen(source)
+    if address.scheme == "file" and address.netloc in ("", "localhost"):
+        return open(urllib.request.url2pathname(address.path), "rb")
+    try:
+        return open(source, "rb")
+    except OSError as error:
+        if "://" in source:
+            raise ValueError("addresses start with http://, https://, file:// or data:.") from error
+        return io.BytesIO(_from_base64(source, error))
+
+
+def _from_base64(source: str, error: OSError) -> bytes:
+    """What transformers' pipelines take too: a data URI without its head. `error`: why it is no path."""
+    try:
+        content = base64.b64decode("".join(source.split()), validate=True)
+        Image.open(io.BytesIO(content))
+    except _DECODER_ERRORS:
+        raise ValueError(f"{error.strerror}; nor is it the base64 text of an image.") from error
+    return content
+
+
+def _photo_of_image(image: Image.Image) -> Photo:
+    try:
+        return _loaded(image)
+    except _DECODER_ERRORS as error:
+        raise ValueError(f"The {image.format or 'PIL'} image cannot be read: {_reason(error)}") from error
+
+
+def _decoded(file: Any) -> Photo:
+    try:
+        return _loaded(Image.open(file))._replace(is_file=True)
+    except Image.UnidentifiedImageError as error:
+        raise ValueError("it is in no image format that Pillow knows, or damaged at its start.") from error
+    except _DECODER_ERRORS as error:
+        raise ValueError(_reason(error)) from error
+
+
+def _loaded(image: Image.Image) -> Photo:
     image.load()
-    # `exif_transpose` copies the photo even where it has nothing to turn.
-    turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
-    return ImageOps.exif_transpose(image) if turned else image
+    orientation, white = _exif_orientation(image), 255
+    if image.mode.startswith(("I", "F")):  # PIL would clip them at 255
+        pixels, white = _to_8_bit(np.asarray(image))
+        image = Image.fromarray(pixels)
+    image = _to_rgb(image)
+    if orientation != 1:
+        image = image.transpose(_UPRIGHT[orientation])
+        image.info = {}  # or else EXIF would have it turned again
+    return Photo(image, white, orientation)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, Image.DecompressionBombError):
+        return f"{error} For a photo that you trust, raise `PIL.Image.MAX_IMAGE_PIXELS`, half of that limit."
+    text = " ".join(str(error).split())
+    return (
+        text if text and isinstance(error, OSError | ValueError) else f"damaged file ({type(error).__name__} {text})"
+    )
+
+
+def _exif_orientation(image: Image.Image) -> int:
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except _DECODER_ERRORS:  # the pixels are whole: viewers show them as they are
+        return 1
+    return orientation if isinstance(orientation, int) and orientation in _UPRIGHT else 1
+
+
+def _turned_back(photo: Photo) -> Image.Image:
+    orientation = photo.orientation_of_results
+    if orientation == 1:
+        return photo.image
+    inverse = {6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
+    return photo.image.transpose(inverse.get(orientation, _UPRIGHT[orientation]))
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith(("I", "F")):  # PIL would clip them at 255
-        image = Image.fromarray(_to_8_bit(np.asarray(image)))
     if image.has_transparency_data:
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), _in_mode("RGBA", image))
     return _in_mode("RGB", image)
@@ -102,7 +276,7 @@ def _in_mode(mode: str, image: Image.Image) -> Image.Image:
     return image if image.mode == mode else image.convert(mode)  # which copies even then
 
 
-def _image_of_array(array: Any, input_data_format: str | ChannelDimension | None) -> Image.Image:
+def _pixels_of_array(array: Any, input_data_format: str | ChannelDimension | None) -> tuple[np.ndarray, int]:
     likely_axes = (-1, -3)
     if is_torch_tensor(array):
         likely_axes = (-3, -1)
@@ -115,7 +289,7 @@ def _image_of_array(array: Any, input_data_format: str | ChannelDimension | None
         array = array[..., 0] if array.shape[-1] == 1 else array
     elif array.ndim != 2:
         raise ValueError(f"An image has the axes (H, W), (H, W, C) or (C, H, W); found the shape {array.shape}.")
-    return Image.fromarray(_to_8_bit(array))
+    return _to_8_bit(array)
 
 
 def _channel_axis(shape: tuple[int, ...], likely_axes: tuple[int, ...]) -> int:
@@ -126,29 +300,53 @@ def _channel_axis(shape: tuple[int, ...], likely_axes: tuple[int, ...]) -> int:
     raise ValueError(f"An image has 1 to 4 channels, first or last; found the shape {shape}.")
 
 
-def _to_8_bit(array: np.ndarray) -> np.ndarray:
+def _to_8_bit(array: np.ndarray) -> tuple[np.ndarray, int]:
+    """The pixels from 0 to 255, and the value that meant white before."""
     if array.dtype == np.uint8:
-        return array
+        return array, 255
     if array.dtype.kind not in "biuf":
         raise ValueError(f"Pixel values must be numbers, found an array of {array.dtype}.")
     lowest, highest = array.min(initial=0), array.max(initial=0)
-    top = _full_scale(array.dtype, highest)
-    slack = _OVERSHOOT * top if array.dtype.kind == "f" else 0
-    if not (-slack <= lowest and highest <= top + slack):
+    if not (np.isfinite(lowest) and np.isfinite(highest)):
+        raise ValueError(f"Pixel values must be numbers; found {lowest} to {highest}. Replace NaN and infinity first.")
+    white = _white(array.dtype, highest)
+    slack = _OVERSHOOT * white if array.dtype.kind == "f" else 0
+    if not (-slack <= lowest and highest <= white + slack) or (
+        white == 255 and lowest < 0 and _is_dim(array, highest)
+    ):
         raise ValueError(
             f"Pixel values lie in 0..1 (floating point), 0..255 or 0..65535 (16 bit); found {lowest} to {highest}. "
             f"Pass the photo as it was before normalisation, or divide it by its largest possible value."
         )
-    scaled = np.multiply(array, 255 / top, dtype=np.float32, casting="same_kind")
+    _warn_of_assumptions(array, highest, white)
+    scaled = np.multiply(array, 255 / white, dtype=np.float32, casting="same_kind")
     np.rint(scaled, out=scaled)
-    return np.clip(scaled, 0, 255, out=scaled).astype(np.uint8)
+    return np.clip(scaled, 0, 255, out=scaled).astype(np.uint8), white
 
 
-def _full_scale(dtype: np.dtype, highest: float) -> int:
+def _white(dtype: np.dtype, highest: float) -> int:
     """The pixel value that means white."""
     if dtype.kind == "b":
         return 1
     if dtype.kind == "f":
         return 1 if highest <= 1 + _OVERSHOOT else 255
-    is_16_bit = dtype.kind == "u" and dtype.itemsize == 2
-    return 65535 if is_16_bit or highest > 255 else 255
+    if highest <= 255:
+        return 255
+    return next((2**bits - 1 for bits in _BIT_DEPTHS if highest < 2**bits), 65535)
+
+
+def _is_dim(array: np.ndarray, highest: float) -> bool:
+    return array.dtype.kind == "f" and highest <= _BRIGHTER_THAN_NORMALISED
+
+
+def _warn_of_assumptions(array: np.ndarray, highest: float, white: int) -> None:
+    if white == 255 and _is_dim(array, highest):
+        advice = "If 1 means white, clip the pixels to 0..1."
+    elif 255 < white < 65535 or (white == 255 and array.dtype.kind == "u" and array.dtype.itemsize == 2 and highest):
+        advice = "If 65535 means white, divide the pixels by 65535."
+    else:
+        return
+    warnings.warn(
+        f"The brightest pixel of this {array.dtype} photo is {highest}: taken as a photo of 0 to {white}. {advice}",
+        stacklevel=2,
+    )

@@ -1,17 +1,21 @@
 """FisaPipeline: transformers' image segmentation pipeline with the class names as an argument of the call."""
 
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
+from torch.utils.data import Dataset
 from transformers import ImageSegmentationPipeline
 
-from fisa.processing.photos import load_photo
+from fisa.processing.photos import is_collection, read_photo
 
 
 SUBTASKS = ("panoptic", "instance", "semantic")
 THRESHOLDS = ("threshold", "mask_threshold", "overlap_mask_area_threshold")
-ARGUMENTS = ("candidate_labels", "text_cache", "subtask", *THRESHOLDS, "timeout")
+DOWNLOAD_LIMITS = ("timeout", "max_download_bytes")
+ARGUMENTS = ("candidate_labels", "text_cache", "subtask", *THRESHOLDS, *DOWNLOAD_LIMITS)
 
 
 class FisaPipeline(ImageSegmentationPipeline):
@@ -38,7 +42,10 @@ class FisaPipeline(ImageSegmentationPipeline):
         """Find and name the segments of one photo or several.
 
         Args:
-            inputs: a photo (PIL image, array, path or URL), a list of them, a generator or a dataset.
+            inputs:
+                A photo, as [`~fisa.processing.photos.load_photo`] takes it (PIL image, array, path, URL, bytes, base64
+                and others), or several: a list or tuple, an array with a batch axis, a generator, a torch dataset
+                (`KeyDataset` too), a column of a `datasets.Dataset`, or such a data set with a column `image`.
             candidate_labels (*optional*):
                 The classes to choose from, for this call alone: a list of names or [`Class`]es, a dictionary from
                 names to lists of synonyms, or a string with commas. The model's stored vocabulary if not given.
@@ -52,14 +59,25 @@ class FisaPipeline(ImageSegmentationPipeline):
                 Least probability at which a pixel counts towards a mask's own area, in [0, 1].
             overlap_mask_area_threshold (`float`, *optional*):
                 Least share of its own area that a segment must keep where others win pixels from it, in [0, 1].
-            timeout (`float`, *optional*): seconds to wait for a download.
+            timeout (`float`, *optional*, defaults to 60): seconds that a download may take, from start to end.
+            max_download_bytes (`int`, *optional*, defaults to 100 million): bytes of a download, decompressed.
             batch_size (`int`, *optional*): photos that the model sees at a time.
 
         Returns:
-            A list of segments, or one such list a photo for several photos, each segment with `label` (`str`), `score`
-            (`float`, in [0, 1]; `None` for semantic masks) and `mask` (`PIL.Image`, mode "L", 255 inside, of the
-            photo's size). An empty list is a valid answer; a warning then says why.
+            A list of segments; for several photos, a list of one such list per photo, or an iterator over them where
+            the photos come from a generator or data set. Each segment has `label` (`str`), `score` (`float`, in
+            [0, 1]; `None` for semantic masks) and `mask` (`PIL.Image`, mode "L", 255 inside, of the photo's size). An
+            empty list is a valid answer; a warning then says why.
+
+            The model sees photos upright, as EXIF says. Masks lie on the pixels that the caller holds: those of a PIL
+            image as they are, and those of a file as viewers show it, upright.
         """
+        if isinstance(inputs, list | tuple | np.ndarray | torch.Tensor) and is_collection(inputs):
+            inputs = list(inputs)
+            if not inputs:
+                return []
+        elif is_collection(inputs) and not isinstance(inputs, Dataset):
+            inputs = (image for image in inputs)  # the library takes generators and torch's data sets alone
         return super().__call__(inputs, **kwargs)
 
     def check_model_type(self, supported_models: Any) -> None:
@@ -75,7 +93,7 @@ class FisaPipeline(ImageSegmentationPipeline):
         given = {name: value for name, value in kwargs.items() if value is not None}
         if given.get("subtask", "panoptic") not in SUBTASKS:
             raise ValueError(f"`subtask` was {given['subtask']!r}; it must be one of {', '.join(SUBTASKS)}.")
-        preprocess = {"timeout": given.pop("timeout")} if "timeout" in given else {}
+        preprocess = {name: given.pop(name) for name in DOWNLOAD_LIMITS if name in given}
         if "candidate_labels" in given:
             given["vocabulary"] = self.processor.parse_vocabulary(given.pop("candidate_labels"))
         forward = {"vocabulary": given["vocabulary"]} if "vocabulary" in given else {}
@@ -83,10 +101,14 @@ class FisaPipeline(ImageSegmentationPipeline):
             forward["text_cache"] = given.pop("text_cache")
         return preprocess, forward, given
 
-    def preprocess(self, image: Any, timeout: float | None = None) -> dict[str, Any]:
-        photo = load_photo(image, timeout=timeout)
-        inputs = self.processor(images=photo, return_tensors="pt").to(self.dtype)
-        inputs["target_size"] = [(photo.height, photo.width)]
+    def preprocess(self, image: Any, **download_limits: Any) -> dict[str, Any]:
+        if isinstance(image, Mapping) and "image" in image:  # a row of a data set
+            image = image["image"]
+        photo = read_photo(image, **download_limits)
+        inputs = self.processor(images=photo.image, return_tensors="pt").to(self.dtype)
+        orientation, (width, height) = photo.orientation_of_results, photo.image.size
+        inputs["target_size"] = [(width, height) if orientation >= 5 else (height, width)]
+        inputs["photo_orientation"] = torch.tensor([orientation])
         return inputs
 
     def _forward(self, model_inputs: dict[str, Any], vocabulary: Any = None, text_cache: Any = None) -> dict[str, Any]:

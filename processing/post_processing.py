@@ -38,8 +38,9 @@ class _Photo(NamedTuple):
 
     class_probs: torch.Tensor  # (Q, C + 1) float32, "no object" last
     mask_logits: torch.Tensor  # (Q, h, w)
-    size: tuple[int, int]  # height and width of the map to make
+    size: tuple[int, int]  # height and width of the map to make, upright
     is_thing: torch.Tensor | None  # (C,) bool
+    orientation: int  # EXIF's, of the pixels that the caller holds
 
 
 class _Found(NamedTuple):
@@ -65,8 +66,10 @@ def panoptic_segmentation(
 
     Args:
         outputs: anything with `class_queries_logits (B, Q, C + 1)`, the last column for "no object", and
-            `masks_queries_logits (B, Q, h, w)`; `proposal_sizes (B, 2)` and `class_is_thing (B, C)` are used if there.
-        target_sizes: height and width of each photo; None keeps the size of the mask logits.
+            `masks_queries_logits (B, Q, h, w)`; `proposal_sizes (B, 2)`, `class_is_thing (B, C)` and
+            `photo_orientation (B,)` are used if there.
+        target_sizes: height and width of each photo as the caller holds it, `image.size[::-1]` for a PIL image; None
+            keeps the size of the mask logits.
         threshold: what objectness or class score (see `Rule`) a proposal must exceed, in [0, 1].
         mask_threshold: the mask probability from which on a pixel counts as inside, in [0, 1].
         overlap_mask_area_threshold: the share of its own area that a proposal must win to be a segment, in [0, 1].
@@ -89,7 +92,7 @@ def panoptic_segmentation(
         overlap_mask_area_threshold=overlap_mask_area_threshold,
     )
     find = partial(_find_segments, rule=rule, label_ids_to_fuse=label_ids_to_fuse, **thresholds)
-    return _results("panoptic", map(find, _photos(outputs, target_sizes)))
+    return _results("panoptic", find, _photos(outputs, target_sizes))
 
 
 @torch.no_grad()
@@ -129,7 +132,7 @@ def instance_segmentation(
         overlap_mask_area_threshold=overlap_mask_area_threshold,
     )
     find = partial(_find_instances, rule=rule, **thresholds)
-    return _results("instance", map(find, _photos(outputs, target_sizes)))
+    return _results("instance", find, _photos(outputs, target_sizes))
 
 
 @torch.no_grad()
@@ -149,7 +152,7 @@ def semantic_segmentation(outputs: Any, *, target_sizes: Sizes | None = None) ->
         ValueError: for shapes or sizes that make no sense.
     """
     return [
-        semantic_map(photo.class_probs[:, :-1], photo.mask_logits, photo.size)
+        _turned_back(semantic_map(photo.class_probs[:, :-1], photo.mask_logits, photo.size), photo.orientation)
         for photo in _photos(outputs, target_sizes)
     ]
 
@@ -341,8 +344,11 @@ def _too_low(name: str, values: torch.Tensor, threshold: float) -> str:
     return f"the highest {name} is {values.max():.3f}, and `threshold` is {threshold}"
 
 
-def _results(subtask: str, found: Iterable[_Found]) -> list[dict[str, Any]]:
-    found = list(found)
+def _results(subtask: str, find: Callable[[_Photo], _Found], photos: Iterable[_Photo]) -> list[dict[str, Any]]:
+    found = []
+    for photo in photos:
+        upright = find(photo)
+        found.append(upright._replace(segmentation=_turned_back(upright.segmentation, photo.orientation)))
     obstacles = {index: item.obstacle for index, item in enumerate(found) if not item.segments}
     if obstacles:
         index, obstacle = next(iter(obstacles.items()))
@@ -350,6 +356,13 @@ def _results(subtask: str, found: Iterable[_Found]) -> list[dict[str, Any]]:
             f"No {subtask} segments in {len(obstacles)} of {len(found)} images: in image {index}, {obstacle}."
         )
     return [{"segmentation": item.segmentation, "segments_info": item.segments} for item in found]
+
+
+def _turned_back(segmentation: torch.Tensor, orientation: int) -> torch.Tensor:
+    """An upright map as a camera stores it that names this EXIF orientation."""
+    stored = segmentation.mT if orientation >= 5 else segmentation
+    flipped = {2: [1], 3: [0, 1], 4: [0], 6: [0], 7: [0, 1], 8: [1]}.get(orientation, [])
+    return stored.flip(flipped) if flipped else stored.contiguous()
 
 
 def _checked(rule: str, **thresholds: float) -> dict[str, float]:
@@ -382,13 +395,20 @@ def _photos(outputs: Any, target_sizes: Sizes | None) -> Iterator[_Photo]:
     sizes = [grid] * batch_size if sizes is None else _as_pairs("proposal_sizes", sizes, batch_size)
     if any(height > grid[0] or width > grid[1] for height, width in sizes):
         raise ValueError(f"`proposal_sizes` {sizes} exceed the height and width of the mask logits, {grid}.")
-    target_sizes = sizes if target_sizes is None else _as_pairs("target_sizes", target_sizes, batch_size)
+    given = target_sizes is not None
+    target_sizes = _as_pairs("target_sizes", target_sizes, batch_size) if given else sizes
+    orientations = getattr(outputs, "photo_orientation", None)
+    orientations = [1] * batch_size if orientations is None else orientations.tolist()
     for index, (height, width) in enumerate(sizes):
+        size, orientation = target_sizes[index], orientations[index]
+        if given and orientation >= 5:
+            size = size[::-1]
         yield _Photo(
             class_probs=class_logits[index].float().softmax(-1),
             mask_logits=mask_logits[index, :, :height, :width],
-            size=target_sizes[index],
+            size=size,
             is_thing=None if is_thing is None else is_thing[index].bool(),
+            orientation=orientation,
         )
 
 

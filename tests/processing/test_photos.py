@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image, ImageCms
 
-from fisa.processing.photos import load_photo, load_photos
+from fisa.processing.photos import load_photo, read_photos
 
 
 HEIGHT, WIDTH = 24, 40
@@ -293,10 +293,10 @@ def test_a_little_overshoot_is_clipped(pixels):
 
 def test_lists_nested_lists_and_batches_are_read_one_at_a_time(pixels):
     photo = Image.fromarray(pixels)
-    assert len(list(load_photos(photo))) == len(list(load_photos(pixels))) == 1
-    assert len(list(load_photos([photo, [pixels, (photo,)], np.stack([pixels] * 3)]))) == 6
-    assert len(list(load_photos(torch.zeros(5, 3, 4, 4)))) == 5
-    photos = load_photos([photo, None])
-    assert next(photos) is photo
+    assert len(list(read_photos(photo))) == len(list(read_photos(pixels))) == 1
+    assert len(list(read_photos([photo, [pixels, (photo,)], np.stack([pixels] * 3)]))) == 6
+    assert len(list(read_photos(torch.zeros(5, 3, 4, 4)))) == 5
+    photos = read_photos([photo, None])
+    assert next(photos).image is photo
     with pytest.raises(ValueError, match="Image 1: .*NoneType"):
         next(photos)

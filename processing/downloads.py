@@ -1,0 +1,51 @@
+"""Downloads that come to an end: a limit for the whole transfer in seconds and one in bytes."""
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+
+from huggingface_hub.utils import httpx
+
+
+DOWNLOAD_SECONDS = 60.0
+DOWNLOAD_BYTES = 100_000_000
+
+
+def download(url: str, *, timeout: float | None = None, max_bytes: int | None = None) -> bytes:
+    """What an http:// or https:// address holds.
+
+    Args:
+        url: redirects are followed, to http:// and https:// alone.
+        timeout: seconds for the whole transfer, from the look-up of the name to the last byte; 60 if not given.
+        max_bytes: how much may come, after decompression; 100 million if not given.
+
+    Raises:
+        OSError: the address cannot be reached, answers with anything but the whole file, or exceeds a limit; the
+            message says which.
+    """
+    timeout = DOWNLOAD_SECONDS if timeout is None else timeout
+    transfer = _transfer(url, max_bytes=DOWNLOAD_BYTES if max_bytes is None else max_bytes)
+    try:
+        # In a thread of its own, because a notebook's thread already runs an event loop.
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(asyncio.run, asyncio.wait_for(transfer, timeout)).result()
+    except TimeoutError as error:
+        raise OSError(f"the download did not end within {timeout:g} seconds; `timeout` allows more.") from error
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise OSError(f"the download failed: {error or type(error).__name__}") from error
+
+
+async def _transfer(url: str, *, max_bytes: int) -> bytes:
+    content = bytearray()
+    client = httpx.AsyncClient(follow_redirects=True, timeout=None, headers={"Accept-Encoding": "gzip"})
+    async with client, client.stream("GET", url) as response:
+        if response.status_code != httpx.codes.OK:
+            raise OSError(f"the server answered {response.status_code} {response.reason_phrase}")
+        # Of other encodings, a few bytes on the wire can unpack to gigabytes at once, before anything is counted.
+        encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
+        if encoding not in ("identity", "gzip"):
+            raise OSError(f"the server sent the encoding {encoding!r}, which was not asked for.")
+        async for chunk in response.aiter_bytes():
+            content += chunk
+            if len(content) > max_bytes:
+                raise OSError(f"the download exceeds {max_bytes} bytes; `max_download_bytes` allows more.")
+    return bytes(content)
