@@ -36,7 +36,7 @@ class SimoConfig:
     mask_position: bool = True
     semantic_guidance: bool = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         unknown = [name for name in self.image_projections if name not in get_args(ImageProjection)]
         if unknown:
             raise ValueError(

@@ -1,4 +1,5 @@
-"""Two kinds of links that MkDocs does not know: to files outside docs/, and transformers' [`~fisa.module.name`]."""
+"""What MkDocs does not know: links to files outside docs/, and transformers' conventions in docstrings, such as
+[`~fisa.module.name`] and (`bool`, *optional*, defaults to `True`)."""
 
 import os.path
 import re
@@ -13,6 +14,8 @@ import fisa
 
 OUTSIDE = re.compile(r"\]\((\.\./[^)#\s]+)\)")
 NAME = re.compile(r"\[<code>(~?)([\w.]+)</code>\]")
+MARKED_UP_TYPE = re.compile(r"<code>([^<]*`[^<]*)</code>")
+SAID_BY_SIGNATURE = re.compile(r", \*optional\*|, defaults to .*|\[`|`\]|`")
 LANGUAGES = {".py": "python", ".yaml": "yaml", ".cff": "yaml"}
 
 
@@ -35,7 +38,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_content(html: str, **_: Any) -> str:
-    """Let names in docstrings lead to their place in the API reference, where it has one."""
+    """Let names in docstrings lead to their place in the API reference, where it has one, and show types plainly."""
+    html = MARKED_UP_TYPE.sub(lambda match: f"<code>{SAID_BY_SIGNATURE.sub('', match[1])}</code>", html)
     return NAME.sub(_reference, html)
 
 
