@@ -7,7 +7,9 @@ padding, of which there is none: the processor that is saved beside it squashes 
 import sys
 from collections.abc import Callable
 from importlib.util import find_spec
+from os import PathLike
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -126,27 +128,45 @@ def save(
     program: ExportedProgram,
     model: FisaForUniversalSegmentation,
     processor: FisaProcessor,
-    folder: Path,
+    folder: str | PathLike,
     *,
     file_format: str = "onnx",
 ) -> Path:
     """Write the graph and, beside it, the processor and the config that belong to it; returns the graph's path.
 
+    After an error the folder is what it was before: absent, if it was not there.
+
     Args:
         program (`torch.export.ExportedProgram`): of `export_program`, for this model and processor.
+        folder (`str` or `os.PathLike`): made if it is not there. Other files in it stay.
         file_format (`"onnx"` or `"torch"`): `model.onnx`, or `model.pt2` for `torch.export.load`.
+
+    Raises:
+        `ValueError`: another format.
+        `ImportError`: the extra `export` is not installed, and the format is ONNX.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / FILES[file_format]
-    if file_format == "onnx":
+    if file_format not in FILES:
+        raise ValueError(f"`file_format` was {file_format!r}; it must be one of {', '.join(FILES)}.")
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as unfinished:
+        _save_graph(program, Path(unfinished, FILES[file_format]))
+        without_padding(processor, model).save_pretrained(unfinished)
+        model.config.save_pretrained(unfinished)
+        folder.mkdir(exist_ok=True)
+        for file in Path(unfinished).iterdir():
+            file.replace(folder / file.name)
+    return folder / FILES[file_format]
+
+
+def _save_graph(program: ExportedProgram, path: Path) -> None:
+    if path.name == FILES["onnx"]:
         _save_onnx(program, path)
     else:
         torch.export.save(program, path)
-    without_padding(processor, model).save_pretrained(folder)
-    model.config.save_pretrained(folder)
-    return path
 
 
+@torch.no_grad()  # as it was traced: operations that record gradients come apart in another way
 def _save_onnx(program: ExportedProgram, path: Path) -> None:
     _ask_for_extra("onnxscript")
     graph = torch.onnx.export(program, dynamo=True, verbose=False)
@@ -157,28 +177,51 @@ def _save_onnx(program: ExportedProgram, path: Path) -> None:
     graph.save(path)
 
 
-def load_graph(path: Path) -> Callable[..., FisaOutput]:
+def load_graph(path: str | PathLike) -> Callable[..., FisaOutput]:
     """A function that runs an exported graph as the model itself is called: `graph(**inputs)`.
 
     Inputs that the graph does not have, such as `mask_generator_pixel_mask`, are left out. Which classes are things
     says the vocabulary that is given or, where it is built in, the config beside the graph.
 
     Args:
-        path (`Path`): a `model.onnx` or a `model.pt2`.
+        path (`str` or `os.PathLike`): a `model.onnx` or a `model.pt2`, or the folder of one of them.
+
+    Raises:
+        `FileNotFoundError`: there is no such file.
+        `ValueError`: another kind of file, or a folder with both.
     """
-    stored = torch.tensor(FisaConfig.from_pretrained(path.parent).is_thing)
+    path = _graph_file(Path(path))
     names, compute = _load_onnx(path) if path.suffix == ".onnx" else _load_torch(path)
+    stored = FisaConfig.from_pretrained(path.parent).is_thing
 
     def graph(**inputs: torch.Tensor) -> FisaOutput:
-        found = compute({name: inputs[name] for name in names})
-        is_thing = inputs["class_is_thing"] if "class_is_thing" in names else stored
+        missing = [name for name in names if name not in inputs]
+        if missing:
+            raise TypeError(f"{path} needs {', '.join(missing)} as well; it was given {', '.join(inputs)}.")
+        outputs = compute({name: inputs[name] for name in names})
+        is_thing = inputs["class_is_thing"] if "class_is_thing" in names else torch.tensor(stored)
         return FisaOutput(
-            **found,
-            class_is_thing=is_thing.expand(len(found["objectness"]), -1),
+            **outputs,
+            class_is_thing=is_thing.expand(len(outputs["objectness"]), -1),
             photo_orientation=inputs.get("photo_orientation"),
         )
 
     return graph
+
+
+def _graph_file(path: Path) -> Path:
+    if not path.is_dir():
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: there is no such file or folder.")
+        if path.suffix not in (".onnx", ".pt2"):
+            raise ValueError(f"{path} is no graph; name a {' or a '.join(FILES.values())}, or its folder.")
+        return path
+    files = [path / name for name in FILES.values() if (path / name).is_file()]
+    if not files:
+        raise FileNotFoundError(f"{path} holds neither {' nor '.join(FILES.values())}; `fisa-export` writes them.")
+    if len(files) > 1:
+        raise ValueError(f"{path} holds both {' and '.join(FILES.values())}; name the one to load.")
+    return files[0]
 
 
 def _load_onnx(path: Path) -> tuple[list[str], Compute]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from transformers.utils import PROCESSOR_NAME, cached_file
 
 from fisa.commands.options import add_vocabulary_options, given_vocabulary
 from fisa.export import FILES, export_program, save
@@ -28,23 +29,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
-        model, processor = _load(options.model)
+        _check_output(Path(options.output))
         vocabulary = given_vocabulary(options)
+        model, processor = _load(options.model)
         if vocabulary is not None:
             model.set_vocabulary(processor, vocabulary)
         program = export_program(model, processor, open_vocabulary=options.open)
-        path = save(program, model, processor, Path(options.output), file_format=options.format)
+        path = save(program, model, processor, options.output, file_format=options.format)
     except (ImportError, OSError, ValueError) as error:
-        parser.error(str(error))
+        parser.error(" ".join(str(error).split()))
     print(f"{path}, with its processor and config beside it")
     return 0
+
+
+def _check_output(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"--output {folder} is a file; name a folder.")
 
 
 def _load(folder: str | None) -> tuple[FisaForUniversalSegmentation, FisaProcessor]:
     if folder is None:
         return patchwork.load()
     model = FisaForUniversalSegmentation.from_pretrained(folder, dtype=torch.float32)
-    return model.eval(), FisaProcessor.from_pretrained(folder)
+    # PEFT saves an adapter without a processor; then its base's is the right one.
+    has_processor = cached_file(folder, PROCESSOR_NAME, _raise_exceptions_for_missing_entries=False) is not None
+    return model.eval(), FisaProcessor.from_pretrained(folder if has_processor else model.config.name_or_path)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -67,6 +67,25 @@ class FisaPreTrainedModel(PreTrainedModel):
         """The older name of `is_activation_checkpointing`, by which PEFT still asks for it."""
         return self.is_activation_checkpointing
 
+    @classmethod
+    def from_pretrained(cls, *arguments: Any, **options: Any) -> Any:
+        """As transformers' own: see [`~transformers.PreTrainedModel.from_pretrained`]."""
+        loaded = super().from_pretrained(*arguments, **options)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        model.freeze_untrained_parts()  # loading puts new parameters in place, all of which ask for gradients
+        return loaded
+
+    def freeze_untrained_parts(self) -> None:
+        """Let the parts that no training of FISA changes not ask for gradients.
+
+        Gradients that nobody uses cost memory, and distributed training waits in vain for those that never come.
+        """
+        for part in self._untrained_parts():
+            part.requires_grad_(False)
+
+    def _untrained_parts(self) -> list[nn.Module]:
+        raise NotImplementedError
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
@@ -106,6 +125,10 @@ class FisaModel(FisaPreTrainedModel):
         self._text_cache = ClassTextCache()
         self.register_load_state_dict_pre_hook(_take_over_vocabulary)
         self.post_init()
+        self.freeze_untrained_parts()
+
+    def _untrained_parts(self) -> list[nn.Module]:
+        return [self.text_model, self.text_projection]
 
     @torch.no_grad()
     def init_mask_encoder_from_clip(self) -> None:
@@ -121,6 +144,7 @@ class FisaModel(FisaPreTrainedModel):
         """Take over a loaded CLIP's parts as they are and start the mask encoder anew from them."""
         for name in ("text_model", "vision_model", "text_projection", "visual_projection", "logit_scale"):
             setattr(self, name, getattr(clip, name))
+        self.freeze_untrained_parts()
         with torch.device(clip.device):
             self.mask_encoder = MaskEncoder(self.config).to(clip.dtype)
         self.mask_encoder.apply(self._init_weights)
@@ -362,6 +386,13 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
             generator = AutoModelForUniversalSegmentation.from_config(config.mask_generator_config)
             self.mask_generator = sum_samples_at_once(generator)
         self.post_init()
+        self.freeze_untrained_parts()
+
+    def _untrained_parts(self) -> list[nn.Module]:
+        # The last layer's image queries change image tokens that no mask token reads any more.
+        last_image_queries = self.fisa.vision_model.encoder.layers[-1].self_attn.q_proj
+        generator = [] if self.mask_generator is None else [self.mask_generator]
+        return [*self.fisa._untrained_parts(), last_image_queries, *generator]
 
     @classmethod
     def from_clip_and_mask_generator(
@@ -400,6 +431,7 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
             model = cls(config)
         model.fisa.adopt_clip(clip)
         model.mask_generator = None if mask_generator is None else sum_samples_at_once(mask_generator)
+        model.freeze_untrained_parts()
         return model.eval()
 
     def train(self, mode: bool = True) -> "FisaForUniversalSegmentation":

@@ -120,7 +120,8 @@ def test_what_cannot_be_exported_is_said(checkpoint, tmp_path, capsys):
     model, processor = miniature()
     model.save_pretrained(wordless)
     processor.save_pretrained(wordless)
-    mixed = tmp_path / "mixed"
+    mixed, a_file = tmp_path / "mixed", tmp_path / "file"
+    a_file.touch()
     model.config.classifier_dtype = "bfloat16"
     model.save_pretrained(mixed)
     processor.save_pretrained(mixed)
@@ -130,10 +131,12 @@ def test_what_cannot_be_exported_is_said(checkpoint, tmp_path, capsys):
         ([checkpoint, "--labels", "dog, dog"], "dog"),
         ([checkpoint, "--labels-file", tmp_path / "missing.txt"], "missing.txt"),
         ([tmp_path / "nowhere"], "nowhere"),
+        ([tmp_path], "no file named"),
+        ([checkpoint, "--output", a_file], "is a file; name a folder"),
         ([checkpoint, "--labels", "dog", "--open"], "not allowed with"),
     ):
         with pytest.raises(SystemExit) as error:
-            main([*map(str, arguments), "--output", str(tmp_path / "out")])
+            main(["--output", str(tmp_path / "out"), *map(str, arguments)])
         assert error.value.code == 2
         assert said in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -1,0 +1,89 @@
+"""Graphs of the folders that users have: what ONNX Runtime and torch's graph answer is what the model answers."""
+
+import pytest
+import torch
+
+from fisa import FisaForUniversalSegmentation, FisaProcessor, SimoConfig, get_simo_model
+from fisa.export import OUTPUTS, export_program, load_graph, save
+from fisa.miniature import miniature
+from fisa.modeling_fisa.simo import save_adapter
+from tests.models import randomise
+from tests.roads.walking import walk
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory):
+    """The folder of a trained adapter, without a processor; its base is stored in half precision and many files."""
+    base, folder = tmp_path_factory.mktemp("base"), tmp_path_factory.mktemp("adapter")
+    model, processor = miniature(seve_layers=[0, 1])
+    model.set_vocabulary(processor, "dog, sky [stuff], car")
+    model.half().save_pretrained(base, max_shard_size="200KB")
+    processor.save_pretrained(base)
+    simo_model = get_simo_model(FisaForUniversalSegmentation.from_pretrained(base, dtype=torch.float32), SimoConfig())
+    trained = [parameter for parameter in simo_model.parameters() if parameter.requires_grad]
+    randomise(torch.nn.ParameterList(trained))
+    save_adapter(simo_model, folder)
+    assert len(list(base.glob("*.safetensors"))) > 3
+    return folder
+
+
+@torch.no_grad()
+def assert_same_answers(graph_folder, model, photo):
+    inputs = FisaProcessor.from_pretrained(graph_folder)(images=[photo, photo.rotate(90)], return_tensors="pt")
+    outputs, expected = load_graph(str(graph_folder))(**inputs), model(**inputs)
+    for name in OUTPUTS:
+        torch.testing.assert_close(outputs[name], expected[name], atol=1e-3, rtol=0)
+    assert torch.equal(outputs.class_is_thing, expected.class_is_thing)
+
+
+def needs_onnx():
+    for module in ("onnxscript", "onnxruntime"):
+        pytest.importorskip(module, reason=f"{module} of the extra `export` is not installed")
+
+
+def test_a_saved_folder_becomes_an_onnx_graph(saved, scene, tmp_path):
+    needs_onnx()
+    walk("fisa-export", saved, "--output", "graph", cwd=tmp_path)
+    model = FisaForUniversalSegmentation.from_pretrained(saved)
+    assert_same_answers(tmp_path / "graph", model, scene)
+
+
+def test_an_adapter_on_a_sharded_half_precision_base_becomes_an_onnx_graph(adapter, photo, tmp_path):
+    needs_onnx()
+    walk("fisa-export", adapter, "--output", "graph", cwd=tmp_path)
+    model = FisaForUniversalSegmentation.from_pretrained(adapter, dtype=torch.float32)
+    assert_same_answers(tmp_path / "graph", model, photo)
+
+
+def test_a_merged_adapter_becomes_a_torch_graph(adapter, photo, tmp_path):
+    from peft import PeftConfig, PeftModel
+
+    folder = PeftConfig.from_pretrained(adapter).base_model_name_or_path
+    base = FisaForUniversalSegmentation.from_pretrained(folder, dtype=torch.float32)
+    merged = PeftModel.from_pretrained(base, adapter).merge_and_unload().eval()
+    assert all(layer.semantic_guidance.out_proj.weight.any() for layer in merged.fisa.mask_encoder.layers[:2])
+    processor = FisaProcessor.from_pretrained(folder)
+    save(export_program(merged, processor), merged, processor, tmp_path / "graph", file_format="torch")
+    assert_same_answers(tmp_path / "graph", merged, photo)
+
+
+def test_a_failure_leaves_no_folder_behind(tmp_path):
+    model, processor = miniature()
+    for file_format in ("torch", "onnx", "tensorrt"):
+        with pytest.raises((TypeError, ValueError, RuntimeError)):
+            save("no program", model, processor, tmp_path / "graph", file_format=file_format)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_no_graph_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(FileNotFoundError, match=r"neither model\.onnx nor model\.pt2"):
+        load_graph(tmp_path)
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        load_graph(str(tmp_path / "model.onnx"))
+    with pytest.raises(ValueError, match="is no graph"):
+        load_graph(tmp_path / "config.json")
+    for name in ("model.onnx", "model.pt2"):
+        (tmp_path / name).touch()
+    with pytest.raises(ValueError, match="holds both"):
+        load_graph(tmp_path)
