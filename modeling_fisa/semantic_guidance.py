@@ -45,8 +45,11 @@ class ZeroLinear(nn.Linear):
     """A linear layer that starts at zero: what it ends is absent until it is trained."""
 
 
-class GuidanceNorm(nn.LayerNorm):
-    """A layer norm that names its width as PEFT looks for it in layers of unknown kinds; of others PEFT warns."""
+class GuidanceLayerNorm(nn.LayerNorm):
+    """A layer norm that names its width as PEFT looks for it in layers of unknown kinds; of others PEFT warns.
+
+    transformers initialises norms by their class name, which must therefore contain "LayerNorm".
+    """
 
     @property
     def input_size(self) -> int:
@@ -71,8 +74,8 @@ class SemanticGuidance(nn.Module):
         self.num_heads = config.seve_num_heads
         self.scale = (config.seve_width // config.seve_num_heads) ** -0.5
         token_width, text_width = config.vision_config.hidden_size, config.projection_dim
-        self.token_norm = GuidanceNorm(token_width, eps=config.vision_config.layer_norm_eps)
-        self.text_norm = GuidanceNorm(text_width, eps=config.vision_config.layer_norm_eps)
+        self.token_norm = GuidanceLayerNorm(token_width, eps=config.vision_config.layer_norm_eps)
+        self.text_norm = GuidanceLayerNorm(text_width, eps=config.vision_config.layer_norm_eps)
         self.q_proj = nn.Linear(token_width, config.seve_width)
         # Without a bias: it would raise all scores of a token alike, which the softmax takes back, and never learn.
         self.k_proj = nn.Linear(text_width, config.seve_width, bias=False)
@@ -125,7 +128,7 @@ class TextKeys(nn.Module):
     def __init__(self, config: FisaConfig):
         super().__init__()
         token_width, text_width = config.vision_config.hidden_size, config.projection_dim
-        self.text_norm = GuidanceNorm(text_width, eps=config.vision_config.layer_norm_eps)
+        self.text_norm = GuidanceLayerNorm(text_width, eps=config.vision_config.layer_norm_eps)
         self.text_proj = nn.Linear(text_width, token_width)
         self.out_proj = ZeroLinear(token_width, token_width)
 
