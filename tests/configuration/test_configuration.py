@@ -131,6 +131,22 @@ def test_a_wrong_value_names_itself_what_it_was_and_what_is_allowed(options, nam
     assert [word for word in named if word not in message] == []
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"mask_coverage_threshold": 0.0},
+        {"mask_coverage_threshold": 1.0},
+        {"ensemble_weight": 1.0},
+        {"seve_layers": [2]},
+        {"seve_width": 1, "seve_num_heads": 1},
+        {"seve_max_texts": 1},
+    ],
+    ids=str,
+)
+def test_the_limits_themselves_are_allowed(options):
+    assert {name: getattr(tiny_config(**options), name) for name in options} == options
+
+
 def test_a_wrong_value_in_a_file_is_refused_too(tmp_path):
     tiny_config().save_pretrained(tmp_path)
     content = json.loads((tmp_path / "config.json").read_text())
