@@ -104,6 +104,17 @@ class TestDrawSegments:
             assert right - left == bottom - top >= 12
         assert (legend.max(-1) < 60).any()  # names
 
+    def test_columns_of_the_legend_keep_clear_of_each_other(self):
+        photo = Image.new("RGB", (1200, 200), (90, 90, 90))
+        names = ["giraffe", "elephant", "aeroplane", "traffic light", "wine glass", "cell phone"]
+        segments = [segment(name, photo.size, (i * 200, 0, i * 200 + 150, 90)) for i, name in enumerate(names)]
+        legend = np.asarray(draw_segments(photo, segments))[200:]
+        swatches = [box_of((legend == class_color(name)).all(-1)) for name in names]
+        assert len({left for left, *_ in swatches}) > 2
+        for left, top, right, bottom in swatches:
+            before = legend[top:bottom, max(0, left - round(1.5 * (right - left))) : left]
+            assert (before.min(-1) > 235).all()
+
     def test_nothing_found_leaves_the_photo_and_says_so(self):
         photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (120, 300, 3), dtype=np.uint8))
         picture = np.asarray(draw_segments(photo, []))

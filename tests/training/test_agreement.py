@@ -139,3 +139,10 @@ def test_a_launcher_that_starts_one_process_of_two_is_told_on(tmp_path, checkpoi
     options = {"model": checkpoint, "output_dir": tmp_path, "eval_format": "coco_panoptic", "eval_data": photos}
     flags = as_arguments(options | {"do_eval": True, "report_to": "none"})
     assert "Running in one process" in launch(*flags, launcher_flags=["--cpu"])
+
+
+def test_a_launcher_that_is_asked_for_one_process_is_told_nothing(tmp_path, checkpoint, photos, monkeypatch, caplog):
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "True")  # as `accelerate launch --cpu` does
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    run(tmp_path, model=checkpoint, data=photos, do_eval=True)
+    assert "Running in one process" not in caplog.text
