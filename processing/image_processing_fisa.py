@@ -4,7 +4,7 @@ and turns the model's outputs into segments. It works on PIL alone, whatever els
 import math
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping
 from functools import partial
 from typing import Any, TypedDict
 
@@ -28,7 +28,15 @@ from transformers.processing_utils import Unpack
 from transformers.utils import TensorType
 
 from fisa.processing.photos import Photo, read_photos
-from fisa.processing.post_processing import instance_segmentation, panoptic_segmentation, semantic_segmentation
+from fisa.processing.post_processing import (
+    Sizes,
+    Subtask,
+    instance_segmentation,
+    panoptic_segmentation,
+    segmentations,
+    semantic_segmentation,
+)
+from fisa.processing.segmentation import Segmentation
 
 
 class FisaImageProcessorKwargs(TypedDict, total=False):
@@ -173,14 +181,38 @@ class FisaImageProcessor(PilBackend):
             }
         return cls(**settings)
 
+    def post_process_segmentation(
+        self,
+        outputs: Any,
+        subtask: Subtask = "panoptic",
+        *,
+        threshold: float | None = None,
+        mask_threshold: float | None = None,
+        overlap_mask_area_threshold: float | None = None,
+        target_sizes: Sizes | None = None,
+        id2label: Mapping[int, str] | None = None,
+    ) -> list[Segmentation]:
+        """[`~fisa.processing.post_processing.segmentations`], by the settings where the call does not say.
+
+        Example:
+
+        ```python
+        >>> (segmentation,) = processor.post_process_segmentation(model(**inputs), target_sizes=[(480, 640)])
+        >>> [(segment.label, segment.score) for segment in segmentation]
+        [('LABEL_1', 0.98), ('LABEL_0', 0.91)]
+        ```
+        """
+        options = self._post_processing_options(threshold, mask_threshold, overlap_mask_area_threshold)
+        return segmentations(outputs, subtask, target_sizes=target_sizes, id2label=id2label, **options)
+
     def post_process_panoptic_segmentation(
         self,
         outputs: Any,
         threshold: float | None = None,
         mask_threshold: float | None = None,
         overlap_mask_area_threshold: float | None = None,
-        label_ids_to_fuse: Sequence[int] | set[int] | None = None,
-        target_sizes: Sequence[tuple[int, int]] | None = None,
+        label_ids_to_fuse: Collection[int] | None = None,
+        target_sizes: Sizes | None = None,
     ) -> list[dict[str, Any]]:
         """[`~fisa.processing.post_processing.panoptic_segmentation`], by the settings where the call does not say."""
         options = self._post_processing_options(threshold, mask_threshold, overlap_mask_area_threshold)
@@ -194,17 +226,27 @@ class FisaImageProcessor(PilBackend):
         threshold: float | None = None,
         mask_threshold: float | None = None,
         overlap_mask_area_threshold: float | None = None,
-        target_sizes: Sequence[tuple[int, int]] | None = None,
+        target_sizes: Sizes | None = None,
+        return_coco_annotation: bool = False,
+        return_binary_maps: bool = False,
     ) -> list[dict[str, Any]]:
         """[`~fisa.processing.post_processing.instance_segmentation`], by the settings where the call does not say."""
         options = self._post_processing_options(threshold, mask_threshold, overlap_mask_area_threshold)
-        return instance_segmentation(outputs, target_sizes=target_sizes, **options)
+        return instance_segmentation(
+            outputs,
+            target_sizes=target_sizes,
+            return_coco_annotation=return_coco_annotation,
+            return_binary_maps=return_binary_maps,
+            **options,
+        )
 
     def post_process_semantic_segmentation(
-        self, outputs: Any, target_sizes: Sequence[tuple[int, int]] | None = None
+        self, outputs: Any, target_sizes: Sizes | None = None, return_segmentation_scores: bool = False
     ) -> list[Any]:
         """[`~fisa.processing.post_processing.semantic_segmentation`]."""
-        return semantic_segmentation(outputs, target_sizes=target_sizes)
+        return semantic_segmentation(
+            outputs, target_sizes=target_sizes, return_segmentation_scores=return_segmentation_scores
+        )
 
     def _post_processing_options(
         self, threshold: float | None, mask_threshold: float | None, overlap_mask_area_threshold: float | None

@@ -1,55 +1,109 @@
 """Turns the proposals of one forward pass into panoptic, instance and semantic segmentations at the photo's size. Any
 universal segmentation model of transformers will do: all that is needed are class and mask logits."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from functools import partial
-from typing import Any, Literal, NamedTuple, get_args
+import operator
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
+from transformers.image_processing_outputs import SemanticSegmentationPostProcessorOutput
+from transformers.models.mask2former.image_processing_pil_mask2former import convert_segmentation_to_rle
 from transformers.utils import logging
 
+from fisa.processing.segment_rules import ClosedVocabulary, OpenVocabulary, Painting, PhotoOutputs, SegmentRule
+from fisa.processing.segmentation import Segmentation
 from fisa.processing.semantic_map import semantic_map
-from fisa.processing.winners import first_inside, strongest_claims
 
 
 logger = logging.get_logger(__name__)
 
 Sizes = Sequence[tuple[int, int]] | torch.Tensor
+Subtask = Literal["panoptic", "instance", "semantic"]
 Rule = Literal["open_vocabulary", "closed_vocabulary"]
-"""Which proposals become segments, and what their scores are.
+"""Which proposals become segments, and what their scores are: see [`OpenVocabulary`] and [`ClosedVocabulary`]."""
 
-`"closed_vocabulary"` is the rule of transformers' `Mask2FormerImageProcessor`, for a classifier trained on the very
-classes it is asked for. Panoptic: a proposal stays if "no object" is not its likeliest column and the score of its
-likeliest class is above `threshold`; areas are measured on masks weighted by that score, so that a score below
-`mask_threshold` never makes a segment. Instance: the Q best of all Q × C pairs of proposal and class, cut at mask
-logit 0 whatever the `mask_threshold`, painted one over the other in the order of `torch.topk`.
-
-`"open_vocabulary"` does not ask for a high class score, which hundreds of classes may share. `threshold` goes to the
-objectness, 1 − p(no object); the score of the likeliest class only ranks and weighs. Panoptic: areas are measured on
-the masks themselves, and a pixel outside the mask that wins it is void, as Mask2Former published it. Instance: each
-proposal once, with its likeliest thing class, higher scores on top. Where things and stuff are told apart, what must
-be above `threshold` is the probability of being a thing of any class: the sky does not come back as a kite.
-"""
+RULES: dict[str, type[SegmentRule]] = {"open_vocabulary": OpenVocabulary, "closed_vocabulary": ClosedVocabulary}
+FIRST_ID = {"panoptic": 1, "instance": 0}  # what transformers counts the segments of a map from
 
 
-class _Photo(NamedTuple):
-    """One image's share of the outputs, without the padding of the batch."""
+def segmentations(
+    outputs: Any,
+    subtask: Subtask = "panoptic",
+    *,
+    target_sizes: Sizes | None = None,
+    id2label: Mapping[int, str] | None = None,
+    threshold: float = 0.5,
+    mask_threshold: float = 0.5,
+    overlap_mask_area_threshold: float = 0.8,
+    label_ids_to_fuse: Collection[int] | None = None,
+    overlapping: bool = False,
+    rule: Rule = "open_vocabulary",
+) -> list[Segmentation]:
+    """Segment each photo of a batch.
 
-    class_probs: torch.Tensor  # (Q, C + 1) float32, "no object" last
-    mask_logits: torch.Tensor  # (Q, h, w)
-    size: tuple[int, int]  # height and width of the map to make, upright
-    is_thing: torch.Tensor | None  # (C,) bool
-    orientation: int  # EXIF's, of the pixels that the caller holds
+    Beyond the maps returned this needs, for each photo in turn, about 50 bytes per pixel, however many proposals and
+    classes there are, and a few float32 copies of the photo's mask logits. It is computed in float32, inside
+    `torch.autocast` too. Class or mask logits that are no numbers count as "no object" and as outside the mask; the
+    log then says how many there are.
+
+    Args:
+        outputs: anything with `class_queries_logits (B, Q, C + 1)`, the last column for "no object", and
+            `masks_queries_logits (B, Q, h, w)`; `proposal_sizes (B, 2)`, `class_is_thing (B, C)` and
+            `photo_orientation (B,)` are used if there.
+        subtask: `"panoptic"` gives each pixel to at most one segment, things and stuff alike. `"instance"` finds the
+            single things; where the outputs say which classes are things, the other classes are left out. `"semantic"`
+            gives each pixel to its likeliest class.
+        target_sizes: height and width of each photo as the caller holds it, `image.size[::-1]` for a PIL image; None
+            keeps the size of the mask logits.
+        id2label: the names of the classes; "LABEL_0" and so on if not given.
+        threshold, mask_threshold, overlap_mask_area_threshold: see `panoptic_segmentation` and
+            `instance_segmentation`; semantic segmentations have none.
+        label_ids_to_fuse: for panoptic segmentations; see there.
+        overlapping: keep the whole masks of instances beside the map, where they may hide each other.
+        rule: see `Rule`.
+
+    Returns:
+        A [`Segmentation`] for each photo. Where there are no segments, the log says why.
+
+    Raises:
+        ValueError: for shapes, sizes, thresholds, a subtask or a rule that make no sense.
+
+    Example:
+
+    ```python
+    >>> outputs = model(**processor(images=photo, text=["dog", "grass"], return_tensors="pt"))
+    >>> (segmentation,) = segmentations(
+    ...     outputs, target_sizes=[(photo.height, photo.width)], id2label={0: "dog", 1: "grass"}
+    ... )
+    >>> [(segment.label, segment.score, segment.area) for segment in segmentation]
+    [('grass', 0.98, 184320), ('dog', 0.91, 20480)]
+    ```
+    """
+    if subtask not in get_args(Subtask):
+        raise ValueError(f"`subtask` is {subtask!r}; it must be one of {', '.join(get_args(Subtask))}.")
+    if rule not in RULES:
+        raise ValueError(f"`rule` is {rule!r}; it must be one of {', '.join(RULES)}.")
+    segment_rule = RULES[rule](
+        threshold=threshold,
+        mask_threshold=mask_threshold,
+        overlap_mask_area_threshold=overlap_mask_area_threshold,
+    )
+
+    def paint(photo: PhotoOutputs) -> Painting:
+        if subtask == "panoptic":
+            return segment_rule.panoptic(photo, label_ids_to_fuse)
+        if subtask == "instance":
+            return _instances(photo, segment_rule, overlapping=overlapping)
+        return _semantic(photo)
+
+    with torch.no_grad(), _in_float32(outputs):
+        photos = list(_photos(outputs, target_sizes))
+        paintings = [paint(photo) for photo in photos]
+        _warn_of_empty(subtask, paintings)
+        return [_segmentation(painting, photo, id2label) for painting, photo in zip(paintings, photos)]
 
 
-class _Found(NamedTuple):
-    segmentation: torch.Tensor
-    segments: list[dict[str, Any]]
-    obstacle: str  # why there are no segments, if there are none
-
-
-@torch.no_grad()
 def panoptic_segmentation(
     outputs: Any,
     *,
@@ -60,42 +114,45 @@ def panoptic_segmentation(
     label_ids_to_fuse: Collection[int] | None = None,
     rule: Rule = "open_vocabulary",
 ) -> list[dict[str, Any]]:
-    """Give each pixel to at most one segment, things and stuff alike.
-
-    Beyond the maps returned this needs about 30 bytes a pixel of one photo, however many proposals there are.
+    """Panoptic [`segmentations`] in the form that transformers gives them.
 
     Args:
-        outputs: anything with `class_queries_logits (B, Q, C + 1)`, the last column for "no object", and
-            `masks_queries_logits (B, Q, h, w)`; `proposal_sizes (B, 2)`, `class_is_thing (B, C)` and
-            `photo_orientation (B,)` are used if there.
-        target_sizes: height and width of each photo as the caller holds it, `image.size[::-1]` for a PIL image; None
-            keeps the size of the mask logits.
+        outputs, target_sizes, rule: as for [`segmentations`].
         threshold: what objectness or class score (see `Rule`) a proposal must exceed, in [0, 1].
         mask_threshold: the mask probability from which on a pixel counts as inside, in [0, 1].
         overlap_mask_area_threshold: the share of its own area that a proposal must win to be a segment, in [0, 1].
         label_ids_to_fuse: the classes that have one segment at most, such as sky. None: those that are not things, if
             the outputs say so.
-        rule: see `Rule`.
 
     Returns:
         For each image `{"segmentation": (H, W) int32, "segments_info": [...]}`: 0 is void, segments count from 1 (by
         the open-vocabulary rule from the best score down), and each has one entry `{"id", "label_id", "was_fused",
-        "score"}`. Where nothing is found the list is empty, and the log says why.
+        "score"}`.
 
     Raises:
-        ValueError: for shapes, sizes, thresholds or a rule that make no sense.
+        ValueError: as for [`segmentations`].
+
+    Example:
+
+    ```python
+    >>> (result,) = panoptic_segmentation(model(**inputs), target_sizes=[(480, 640)])
+    >>> result["segments_info"][0]
+    {'id': 1, 'label_id': 1, 'was_fused': True, 'score': 0.98}
+    ```
     """
-    thresholds = _checked(
-        rule,
+    results = segmentations(
+        outputs,
+        "panoptic",
+        target_sizes=target_sizes,
         threshold=threshold,
         mask_threshold=mask_threshold,
         overlap_mask_area_threshold=overlap_mask_area_threshold,
+        label_ids_to_fuse=label_ids_to_fuse,
+        rule=rule,
     )
-    find = partial(_find_segments, rule=rule, label_ids_to_fuse=label_ids_to_fuse, **thresholds)
-    return _results("panoptic", find, _photos(outputs, target_sizes))
+    return [result.to_transformers(first_id=FIRST_ID["panoptic"]) for result in results]
 
 
-@torch.no_grad()
 def instance_segmentation(
     outputs: Any,
     *,
@@ -103,278 +160,165 @@ def instance_segmentation(
     threshold: float = 0.5,
     mask_threshold: float = 0.5,
     overlap_mask_area_threshold: float = 0.0,
+    return_coco_annotation: bool = False,
+    return_binary_maps: bool = False,
     rule: Rule = "open_vocabulary",
 ) -> list[dict[str, Any]]:
-    """Find the single things. Where the outputs say which classes are things, the other classes are left out.
-
-    Beyond the maps returned this needs a few float32 copies of one image's mask logits and about 20 bytes a pixel.
+    """Instance [`segmentations`] in the form that transformers gives them.
 
     Args:
-        outputs, target_sizes, mask_threshold, rule: as for `panoptic_segmentation`.
+        outputs, target_sizes, rule: as for [`segmentations`].
         threshold: what a proposal's objectness must exceed or, by the closed-vocabulary rule, what the score of an
             instance must reach, in [0, 1].
+        mask_threshold: the mask probability from which on a pixel counts as inside, in [0, 1].
         overlap_mask_area_threshold: an instance stays if more than this share of its mask is visible under those of
             higher score, in [0, 1]. The closed-vocabulary rule does not look at it.
+        return_coco_annotation: run lengths of the map in the place of the map: one list for each id in it, in
+            ascending order, -1 included.
+        return_binary_maps: the whole mask of each instance in the place of the map, hidden parts included, as
+            (N, H, W) float32 of 0 and 1. Without an instance the map stays.
 
     Returns:
         For each image `{"segmentation": (H, W) int32, "segments_info": [...]}`: -1 is background, instances count from
         0 (by the open-vocabulary rule from the best score down), and each has one entry `{"id", "label_id",
         "was_fused", "score"}`, with score = class score × mean mask probability inside. By the closed-vocabulary rule
-        an instance may be painted over entirely. Where nothing is found the list is empty, and the log says why.
+        an instance may be painted over entirely.
 
     Raises:
-        ValueError: for shapes, sizes, thresholds or a rule that make no sense.
+        ValueError: as for [`segmentations`], and for both forms at once.
+
+    Example:
+
+    ```python
+    >>> (result,) = instance_segmentation(model(**inputs), target_sizes=[(480, 640)], return_binary_maps=True)
+    >>> result["segmentation"].shape, len(result["segments_info"])
+    (torch.Size([3, 480, 640]), 3)
+    ```
     """
-    thresholds = _checked(
-        rule,
+    if return_coco_annotation and return_binary_maps:
+        raise ValueError(
+            "`return_coco_annotation` and `return_binary_maps` are both set, and `segmentation` has one form; "
+            "choose one of them."
+        )
+    results = segmentations(
+        outputs,
+        "instance",
+        target_sizes=target_sizes,
         threshold=threshold,
         mask_threshold=mask_threshold,
         overlap_mask_area_threshold=overlap_mask_area_threshold,
+        overlapping=return_binary_maps,
+        rule=rule,
     )
-    find = partial(_find_instances, rule=rule, **thresholds)
-    return _results("instance", find, _photos(outputs, target_sizes))
+    found = [result.to_transformers(first_id=FIRST_ID["instance"]) for result in results]
+    for content, result in zip(found, results):
+        if return_coco_annotation:
+            content["segmentation"] = convert_segmentation_to_rle(content["segmentation"].cpu())
+        elif return_binary_maps and len(result):
+            content["segmentation"] = result.masks.float()
+    return found
 
 
-@torch.no_grad()
-def semantic_segmentation(outputs: Any, *, target_sizes: Sizes | None = None) -> list[torch.Tensor]:
+def semantic_segmentation(
+    outputs: Any, *, target_sizes: Sizes | None = None, return_segmentation_scores: bool = False
+) -> list[torch.Tensor] | list[SemanticSegmentationPostProcessorOutput]:
     """Name the likeliest class of each pixel: argmax over c of the sum over q of p(c | q) × mask probability of q.
 
     Beyond the maps returned this needs about 100 MB, however many proposals and classes there are, and however large
     photo and masks.
 
     Args:
-        outputs, target_sizes: as for `panoptic_segmentation`.
+        outputs, target_sizes: as for [`segmentations`].
+        return_segmentation_scores: return those sums too, which takes C float32 numbers per pixel.
 
     Returns:
-        For each image the (H, W) int64 map of class ids. There is no void in it.
+        For each image the (H, W) int64 map of class ids, without void; or, with scores, transformers'
+        `SemanticSegmentationPostProcessorOutput` of that map as `segmentation` and `segmentation_scores`
+        (C, H, W) float32.
 
     Raises:
         ValueError: for shapes or sizes that make no sense.
+
+    Example:
+
+    ```python
+    >>> (labels,) = semantic_segmentation(model(**inputs), target_sizes=[(480, 640)])
+    >>> labels.unique().tolist()
+    [0, 1]
+    ```
     """
-    return [
-        _turned_back(semantic_map(photo.class_probs[:, :-1], photo.mask_logits, photo.size), photo.orientation)
-        for photo in _photos(outputs, target_sizes)
-    ]
+    with torch.no_grad(), _in_float32(outputs):
+        photos = _photos(outputs, target_sizes)
+        if return_segmentation_scores:
+            return [_with_scores(photo) for photo in photos]
+        return [_turned_back(_semantic_map(photo), photo.orientation) for photo in photos]
 
 
-def _find_segments(
-    photo: _Photo,
-    *,
-    rule: Rule,
-    threshold: float,
-    mask_threshold: float,
-    overlap_mask_area_threshold: float,
-    label_ids_to_fuse: Collection[int] | None,
-) -> _Found:
-    if rule == "closed_vocabulary":
-        scores, labels = photo.class_probs.max(-1)
-        name, confidence = "class score", scores.masked_fill(labels == photo.class_probs.shape[1] - 1, 0)
-        order = torch.arange(len(scores), device=scores.device)
-    else:
-        scores, labels = photo.class_probs[:, :-1].max(-1)
-        name, confidence = "objectness", 1 - photo.class_probs[:, -1]
-        order = scores.argsort(descending=True, stable=True)
-    kept = order[confidence[order] > threshold]
-    if not len(kept):
-        return _Found(_full(photo, 0), [], _too_low(name, confidence, threshold))
-    scores, labels = scores[kept], labels[kept]
-
-    weighted = rule == "closed_vocabulary"
-    codes, least, most = strongest_claims(
-        photo.mask_logits, kept, scores, photo.size, mask_threshold=mask_threshold, weighted=weighted
+def _with_scores(photo: PhotoOutputs) -> SemanticSegmentationPostProcessorOutput:
+    scores = torch.einsum("qc,qhw->chw", photo.class_probs[:, :-1], photo.mask_logits.float().sigmoid())
+    scores = F.interpolate(scores[None], size=photo.size, mode="bilinear", align_corners=False)[0]
+    scores = _turned_back(scores, photo.orientation)
+    return SemanticSegmentationPostProcessorOutput(
+        data={"segmentation": scores.argmax(0), "segmentation_scores": scores}
     )
-    pixels = codes.flatten().bincount(minlength=2 * len(kept)).view(-1, 2)
-    won = pixels.sum(1).masked_fill(pixels[:, 1] == 0, 0)
-
-    def exact_area(k: int) -> torch.Tensor:
-        probs = _resized_probs(photo, kept[k])
-        return ((probs.mul_(scores[k]) if weighted else probs) >= mask_threshold).count_nonzero()
-
-    shares = _shares(won, least, most, exact_area, overlap_mask_area_threshold)
-    survivors = [k for k, share in enumerate(shares) if share > overlap_mask_area_threshold]
-    if label_ids_to_fuse is None:
-        label_ids_to_fuse = [] if photo.is_thing is None else (~photo.is_thing).nonzero().flatten().tolist()
-    ids, segments = _fuse(scores[survivors].tolist(), labels[survivors].tolist(), label_ids_to_fuse)
-
-    id_of = torch.zeros(len(kept), 2, dtype=torch.int32, device=kept.device)
-    id_of[survivors, 1] = torch.tensor(ids, dtype=torch.int32, device=kept.device)
-    obstacle = (
-        f"of {len(kept)} proposals above `threshold` none wins more than {max(shares):.3f} of its own area at "
-        f"`mask_threshold` {mask_threshold}, and `overlap_mask_area_threshold` is {overlap_mask_area_threshold}"
-    )
-    return _Found(id_of.flatten()[codes], segments, obstacle)
 
 
-def _shares(
-    won: torch.Tensor,
-    least: torch.Tensor,
-    most: torch.Tensor,
-    exact_area: Callable[[int], torch.Tensor],
-    threshold: float,
-) -> list[float]:
-    """What share of its own area each proposal wins; where the threshold is out of reach or surely exceeded, at the
-    most. If none exceeds it, the largest is exact."""
-    # As Python floats, like transformers' own: compared as float32, a share of 4/5 would not be above 0.8.
-    at_most = (won / least).masked_fill((won == 0) | (most == 0), 0).tolist()
-    at_least = (won / most).masked_fill(least == 0, 0).tolist()  # a mask that may be empty may be no segment
-
-    def find_out(k: int) -> None:
-        area = exact_area(k)
-        at_most[k] = at_least[k] = (won[k] / area).item() if area else 0.0
-
-    for k in range(len(won)):
-        if at_most[k] > threshold >= at_least[k]:
-            find_out(k)
-    while at_least[best := max(range(len(won)), key=at_most.__getitem__)] < at_most[best] <= threshold:
-        find_out(best)
-    return at_most
-
-
-def _fuse(
-    scores: list[float], labels: list[int], label_ids_to_fuse: Collection[int]
-) -> tuple[list[int], list[dict[str, Any]]]:
-    """The segment id of each proposal, and the segments."""
-    ids, segments, fused = [], [], {}
-    for score, label in zip(scores, labels):
-        segment = fused.get(label)
-        if segment is None:
-            segment = _segment(len(segments) + 1, label, score, was_fused=label in label_ids_to_fuse)
-            segments.append(segment)
-            if segment["was_fused"]:
-                fused[label] = segment
-        segment["score"] = max(segment["score"], round(score, 6))
-        ids.append(segment["id"])
-    return ids, segments
-
-
-def _find_instances(photo: _Photo, *, rule: Rule, threshold: float, **thresholds: float) -> _Found:
-    if photo.is_thing is None:
-        class_ids = torch.arange(photo.class_probs.shape[1] - 1, device=photo.class_probs.device)
-    else:
-        class_ids = photo.is_thing.nonzero().flatten()
+def _instances(photo: PhotoOutputs, rule: SegmentRule, *, overlapping: bool) -> Painting:
+    class_ids = torch.arange(photo.class_probs.shape[1] - 1, device=photo.class_probs.device)
+    if photo.is_thing is not None:
+        class_ids = class_ids[photo.is_thing]
     if not len(class_ids):
-        return _Found(_full(photo, -1), [], "none of the classes is a thing")
-    if rule == "closed_vocabulary":
-        return _paint_pairs(photo, class_ids, threshold)
-    return _paint_things(photo, class_ids, threshold, **thresholds)
+        void = torch.zeros(photo.size, dtype=torch.int32, device=class_ids.device)
+        return Painting(void, obstacle="none of the classes is a thing")
+    return rule.instances(photo, class_ids, overlapping=overlapping)
 
 
-def _paint_pairs(photo: _Photo, class_ids: torch.Tensor, threshold: float) -> _Found:
-    class_scores = photo.class_probs[:, class_ids]
-    scores, pairs = class_scores.flatten().topk(len(class_scores), sorted=False)
-    proposals, labels = pairs // len(class_ids), class_ids[pairs % len(class_ids)]
-    inside = photo.mask_logits > 0
-    scores = scores * _mean_inside(photo.mask_logits.float().sigmoid(), inside)[proposals]
-    # All pixels that take after the same point are painted alike: the points are painted, and the painting is resized.
-    (rows, row_of), (columns, column_of) = (
-        _nearest(*lengths, inside).unique(return_inverse=True) for lengths in zip(inside.shape[1:], photo.size)
-    )
-    inside = inside.index_select(1, rows).index_select(2, columns)
-    segmentation, segments = inside.new_full(inside.shape[1:], -1, dtype=torch.int32), []
-    for proposal, label, score in zip(proposals.tolist(), labels.tolist(), scores.tolist()):
-        if score >= threshold and inside[proposal].any():
-            segmentation.masked_fill_(inside[proposal], len(segments))
-            segments.append(_segment(len(segments), label, score))
-    segmentation = segmentation.index_select(0, row_of).index_select(1, column_of)
-    return _Found(segmentation, segments, _too_low("score of an instance", scores, threshold))
+def _semantic_map(photo: PhotoOutputs) -> torch.Tensor:
+    return semantic_map(photo.class_probs[:, :-1], photo.mask_logits, photo.size)
 
 
-def _nearest(length: int, target_length: int, like: torch.Tensor) -> torch.Tensor:
-    """Which row (or column) of the grid each one of the photo takes after, (target_length,)."""
-    rows = torch.arange(length, dtype=torch.float32, device=like.device)
-    return F.interpolate(rows[None, None], size=target_length, mode="nearest")[0, 0].long()
+def _semantic(photo: PhotoOutputs) -> Painting:
+    class_ids, places = _semantic_map(photo).unique(return_inverse=True)
+    count = len(class_ids)
+    return Painting((places + 1).int(), class_ids.tolist(), [None] * count, [False] * count)
 
 
-def _paint_things(
-    photo: _Photo,
-    class_ids: torch.Tensor,
-    threshold: float,
-    mask_threshold: float,
-    overlap_mask_area_threshold: float,
-) -> _Found:
-    class_scores = photo.class_probs[:, class_ids]
-    confidence = class_scores.sum(-1)
-    kept = (confidence > threshold).nonzero().flatten()
-    if not len(kept):
-        return _Found(_full(photo, -1), [], _too_low("probability of a thing", confidence, threshold))
-    scores, columns = class_scores[kept].max(-1)
-    probs = photo.mask_logits[kept].float().sigmoid()
-    scores, order = (scores * _mean_inside(probs, probs >= mask_threshold)).sort(descending=True, stable=True)
-    kept, labels = kept[order], class_ids[columns[order]].tolist()
-    segmentation, segments = _full(photo, -1), []
-    if overlap_mask_area_threshold == 0:
-        # All that is seen at all stays, so that what is seen does not depend on what has stayed.
-        highest = first_inside(photo.mask_logits, kept, photo.size, mask_threshold=mask_threshold)
-        seen = highest.flatten().bincount(minlength=len(kept) + 1)[:-1].nonzero().flatten()
-        id_of = torch.full((len(kept) + 1,), -1, dtype=torch.int32, device=kept.device)
-        id_of[seen] = torch.arange(len(seen), dtype=torch.int32, device=kept.device)
-        segmentation = id_of[highest]
-        segments = [_segment(number, labels[k], scores[k].item()) for number, k in enumerate(seen.tolist())]
-    else:
-        for proposal, label, score in zip(kept, labels, scores.tolist()):
-            mask = _resized_probs(photo, proposal) >= mask_threshold
-            visible = mask & (segmentation < 0)
-            if visible.count_nonzero() > overlap_mask_area_threshold * mask.count_nonzero():
-                segmentation.masked_fill_(visible, len(segments))
-                segments.append(_segment(len(segments), label, score))
-    obstacle = f"no mask of {len(kept)} proposals above `threshold` reaches `mask_threshold` {mask_threshold}"
-    return _Found(segmentation, segments, obstacle)
-
-
-def _resized_probs(photo: _Photo, proposal: torch.Tensor) -> torch.Tensor:
-    probs = photo.mask_logits[proposal].float().sigmoid()[None, None]
-    return F.interpolate(probs, size=photo.size, mode="bilinear", align_corners=False)[0, 0]
-
-
-def _mean_inside(probs: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
-    return (probs * inside).flatten(1).sum(1) / (inside.flatten(1).sum(1) + 1e-6)
-
-
-def _full(photo: _Photo, value: int, dtype: torch.dtype = torch.int32) -> torch.Tensor:
-    return torch.full(photo.size, value, dtype=dtype, device=photo.mask_logits.device)
-
-
-def _segment(segment_id: int, label_id: int, score: float, was_fused: bool = False) -> dict[str, Any]:
-    return {"id": segment_id, "label_id": label_id, "was_fused": was_fused, "score": round(score, 6)}
-
-
-def _too_low(name: str, values: torch.Tensor, threshold: float) -> str:
-    if not len(values):
-        return "there are no proposals"
-    return f"the highest {name} is {values.max():.3f}, and `threshold` is {threshold}"
-
-
-def _results(subtask: str, find: Callable[[_Photo], _Found], photos: Iterable[_Photo]) -> list[dict[str, Any]]:
-    found = []
-    for photo in photos:
-        upright = find(photo)
-        found.append(upright._replace(segmentation=_turned_back(upright.segmentation, photo.orientation)))
-    obstacles = {index: item.obstacle for index, item in enumerate(found) if not item.segments}
-    if obstacles:
-        index, obstacle = next(iter(obstacles.items()))
-        logger.warning(
-            f"No {subtask} segments in {len(obstacles)} of {len(found)} images: in image {index}, {obstacle}."
-        )
-    return [{"segmentation": item.segmentation, "segments_info": item.segments} for item in found]
-
-
-def _turned_back(segmentation: torch.Tensor, orientation: int) -> torch.Tensor:
-    """An upright map as a camera stores it that names this EXIF orientation."""
-    stored = segmentation.mT if orientation >= 5 else segmentation
-    flipped = {2: [1], 3: [0, 1], 4: [0], 6: [0], 7: [0, 1], 8: [1]}.get(orientation, [])
+def _turned_back(upright: torch.Tensor, orientation: int) -> torch.Tensor:
+    """Upright maps (..., H, W) as a camera stores them that names this EXIF orientation."""
+    stored = upright.mT if orientation >= 5 else upright
+    flipped = {2: [-1], 3: [-2, -1], 4: [-2], 6: [-2], 7: [-2, -1], 8: [-1]}.get(orientation, [])
     return stored.flip(flipped) if flipped else stored.contiguous()
 
 
-def _checked(rule: str, **thresholds: float) -> dict[str, float]:
-    if rule not in get_args(Rule):
-        raise ValueError(f"`rule` is {rule!r}; it must be one of {', '.join(get_args(Rule))}.")
-    for name, value in thresholds.items():
-        if not 0 <= value <= 1:
-            raise ValueError(f"`{name}` is {value}; as a probability or a share it must lie in [0, 1].")
-    return thresholds
+def _segmentation(painting: Painting, photo: PhotoOutputs, id2label: Mapping[int, str] | None) -> Segmentation:
+    class_ids = painting.class_ids
+    is_thing = [None] * (photo.class_probs.shape[1] - 1) if photo.is_thing is None else photo.is_thing.tolist()
+    return Segmentation.from_map(
+        _turned_back(painting.ids, photo.orientation),
+        labels=[f"LABEL_{class_id}" if id2label is None else id2label[class_id] for class_id in class_ids],
+        class_ids=class_ids,
+        scores=painting.scores,
+        are_things=[is_thing[class_id] for class_id in class_ids],
+        were_fused=painting.were_fused,
+        masks=None if painting.masks is None else _turned_back(painting.masks, photo.orientation),
+    )
 
 
-def _photos(outputs: Any, target_sizes: Sizes | None) -> Iterator[_Photo]:
+def _warn_of_empty(subtask: str, paintings: Sequence[Painting]) -> None:
+    obstacles = {index: painting.obstacle for index, painting in enumerate(paintings) if not painting.class_ids}
+    if obstacles:
+        index, obstacle = next(iter(obstacles.items()))
+        logger.warning(
+            f"No {subtask} segments in {len(obstacles)} of {len(paintings)} images: in image {index}, {obstacle}."
+        )
+
+
+def _in_float32(outputs: Any) -> torch.autocast:
+    """Inside autocast, matrix products in bfloat16 would mix up classes."""
+    return torch.autocast(outputs.masks_queries_logits.device.type, enabled=False)
+
+
+def _photos(outputs: Any, target_sizes: Sizes | None) -> Iterator[PhotoOutputs]:
     class_logits, mask_logits = outputs.class_queries_logits, outputs.masks_queries_logits
     if class_logits.ndim != 3 or mask_logits.ndim != 4 or class_logits.shape[:2] != mask_logits.shape[:2]:
         raise ValueError(
@@ -403,20 +347,51 @@ def _photos(outputs: Any, target_sizes: Sizes | None) -> Iterator[_Photo]:
         size, orientation = target_sizes[index], orientations[index]
         if given and orientation >= 5:
             size = size[::-1]
-        yield _Photo(
-            class_probs=class_logits[index].float().softmax(-1),
-            mask_logits=mask_logits[index, :, :height, :width],
+        yield PhotoOutputs(
+            class_probs=_class_probs(class_logits[index], index),
+            mask_logits=_without_nan(mask_logits[index, :, :height, :width], index),
             size=size,
             is_thing=None if is_thing is None else is_thing[index].bool(),
             orientation=orientation,
         )
 
 
+def _class_probs(logits: torch.Tensor, index: int) -> torch.Tensor:
+    """Probabilities of the classes, (Q, C + 1) float32; a proposal that has none is no object."""
+    probs = logits.float().softmax(-1)
+    broken = probs.isnan().any(-1)
+    if broken.any():
+        _warn_of_nan("class", broken, index)
+        nothing = F.one_hot(torch.tensor(probs.shape[1] - 1, device=probs.device), probs.shape[1]).float()
+        probs = torch.where(broken[:, None], nothing, probs)
+    return probs
+
+
+def _without_nan(mask_logits: torch.Tensor, index: int) -> torch.Tensor:
+    """Mask logits (Q, h, w) in which no number stands for outside."""
+    missing = mask_logits.isnan()
+    if missing.any():
+        _warn_of_nan("mask", missing.flatten(1).any(1), index)
+        mask_logits = mask_logits.masked_fill(missing, -torch.inf)
+    return mask_logits
+
+
+def _warn_of_nan(name: str, broken: torch.Tensor, index: int) -> None:
+    effect = {"class": "these proposals count as no object", "mask": "such points count as outside the mask"}[name]
+    logger.warning(
+        f"The {name} logits of {broken.sum().item()} of {len(broken)} proposals in image {index} are not numbers; "
+        f"{effect}. Half precision that overflows is a common cause."
+    )
+
+
 def _as_pairs(name: str, sizes: Sizes, batch_size: int) -> list[tuple[int, int]]:
-    pairs = [tuple(int(side) for side in size) for size in sizes]
-    if len(pairs) != batch_size or any(len(pair) != 2 or min(pair) < 1 for pair in pairs):
+    try:
+        pairs = [tuple(operator.index(side) for side in size) for size in sizes]
+    except TypeError:
+        pairs = None
+    if pairs is None or len(pairs) != batch_size or any(len(pair) != 2 or min(pair) < 1 for pair in pairs):
         raise ValueError(
-            f"`{name}` is {pairs}; it must hold one (height, width), in pixels and at least 1, for each of the "
-            f"{batch_size} images."
+            f"`{name}` is {sizes if pairs is None else pairs}; it must hold one (height, width), in pixels, whole "
+            f"numbers of at least 1, for each of the {batch_size} images."
         )
     return pairs

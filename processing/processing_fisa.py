@@ -13,6 +13,7 @@ from transformers.tokenization_utils_base import LARGE_INTEGER
 from transformers.utils import TensorType
 
 from fisa.processing.image_processing_fisa import FisaImageProcessor
+from fisa.processing.segmentation import Segmentation
 from fisa.processing.vocabulary import Vocabulary, quoted, resolve_templates
 
 
@@ -134,6 +135,10 @@ class FisaProcessor(ProcessorMixin):
             for name in ("input_ids", "attention_mask")
         }
         return BatchFeature(tokens, tensor_type=return_tensors)
+
+    def post_process_segmentation(self, *args: Any, **kwargs: Any) -> list[Segmentation]:
+        """See [`FisaImageProcessor.post_process_segmentation`]."""
+        return self.image_processor.post_process_segmentation(*args, **kwargs)
 
     def post_process_panoptic_segmentation(self, *args: Any, **kwargs: Any) -> list[dict[str, Any]]:
         """See [`FisaImageProcessor.post_process_panoptic_segmentation`]."""

@@ -3,11 +3,14 @@
 import math
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from transformers.testing_utils import CaptureLogger
 from transformers.utils import logging
 
+from fisa.processing.image_processing_fisa import FisaImageProcessor
 from fisa.processing.post_processing import instance_segmentation, panoptic_segmentation, semantic_segmentation
 from tests.processing.proposals import THEIR_GRID, THEIRS, proposals
 
@@ -89,6 +92,33 @@ class TestClosedVocabularyIsTransformersRule:
             ours = instance_segmentation(outputs, threshold=threshold, target_sizes=SIZES, rule="closed_vocabulary")
             for found, expected in zip(ours, theirs):
                 assert_same(found, expected)
+
+    @pytest.mark.parametrize("form", ["return_binary_maps", "return_coco_annotation"])
+    @pytest.mark.parametrize("threshold", [0.0, 0.1, 1.0])
+    def test_instances_in_their_other_forms(self, form, threshold):
+        outputs = proposals(1, batch=3, grid=THEIR_GRID, sharpness=2.0)
+        options = {"threshold": threshold, "target_sizes": SIZES, form: True}
+        theirs = THEIRS.post_process_instance_segmentation(outputs, **options)
+        ours = FisaImageProcessor(post_processing_rule="closed_vocabulary").post_process_instance_segmentation(
+            outputs, **options
+        )
+        for found, expected in zip(ours, theirs, strict=True):
+            assert len(found["segments_info"]) == len(expected["segments_info"])
+            if form == "return_coco_annotation":
+                assert found["segmentation"] == expected["segmentation"]
+            else:
+                assert torch.equal(found["segmentation"].float(), expected["segmentation"])
+        assert any(found["segments_info"] for found in ours) == (threshold < 1)
+
+    def test_semantic_with_scores(self):
+        outputs = proposals(3, batch=3, grid=THEIR_GRID, sharpness=2.0)
+        options = {"target_sizes": SIZES, "return_segmentation_scores": True}
+        theirs = THEIRS.post_process_semantic_segmentation(outputs, **options)
+        for found, expected in zip(
+            FisaImageProcessor().post_process_semantic_segmentation(outputs, **options), theirs, strict=True
+        ):
+            torch.testing.assert_close(found.segmentation_scores, expected.segmentation_scores)
+            assert (found.segmentation == expected.segmentation).float().mean() >= 0.999
 
     def test_low_scores_make_segments_by_the_open_rule_alone(self):
         # One object, whose mask nobody contests, between 300 equally likely classes.
@@ -177,6 +207,26 @@ class TestOpenVocabularyIsThePlainLoops:
         (found,) = instance_segmentation(outputs)
         assert [segment["label_id"] for segment in found["segments_info"]] == [1]
         assert torch.equal(found["segmentation"] == 0, masks[0, 1] > 0)
+
+
+def test_binary_maps_of_the_open_rule_are_the_whole_masks():
+    for overlap in (0.0, 0.3):
+        options = {"threshold": 0.2, "overlap_mask_area_threshold": overlap, "target_sizes": [(50, 40)]}
+        outputs = proposals(2, sharpness=4.0)
+        (maps,) = instance_segmentation(outputs, return_binary_maps=True, **options)
+        (single,) = instance_segmentation(outputs, **options)
+        assert maps["segments_info"] == single["segments_info"] and len(maps["segmentation"]) > 1
+        probs = F.interpolate(outputs.masks_queries_logits.sigmoid(), size=(50, 40), mode="bilinear")[0]
+        on_top = torch.full((50, 40), -1)
+        for number, mask in reversed(list(enumerate(maps["segmentation"]))):
+            assert any(torch.equal(mask > 0, own >= 0.5) for own in probs)
+            on_top[mask > 0] = number
+        assert torch.equal(on_top, single["segmentation"].long())
+
+
+def test_two_forms_at_once_are_refused():
+    with pytest.raises(ValueError, match="choose one"):
+        instance_segmentation(proposals(0), return_binary_maps=True, return_coco_annotation=True)
 
 
 def plain_panoptic(outputs, size, threshold, mask_threshold, overlap):
@@ -331,6 +381,100 @@ def test_half_precision_is_computed_in_single(dtype):
     assert torch.equal(*(semantic_segmentation(each, target_sizes=[(50, 60)])[0] for each in (half, single)))
 
 
+@pytest.mark.parametrize("classes", [7, 300, 1200])
+def test_autocast_changes_nothing(classes):
+    outputs = proposals(0, classes=classes, sharpness=3.0)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = [task(outputs, threshold=0.2, target_sizes=[(50, 60)])[0] for task in TASKS.values()]
+        scored = [
+            semantic_segmentation(outputs, target_sizes=[(50, 60)], return_segmentation_scores=scores)[0]
+            for scores in (False, True)
+        ]
+    for found, task in zip(inside, TASKS.values()):
+        assert_same(found, task(outputs, threshold=0.2, target_sizes=[(50, 60)])[0])
+    assert torch.equal(scored[0], semantic_segmentation(outputs, target_sizes=[(50, 60)])[0])
+    assert scored[1].segmentation_scores.dtype == torch.float32
+    assert (scored[0] == scored[1].segmentation).float().mean() >= 0.999
+
+
+class TestNumbersThatAreNone:
+    """A mask logit without a number is outside, and a proposal without class probabilities is no object."""
+
+    def test_mask_logits(self, log):
+        for seed in range(4):
+            outputs = proposals(seed, queries=8, grid=(9, 12))
+            outputs.class_is_thing = torch.rand(1, 7, generator=torch.Generator().manual_seed(seed)) > 0.3
+            broken = SimpleNamespace(**vars(outputs))
+            broken.masks_queries_logits = outputs.masks_queries_logits.clone()
+            broken.masks_queries_logits[0, :3, 2:5, 3] = math.nan
+            outputs.masks_queries_logits[0, :3, 2:5, 3] = -200.0
+            (found,) = panoptic_segmentation(broken, target_sizes=[(20, 31)], threshold=0.0)
+            assert_same(found, plain_panoptic(outputs, (20, 31), 0.0, 0.5, 0.8))
+            (found,) = instance_segmentation(broken, target_sizes=[(20, 31)], threshold=0.0)
+            assert_same(found, plain_instances(outputs, (20, 31), 0.0, 0.5, 0.0))
+            (found,) = semantic_segmentation(broken, target_sizes=[(20, 31)])
+            assert torch.equal(found, plain_semantic(outputs, (20, 31)))
+            assert "mask logits of 3 of 8 proposals" in log.io.getvalue()
+
+    @pytest.mark.parametrize("value", [math.nan, math.inf])
+    def test_class_logits(self, value, log):
+        for seed in range(4):
+            outputs = proposals(seed, queries=8, grid=(9, 12))
+            outputs.class_is_thing = torch.tensor([[False, *[True] * 6]])
+            broken = SimpleNamespace(**vars(outputs))
+            broken.class_queries_logits = outputs.class_queries_logits.clone()
+            broken.class_queries_logits[0, 2, 4] = value
+            outputs.class_queries_logits[0, 2] = torch.tensor([*[-200.0] * 7, 0.0])
+            (found,) = panoptic_segmentation(broken, target_sizes=[(20, 31)], threshold=0.1)
+            assert_same(found, plain_panoptic(outputs, (20, 31), 0.1, 0.5, 0.8))
+            (found,) = instance_segmentation(broken, target_sizes=[(20, 31)], threshold=0.1)
+            assert_same(found, plain_instances(outputs, (20, 31), 0.1, 0.5, 0.0))
+            (found,) = semantic_segmentation(broken, target_sizes=[(20, 31)])
+            assert torch.equal(found, plain_semantic(outputs, (20, 31)))
+            assert "class logits of 1 of 8 proposals" in log.io.getvalue()
+
+    def test_certainty_is_a_number(self, log):
+        outputs = proposals(0)
+        outputs.class_queries_logits[0, 0, -1] = -math.inf  # the logarithm of no probability of no object
+        outputs.masks_queries_logits[0, 0, :3], outputs.masks_queries_logits[0, 1, :3] = math.inf, -math.inf
+        for task in (*TASKS.values(), semantic_segmentation):
+            task(outputs, target_sizes=[(20, 31)])
+        assert "not numbers" not in log.io.getvalue()
+
+    @pytest.mark.parametrize("part", ["class_queries_logits", "masks_queries_logits"])
+    @pytest.mark.parametrize("classes", [3, 1200])
+    def test_everywhere(self, part, classes):
+        outputs = proposals(0, classes=classes)
+        getattr(outputs, part)[:] = math.nan
+        for name, task in TASKS.items():
+            (found,) = task(outputs, threshold=0.1)
+            assert found["segments_info"] == []
+            assert found["segmentation"].unique().tolist() == [0 if name.startswith("panoptic") else -1]
+        assert semantic_segmentation(outputs)[0].unique().tolist() == [0]
+
+
+def plain_semantic(outputs, size):
+    probs = outputs.class_queries_logits[0].softmax(-1)[:, :-1].tolist()
+    masks = [plain_resize(mask, size) for mask in outputs.masks_queries_logits[0].sigmoid().tolist()]
+    return torch.tensor(
+        [
+            [
+                max(range(len(probs[0])), key=lambda c: sum(p[c] * m[y][x] for p, m in zip(probs, masks)))
+                for x in range(size[1])
+            ]
+            for y in range(size[0])
+        ]
+    )
+
+
+@pytest.mark.parametrize("sizes", [[(20, 31)], [[20, 31]], torch.tensor([[20, 31]]), np.array([[20, 31]])])
+def test_sizes_in_every_form(sizes):
+    outputs = proposals(0)
+    for task in TASKS.values():
+        assert task(outputs, target_sizes=sizes)[0]["segmentation"].shape == (20, 31)
+    assert semantic_segmentation(outputs, target_sizes=sizes)[0].shape == (20, 31)
+
+
 def test_outputs_are_left_as_they_are_and_need_no_no_grad():
     outputs = proposals(0, queries=1)
     copies = [value.clone() for value in vars(outputs).values()]
@@ -409,6 +553,9 @@ class TestNothingFound:
         ({}, {"target_sizes": [(4, 4)]}, r"\[\(4, 4\)\].*2 images"),
         ({}, {"target_sizes": [(4, 4), (4, 0)]}, "at least 1"),
         ({}, {"target_sizes": [(4, 4, 3), (4, 4, 3)]}, "height, width"),
+        ({}, {"target_sizes": (480, 640)}, r"\(480, 640\).*2 images"),
+        ({}, {"target_sizes": [(4.5, 4), (4, 4)]}, "whole numbers"),
+        ({}, {"target_sizes": torch.tensor([[4.0, 4.0], [4.0, 4.0]])}, "whole numbers"),
         ({}, {"threshold": 1.5}, "`threshold` is 1.5"),
         ({}, {"mask_threshold": -0.1}, "`mask_threshold` is -0.1"),
         ({}, {"overlap_mask_area_threshold": math.nan}, "`overlap_mask_area_threshold` is nan"),
