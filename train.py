@@ -21,6 +21,7 @@ from fisa.data.categories import vocabulary_of
 from fisa.data.formats import DATASET_FORMATS, load_segmentation_dataset
 from fisa.data.proposal_caching import cached_proposals
 from fisa.data.segmentation_datasets import SegmentationDataset, StreamedSegmentationDataset
+from fisa.data.splits import hold_out, is_undivided
 from fisa.data.training_examples import (
     ExampleMaker,
     StreamedTrainingExamples,
@@ -32,7 +33,7 @@ from fisa.data.training_examples import (
 from fisa.data.training_masks import SOURCES, CacheSource, GeneratorSource, GroundTruthSource, MaskSource
 from fisa.evaluation.predictors import PREDICTORS
 from fisa.modeling_fisa.modeling_fisa import FisaForUniversalSegmentation
-from fisa.modeling_fisa.simo import get_simo_model, simo_target_modules
+from fisa.modeling_fisa.simo import IMAGE_LEAVES, get_simo_model, simo_target_modules
 from fisa.processing.processing_fisa import FisaProcessor
 from fisa.training.evaluator import Evaluator
 from fisa.training.model_card import public_name
@@ -49,21 +50,36 @@ RECIPE_ENDINGS = (".yaml", ".yml", ".json")
 class ModelArguments:
     """Which model, and which part of it is trained."""
 
-    model: str | None = field(default=None, metadata={"help": "Folder or Hub name of a FISA model; or:"})
-    clip: str | None = field(default=None, metadata={"help": "folder or Hub name of a CLIP,"})
-    mask_generator: str | None = field(default=None, metadata={"help": "and of a universal segmentation model."})
-    adapter: str | None = field(default=None, metadata={"help": "An adapter to evaluate, or to train on."})
+    model: str | None = field(
+        default=None,
+        metadata={"help": "Folder or Hub name of a FISA model; without it, --clip and --mask_generator make one."},
+    )
+    clip: str | None = field(
+        default=None, metadata={"help": "Folder or Hub name of the CLIP to make a model of, instead of --model."}
+    )
+    mask_generator: str | None = field(
+        default=None,
+        metadata={"help": "Folder or Hub name of the universal segmentation model whose masks the --clip names."},
+    )
+    adapter: str | None = field(
+        default=None, metadata={"help": "Folder or Hub name of an adapter to evaluate, or to go on training."}
+    )
     fisa_config: str = field(
         default="{}", metadata={"help": "Fields of FisaConfig to set, as JSON (in a recipe: a mapping)."}
     )
     prompt_templates: str | None = field(
         default=None, metadata={"help": "Key of PROMPT_TEMPLATES or a sentence with {}; the processor's if not given."}
     )
+    image_stream: bool = field(default=True, metadata={"help": "SIMO: train projections of CLIP's image stream."})
     image_projections: list[str] = field(
         default_factory=lambda: ["q_proj"],
-        metadata={"help": "SIMO: what is trained of CLIP's image stream; none: nothing of it."},
+        metadata={
+            "help": f"SIMO: the projections of the image stream that are trained, of {', '.join(IMAGE_LEAVES)}."
+        },
     )
-    image_layers: list[int] | None = field(default=None, metadata={"help": "SIMO: in which layers; all if not given."})
+    image_layers: list[int] | None = field(
+        default=None, metadata={"help": "SIMO: the layers in which --image_projections are trained; all if not given."}
+    )
     mask_queries: bool = field(default=True, metadata={"help": "SIMO: train the mask tokens' query projections."})
     mask_position: bool = field(default=True, metadata={"help": "SIMO: train the mask tokens' position."})
     semantic_guidance: bool = field(default=True, metadata={"help": "SIMO: train SEVE."})
@@ -78,7 +94,7 @@ class ModelArguments:
 
     def simo_config(self) -> SimoConfig:
         return SimoConfig(
-            image_projections=() if self.image_projections == ["none"] else tuple(self.image_projections),
+            image_projections=tuple(self.image_projections) if self.image_stream else (),
             image_layers=None if self.image_layers is None else tuple(self.image_layers),
             mask_queries=self.mask_queries,
             mask_position=self.mask_position,
@@ -91,26 +107,51 @@ class DataArguments:
     """Which data, and how the model is trained on it."""
 
     train_format: str | None = field(
-        default=None, metadata={"help": "Format of the data.", "choices": [*DATASET_FORMATS]}
+        default=None, metadata={"help": "Format of the training data.", "choices": [*DATASET_FORMATS]}
     )
-    train_data: str | None = field(default=None, metadata={"help": "Its folder, or its name on the Hub."})
-    train_split: str = field(default="train", metadata={"help": "Its split."})
+    train_data: str | None = field(
+        default=None, metadata={"help": "Folder of the training data, or their name on the Hub."}
+    )
+    train_split: str = field(default="train", metadata={"help": "Split of the training data."})
     eval_format: str | None = field(
         default=None,
-        metadata={"help": "Those of the evaluation; as for training if not given.", "choices": [*DATASET_FORMATS]},
+        metadata={
+            "help": "Format of the evaluation data; --train_format if not given.",
+            "choices": [*DATASET_FORMATS],
+        },
     )
-    eval_data: str | None = field(default=None, metadata={"help": "As above."})
-    eval_split: str = field(default="validation", metadata={"help": "As above."})
+    eval_data: str | None = field(
+        default=None,
+        metadata={"help": "Folder of the evaluation data, or their name on the Hub; --train_data if not given."},
+    )
+    eval_split: str | None = field(
+        default=None,
+        metadata={
+            "help": "Split of the evaluation data; validation if not given. It is never that of the training photos "
+            "unless it is named here."
+        },
+    )
     classes: str | None = field(
-        default=None, metadata={"help": "A .txt or .json file with the classes, where the data does not bring them."}
+        default=None,
+        metadata={"help": "A .txt or .json file with the training data's classes, where they do not bring them."},
     )
     eval_classes: str | None = field(
-        default=None, metadata={"help": "As above, of the evaluation; as for training if not given."}
+        default=None,
+        metadata={"help": "A .txt or .json file with the evaluation data's classes; that of --classes if not given."},
+    )
+    eval_holdout: float | None = field(
+        default=None,
+        metadata={
+            "help": "Evaluate on this share of --train_data, above 0 and below 1, and train on the rest: the same "
+            "photos in every run with the same data."
+        },
     )
     streaming: bool = field(default=False, metadata={"help": "Read a Hub data set as a stream."})
-    skip_broken: bool = field(default=False, metadata={"help": "Leave out what cannot be used, and say how much."})
-    max_train_samples: int | None = field(default=None, metadata={"help": "Use the first so many photos only."})
-    max_eval_samples: int | None = field(default=None, metadata={"help": "As above."})
+    skip_broken: bool = field(
+        default=False, metadata={"help": "Leave out records that cannot be used, and say how many."}
+    )
+    max_train_samples: int | None = field(default=None, metadata={"help": "Train on this many photos, the first."})
+    max_eval_samples: int | None = field(default=None, metadata={"help": "Evaluate on this many photos, the first."})
     mask_source: str | None = field(
         default=None,
         metadata={
@@ -122,7 +163,9 @@ class DataArguments:
     proposal_cache: str | None = field(
         default=None, metadata={"help": "Folder of the proposal cache, made on first use."}
     )
-    vocabulary_size: int = field(default=64, metadata={"help": "Classes that a training photo chooses from."})
+    vocabulary_size: int = field(
+        default=64, metadata={"help": "How many classes a training photo's masks choose from."}
+    )
     logit_adjustment: float = field(
         default=0.0,
         metadata={
@@ -138,9 +181,36 @@ class DataArguments:
         metadata={"help": "Evaluate with a part replaced by the ground truth.", "choices": [*PREDICTORS]},
     )
 
+    @property
+    def evaluates_on_training_data(self) -> bool:
+        """Whether training and evaluation read the same folder or data set, if perhaps not the same split of it."""
+        places = [Path(source).resolve() for source in (self.train_data, self.eval_data) if source is not None]
+        return len(places) == 2 and places[0] == places[1] and self.train_format == self.eval_format
+
+    @property
+    def eval_name(self) -> str:
+        """What reports call the photos of the evaluation."""
+        name = public_name(self.eval_data)
+        if self.eval_holdout is not None:
+            return f"{name} ({self.eval_holdout:.0%} held out of {self.train_split})"
+        if self.asks_for_training_photos and self.evaluates_on_training_data:
+            return f"{name} ({self.eval_split}, the training photos)"
+        if is_undivided(self.eval_format, Path(self.eval_data), split=self.eval_split):
+            return name
+        return f"{name} ({self.eval_split})"
+
     def __post_init__(self):
         self.eval_format, self.eval_data = self.eval_format or self.train_format, self.eval_data or self.train_data
         self.eval_classes = self.eval_classes or self.classes
+        self.asks_for_training_photos = self.eval_split == self.train_split
+        self.eval_split = self.eval_split or "validation"
+        if self.eval_holdout is not None and not 0 < self.eval_holdout < 1:
+            raise ValueError(f"--eval_holdout was {self.eval_holdout}; it is a share, above 0 and below 1.")
+        if self.eval_holdout is not None and (self.streaming or not self.evaluates_on_training_data):
+            raise ValueError(
+                "--eval_holdout evaluates on a share of --train_data, which must not be streamed: leave --streaming, "
+                "--eval_data and --eval_classes out, or --eval_holdout."
+            )
         self.mask_source = self.mask_source or ("ground_truth" if self.proposal_cache is None else "cache")
         if self.mask_source == "cache" and self.proposal_cache is None:
             raise ValueError("--mask_source cache needs --proposal_cache FOLDER.")
@@ -280,9 +350,7 @@ class Run:
             )
         self.folder = Path(training_options.output_dir)
         set_seed(training_options.seed)
-        self.train_data = self._data("train") if training_options.do_train else None
-        evaluates = training_options.do_eval or training_options.do_predict or training_options.eval_strategy != "no"
-        self.eval_data = self._data("eval") if evaluates else None
+        self.train_data, self.eval_data = self._data()
         self.processor = self._processor()
         model = self._model()
         self.model = self._with_adapter(model)
@@ -316,21 +384,54 @@ class Run:
             merged.save_pretrained(self.folder / "merged")
             self.processor.save_pretrained(self.folder / "merged")
 
-    def _data(self, part: str) -> SegmentationDataset | StreamedSegmentationDataset:
+    def _data(self) -> list[SegmentationDataset | StreamedSegmentationDataset | None]:
+        """The photos to train on and those to evaluate, as far as this run needs them."""
         options = self.data_options
-        format, source, split, limit = (
-            getattr(options, name)
-            for name in (f"{part}_format", f"{part}_data", f"{part}_split", f"max_{part}_samples")
-        )
+        trains = self.options.do_train
+        evaluates = self.options.do_eval or self.options.do_predict or self.options.eval_strategy != "no"
+        if options.eval_holdout is not None:
+            train_data, eval_data = hold_out(self._opened("train"), options.eval_holdout)
+        else:
+            train_data = self._opened("train") if trains else None
+            eval_data = self._opened("eval") if evaluates else None
+            if evaluates:
+                self._refuse_training_photos()
+        return [
+            self._checked(train_data, options.max_train_samples) if trains else None,
+            self._checked(eval_data, options.max_eval_samples) if evaluates else None,
+        ]
+
+    def _refuse_training_photos(self) -> None:
+        """Nothing that is called a validation is of the photos that a model learns from."""
+        options = self.data_options
+        if not options.evaluates_on_training_data or options.asks_for_training_photos:
+            return
+        is_whole = is_undivided(options.eval_format, Path(options.eval_data), split=options.eval_split)
+        if is_whole or options.eval_split == options.train_split:
+            raise ValueError(
+                f"The validation photos would be the training photos, {options.eval_data} ({options.train_split}): "
+                "name others with --eval_data or --eval_split, hold out a share with --eval_holdout 0.1, or ask for "
+                f"the training photos with --eval_split {options.train_split}."
+            )
+
+    def _checked(
+        self, data: SegmentationDataset | StreamedSegmentationDataset, limit: int | None
+    ) -> SegmentationDataset | StreamedSegmentationDataset:
+        """The first photos, of which none is broken."""
+        if isinstance(data, StreamedSegmentationDataset):
+            return data if limit is None else data.take(limit)
+        return data.select(range(min(limit or len(data), len(data)))).check(skip_broken=self.data_options.skip_broken)
+
+    def _opened(self, part: str) -> SegmentationDataset | StreamedSegmentationDataset:
+        """The whole split of `"train"` or `"eval"`."""
+        options = self.data_options
+        format, source, split = (getattr(options, f"{part}_{name}") for name in ("format", "data", "split"))
         if format is None or source is None:
             raise ValueError(
                 f"Name the data: --{part}_format (one of {', '.join(DATASET_FORMATS)}) and --{part}_data."
             )
         classes = options.classes if part == "train" else options.eval_classes
-        data = load_segmentation_dataset(format, source, split=split, classes=classes, streaming=options.streaming)
-        if isinstance(data, StreamedSegmentationDataset):
-            return data if limit is None else data.take(limit)
-        return data.select(range(min(limit or len(data), len(data)))).check(skip_broken=options.skip_broken)
+        return load_segmentation_dataset(format, source, split=split, classes=classes, streaming=options.streaming)
 
     def _processor(self) -> FisaProcessor:
         options = self.model_options
@@ -384,7 +485,7 @@ class Run:
             evaluator = Evaluator(
                 self.eval_data,
                 self.processor,
-                name=f"{public_name(self.data_options.eval_data)} ({self.data_options.eval_split})",
+                name=self.data_options.eval_name,
                 oracle=self.data_options.oracle,
                 # The photos may be private: what is pushed holds none.
                 samples=None if self.options.push_to_hub else self.folder / "samples",

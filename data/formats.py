@@ -7,6 +7,7 @@ from pathlib import Path
 from fisa.data import coco, label_maps
 from fisa.data.hub_datasets import hub
 from fisa.data.segmentation_datasets import SegmentationDataset, StreamedSegmentationDataset
+from fisa.data.splits import is_undivided
 
 
 DATASET_FORMATS: dict[str, Callable[..., SegmentationDataset]] = {
@@ -47,6 +48,11 @@ def load_segmentation_dataset(
         raise ValueError(f"--streaming is for data sets of the Hub; {format} lies in files that are read one by one.")
     if classes is not None and format != "label_maps":
         raise ValueError(f"--classes was {classes}, but {format} brings its classes.")
+    if split not in ("train", "validation") and is_undivided(format, Path(source), split=split):
+        raise ValueError(
+            f"{source} has no split {split!r}: its photos are not divided into splits. Leave the split out, or name "
+            "another folder."
+        )
     open_format = DATASET_FORMATS[format]
     if classes is not None:
         open_format = partial(open_format, classes=classes)

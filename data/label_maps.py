@@ -13,6 +13,7 @@ from scipy.io import loadmat
 from fisa.data.categories import Category, categories_of
 from fisa.data.class_lists import class_list
 from fisa.data.segmentation_datasets import Entry, LabelProblem, SegmentationDataset
+from fisa.data.splits import is_undivided
 from fisa.processing.vocabulary import Class, Vocabulary
 
 
@@ -203,8 +204,8 @@ def label_maps(root: Path, *, split: str, classes: str | None = None) -> Segment
     numbered = _numbered(len(categories))
     reader = ClassMapReader(numbered, ignored | ({VOID, 65535} - numbered.keys()), read_values)
     kept = tuple(category for category in categories if category.id not in ignored)
-    folders = [root / kind / split if (root / kind / split).is_dir() else root / kind for kind in ("images", "labels")]
-    return _of_folders(*folders, kept, reader)
+    part = "" if is_undivided("label_maps", root, split=split) else split
+    return _of_folders(root / "images" / part, root / "labels" / part, kept, reader)
 
 
 def _of_folders(

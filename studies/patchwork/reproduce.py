@@ -55,7 +55,7 @@ class Method:
 
 
 NO_SEVE = {"fisa_config": '{"seve_layers": []}'}
-NO_IMAGE = {"image_projections": "none"}
+NO_IMAGE = {"image_stream": False}
 METHODS = {
     "frozen": Method("CLIP with mask tokens, frozen", NO_SEVE, trains=False),
     "mask_q": Method("SIMO: mask queries", NO_SEVE | NO_IMAGE),

@@ -42,7 +42,8 @@ def test_every_recipe_is_tested():
 def test_training_on_the_real_photos(tmp_path, parts_folder, coco_sample):
     options = {
         "clip": parts_folder / "clip", "mask_generator": parts_folder / "mask_generator", "train_data": coco_sample,
-        "eval_data": coco_sample, "proposal_cache": tmp_path / "cache", "output_dir": tmp_path / "run",
+        "eval_data": coco_sample, "eval_split": "train", "proposal_cache": tmp_path / "cache",
+        "output_dir": tmp_path / "run",
     }  # fmt: skip
     report = train_and_evaluate([str(RECIPES / "coco_panoptic.yaml"), *as_arguments(options | SMALL)])
     assert report["num_images"] == 2 and (tmp_path / "run" / "merged" / "model.safetensors").exists()
@@ -62,8 +63,9 @@ def test_evaluation_in_its_own_format(tmp_path, checkpoint, name):
 def test_sixty_steps_on_the_real_photos_halve_the_loss_and_lift_the_result(tmp_path, checkpoint, coco_sample):
     """Two photos learnt by heart by a random model: the plumbing from ground truth to metric."""
     options = {
-        "model": checkpoint, "train_format": "coco_panoptic", "train_data": coco_sample, "oracle": "generator",
-        "do_eval": True, "use_cpu": True, "report_to": "none", "disable_tqdm": "true", "logging_steps": 1,
+        "model": checkpoint, "train_format": "coco_panoptic", "train_data": coco_sample, "eval_split": "train",
+        "oracle": "generator", "do_eval": True, "use_cpu": True, "report_to": "none", "disable_tqdm": "true",
+        "logging_steps": 1,
     }  # fmt: skip
     before = train_and_evaluate(as_arguments(options | {"output_dir": tmp_path / "before"}))
     training = {"do_train": True, "max_steps": 60, "learning_rate": 1e-3}

@@ -1,0 +1,55 @@
+"""Which photos are for training and which for validation: folders without splits, and a share that is held out."""
+
+import hashlib
+import math
+from pathlib import Path
+
+from fisa.data.segmentation_datasets import SegmentationDataset
+
+
+COCO_NAMES = {"train": "train2017", "validation": "val2017"}
+
+
+def is_undivided(format: str, root: Path, *, split: str) -> bool:
+    """Whether a folder has no splits, so that all of its photos are read whichever split is asked for.
+
+    Args:
+        format: one of `DATASET_FORMATS`; two of COCO's and `"label_maps"` have a layout without splits.
+        root: the folder.
+        split: what is asked for.
+    """
+    if format in ("coco_panoptic", "coco_instances"):
+        kind = format.removeprefix("coco_")
+        of_split = root / "annotations" / f"{kind}_{COCO_NAMES.get(split, split)}.json"
+        return (root / "annotations" / f"{kind}.json").exists() and not of_split.exists()
+    if format == "label_maps":
+        has_split = any((root / kind / split).is_dir() for kind in ("images", "labels"))
+        entries = list((root / "images").glob("*"))
+        return not has_split and (not entries or any(path.is_file() for path in entries))
+    return False
+
+
+def hold_out(data: SegmentationDataset, share: float) -> tuple[SegmentationDataset, SegmentationDataset]:
+    """Divide a data set into photos to train on and photos to validate on, by a hash of their names: the same in every
+    run, and for the photos that stay when others are added nearly the same.
+
+    Args:
+        data: the photos.
+        share: of the photos that are held out, above 0 and below 1; at least one is.
+
+    Returns:
+        The photos that remain and those that are held out, in their order.
+
+    Raises:
+        ValueError: fewer than two photos.
+
+    ```python
+    >>> training, validation = hold_out(load_segmentation_dataset("label_maps", "photos", split="train"), 0.1)
+    ```
+    """
+    if len(data) < 2:
+        raise ValueError(f"Of {len(data)} photos none can be held out: --eval_holdout needs two or more.")
+    by_hash = sorted(range(len(data)), key=lambda index: hashlib.sha256(data.image_id(index).encode()).digest())
+    count = min(max(1, math.floor(share * len(data) + 0.5)), len(data) - 1)
+    held_out = set(by_hash[:count])
+    return data.select(i for i in range(len(data)) if i not in held_out), data.select(sorted(held_out))

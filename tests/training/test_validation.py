@@ -1,0 +1,142 @@
+"""What a model is validated on: never on the photos that it learns from, unless they are asked for by name."""
+
+import json
+
+import pytest
+
+from fisa.data.formats import load_segmentation_dataset
+from fisa.data.splits import hold_out
+from fisa.train import train_and_evaluate
+from tests.data.made_files import (
+    quarters,
+    write_ade20k,
+    write_cityscapes,
+    write_coco_panoptic,
+    write_photo,
+    write_values,
+    write_voc,
+)
+from tests.training.runs import as_arguments
+
+
+def run(output, *, model, **options):
+    flags = {"model": model, "output_dir": output, "use_cpu": True, "disable_tqdm": "true", "report_to": "none"}
+    return train_and_evaluate(as_arguments(flags | options))
+
+
+def write_label_maps(root, *, photos=1, split=""):
+    for number in range(photos):
+        write_photo(root / "images" / split / f"{number}.jpg", seed=number)
+        write_values(root / "labels" / split / f"{number}.png", quarters(0, 1, 255, number % 2))
+    (root / "classes.txt").write_text("sky\ndog\n")
+    return root
+
+
+def write_undivided(root, format, *, photos=5):
+    """Photos without splits, in each layout that has none."""
+    if format == "label_maps":
+        return write_label_maps(root, photos=photos)
+    write_coco_panoptic(root, name="all", photos=photos)
+    (root / "all").rename(root / "images")
+    kind = format.removeprefix("coco_")
+    for path in (root / "annotations").glob("*_all*"):
+        path.rename(path.with_name(path.name.replace("_all", "")))
+    if kind == "instances":
+        content = json.loads((root / "annotations" / "panoptic.json").read_text())
+        content["annotations"] = [
+            {"id": image["id"], "image_id": image["id"], "category_id": 1, "segmentation": [[0, 0, 9, 0, 9, 9, 0, 9]]}
+            for image in content["images"]
+        ]
+        (root / "annotations" / "instances.json").write_text(json.dumps(content))
+    return root
+
+
+@pytest.mark.parametrize("format", ["label_maps", "coco_panoptic", "coco_instances"])
+@pytest.mark.parametrize("stage", [{"do_train": True, "do_eval": True, "max_steps": 1}, {"do_eval": True}], ids=str)
+def test_training_photos_are_no_validation_photos(tmp_path, checkpoint, capsys, format, stage):
+    root = write_undivided(tmp_path / "photos", format)
+    with pytest.raises(SystemExit) as stop:
+        run(tmp_path / "run", model=checkpoint, train_format=format, train_data=root, **stage)
+    assert stop.value.code == 2 and not (tmp_path / "run").exists()
+    message = capsys.readouterr().err
+    assert all(way in message for way in ("--eval_data", "--eval_holdout 0.1", "--eval_split train"))
+
+
+def test_the_same_split_is_not_both_by_default(tmp_path, checkpoint, capsys):
+    root = write_label_maps(tmp_path / "photos", split="validation")
+    options = {"train_format": "label_maps", "train_data": root, "train_split": "validation", "do_train": True}
+    with pytest.raises(SystemExit):
+        run(tmp_path / "run", model=checkpoint, **options, do_eval=True)
+    assert "--eval_holdout" in capsys.readouterr().err
+
+
+def test_a_share_is_held_out_and_the_report_says_so(tmp_path, checkpoint):
+    root = write_undivided(tmp_path / "photos", "label_maps")
+    options = {"train_format": "label_maps", "train_data": root, "eval_holdout": 0.4, "do_eval": True}
+    trained = run(tmp_path / "run", model=checkpoint, **options, do_train=True, max_steps=1)
+    assert trained["num_images"] == 2 and trained["data"] == "photos (40% held out of train)"
+    assert trained["data"] in (tmp_path / "run" / "README.md").read_text()
+    later = run(tmp_path / "later", model=checkpoint, **options, adapter=tmp_path / "run")
+    assert later["semantic"] == trained["semantic"]
+
+
+def test_the_photos_held_out_are_the_same_ones_and_none_is_trained_on(tmp_path):
+    data = load_segmentation_dataset(
+        "label_maps", str(write_undivided(tmp_path, "label_maps", photos=20)), split="train"
+    )
+    names = [[part.image_id(i) for i in range(len(part))] for part in hold_out(data, 0.25)]
+    assert [len(part) for part in names] == [15, 5]
+    assert sorted(names[0] + names[1]) == sorted(data.image_id(i) for i in range(20))
+    again = [[part.image_id(i) for i in range(len(part))] for part in hold_out(data.select(range(20)), 0.25)]
+    assert again == names
+    with pytest.raises(ValueError, match="two or more"):
+        hold_out(data.select([0]), 0.5)
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"eval_split": "train"}, "photos (train, the training photos)"),
+        ({"eval_data": "others"}, "others"),
+    ],
+    ids=["asked for", "another folder"],
+)
+def test_the_report_names_what_was_evaluated(tmp_path, checkpoint, monkeypatch, options, name):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("photos", "others"):
+        write_undivided(tmp_path / folder, "label_maps", photos=2)
+    options = {"train_format": "label_maps", "train_data": "photos", "do_train": True, "do_eval": True} | options
+    assert run(tmp_path / "run", model=checkpoint, max_steps=1, **options)["data"] == name
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["data"] == name
+
+
+@pytest.mark.parametrize("options", [{"eval_holdout": 1}, {"eval_holdout": 0.5, "eval_data": "others"}], ids=str)
+def test_what_cannot_be_held_out_is_refused(tmp_path, checkpoint, capsys, options):
+    root = write_undivided(tmp_path / "photos", "label_maps")
+    with pytest.raises(SystemExit):
+        run(tmp_path / "run", model=checkpoint, train_format="label_maps", train_data=root, do_eval=True, **options)
+    assert "--eval_holdout" in capsys.readouterr().err
+
+
+WRITERS = {
+    "label_maps": lambda root: write_undivided(root, "label_maps"),
+    "coco_panoptic": lambda root: write_undivided(root, "coco_panoptic"),
+    "coco_instances": lambda root: write_undivided(root, "coco_instances"),
+    "ade20k": lambda root: write_ade20k(root, quarters(0, 1, 13, 150)),
+    "voc_20": write_voc,
+    "cityscapes": write_cityscapes,
+}
+
+
+@pytest.mark.parametrize("format", WRITERS)
+def test_no_format_takes_a_split_that_does_not_exist(tmp_path, format):
+    root = WRITERS[format](tmp_path)
+    load_segmentation_dataset(format, str(root or tmp_path), split="validation")
+    with pytest.raises(ValueError, match="nonsense"):
+        load_segmentation_dataset(format, str(root or tmp_path), split="nonsense")
+
+
+def test_a_folder_with_one_split_has_no_other(tmp_path):
+    write_label_maps(tmp_path, split="train")
+    with pytest.raises(ValueError, match="validation"):
+        load_segmentation_dataset("label_maps", str(tmp_path), split="validation")
