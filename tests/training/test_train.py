@@ -176,7 +176,15 @@ def test_an_adapter_is_evaluated_and_trained_on(tmp_path, trained, checkpoint, p
 
 @pytest.mark.parametrize("oracle", ["classifier", "generator", "both"])
 def test_oracles_on_the_real_photos(tmp_path, checkpoint, coco_sample, oracle):
-    report = run(tmp_path, model=checkpoint, data=coco_sample, do_eval=True, oracle=oracle)
+    report = run(
+        tmp_path,
+        model=checkpoint,
+        data=coco_sample,
+        train_split="train",
+        eval_split="train",
+        do_eval=True,
+        oracle=oracle,
+    )
     assert report["oracle"] == oracle
     if oracle == "both":
         # Exactly: the ground truth went in as masks and classes and came out through post-processing.
