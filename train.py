@@ -397,8 +397,8 @@ class Run:
             if evaluates:
                 self._refuse_training_photos()
         return [
-            self._checked(train_data, options.max_train_samples) if trains else None,
-            self._checked(eval_data, options.max_eval_samples) if evaluates else None,
+            self._checked(train_data, options.max_train_samples, teaches=True) if trains else None,
+            self._checked(eval_data, options.max_eval_samples, teaches=False) if evaluates else None,
         ]
 
     def _refuse_training_photos(self) -> None:
@@ -415,12 +415,11 @@ class Run:
             )
 
     def _checked(
-        self, data: SegmentationDataset | StreamedSegmentationDataset, limit: int | None
+        self, data: SegmentationDataset | StreamedSegmentationDataset, limit: int | None, *, teaches: bool
     ) -> SegmentationDataset | StreamedSegmentationDataset:
         """The first photos, of which none is broken."""
-        if isinstance(data, StreamedSegmentationDataset):
-            return data if limit is None else data.take(limit)
-        return data.select(range(min(limit or len(data), len(data)))).check(skip_broken=self.data_options.skip_broken)
+        chosen = data if limit is None else data.take(limit)
+        return chosen.check(skip_broken=self.data_options.skip_broken, teaches=teaches)
 
     def _opened(self, part: str) -> SegmentationDataset | StreamedSegmentationDataset:
         """The whole split of `"train"` or `"eval"`."""

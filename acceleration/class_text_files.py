@@ -1,10 +1,9 @@
 """Class texts on disk: what one text encoder made of names, for the next process to read."""
 
-import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
-from itertools import chain
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,14 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
+from transformers.utils import logging
 
 from fisa.processing.files import weights_digest, written_whole
 
+
+logger = logging.get_logger(__name__)
+
+FORMAT = 2
 
 # Unit vectors of one name that differ by more than this were not made in the same way, on whatever machine.
 SAME_TO_ROUNDING = 0.05
@@ -24,7 +28,8 @@ class ClassTextFiles:
     """A folder of safetensors files, each with the embeddings of some names.
 
     Files are added whole or not at all and never changed: a run that is stopped goes on from the last of them, and
-    several runs may share the folder.
+    several runs may share the folder. Each carries the digest of its content: one that was cut short or changed since
+    is removed with a warning, and its names are encoded again.
 
     Args:
         folder (`str` or `os.PathLike`): holds one folder for each text encoder.
@@ -42,35 +47,53 @@ class ClassTextFiles:
         Raises:
             `ValueError`: it comes out different.
         """
-        for path in self._paths()[:1]:
-            with _opened(path) as file:
-                names, stored = _names(file), file.get_tensor("embeds")[0]
-            now = encode(names[:1])[0].float().cpu()
-            if (now - stored.float()).norm() > SAME_TO_ROUNDING:
+        for path, names, stored in islice(self._contents(), 1):
+            encoded = encode(names[:1])[0].float().cpu()
+            if (encoded - stored[0].float()).norm() > SAME_TO_ROUNDING:
                 raise ValueError(
                     f'{path}: "{names[0]}" is no longer encoded as it was, though the weights are the same; is an '
                     "adapter switched off? Take another folder for texts that are encoded otherwise."
                 )
 
     def read(self, names: Sequence[str], *, into: torch.Tensor) -> set[int]:
-        """Fill the rows `into` `(len(names), projection_dim)` of the names that are here; returns which those are."""
+        """Fill the rows `into` `(len(names), projection_dim)` of the names that the files hold; returns which those
+        are."""
         rows = {name: row for row, name in enumerate(names)}
-        found: set[int] = set()
-        for path in self._paths():
-            with _opened(path) as file:
-                here = [(place, rows[name]) for place, name in enumerate(_names(file)) if name in rows]
-                if here:
-                    places, targets = map(list, zip(*here))
-                    into[targets] = file.get_tensor("embeds")[places].to(into)
-                    found.update(targets)
-        return found
+        filled: set[int] = set()
+        for _, stored_names, embeds in self._contents():
+            stored = [(place, rows[name]) for place, name in enumerate(stored_names) if name in rows]
+            if stored:
+                places, targets = map(list, zip(*stored))
+                into[targets] = embeds[places].to(into)
+                filled.update(targets)
+        return filled
 
     def write(self, names: Sequence[str], embeds: torch.Tensor) -> None:
         """Add a file with these names and their embeddings `(len(names), projection_dim)`."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / f"{_digest(json.dumps(names).encode())}.safetensors"
-        with written_whole(path) as aside:
-            save_file({"embeds": embeds.cpu().contiguous()}, aside, metadata={"names": json.dumps(names)})
+        embeds = embeds.cpu().contiguous()
+        metadata = {"names": json.dumps(names), "digest": _digest(names, embeds)}
+        with written_whole(self.folder / f"{weights_digest(names, ())[:16]}.safetensors") as aside:
+            save_file({"embeds": embeds}, aside, metadata=metadata)
+
+    def _contents(self) -> Iterator[tuple[Path, list[str], torch.Tensor]]:
+        """Path, names and embeddings of each file that is as it was written."""
+        for path in self._paths():
+            try:
+                with safe_open(path, framework="pt") as file:
+                    metadata = file.metadata() or {}
+                    names, embeds = json.loads(metadata.get("names", "[]")), file.get_tensor("embeds")
+            except (SafetensorError, ValueError) as error:
+                self._remove(path, f"cannot be read ({error})")
+                continue
+            if _digest(names, embeds) == metadata.get("digest"):
+                yield path, names, embeds
+            else:
+                self._remove(path, "is not as it was written")
+
+    def _remove(self, path: Path, problem: str) -> None:
+        logger.warning(f"{path} {problem}: it is removed, and its names are encoded again.")
+        path.unlink(missing_ok=True)
 
     def _paths(self) -> list[Path]:
         return sorted(self.folder.glob("*.safetensors"))
@@ -84,21 +107,14 @@ def text_fingerprint(model: nn.Module, processor: Any) -> str:
         model ([`FisaModel`]): its `text_model` and `text_projection` count.
         processor ([`FisaProcessor`])
     """
-    read = {"templates": list(processor.prompt_templates), "tokens": processor.tokenizer.get_vocab()}
+    read = {
+        "format": FORMAT,
+        "templates": list(processor.prompt_templates),
+        "tokens": processor.tokenizer.get_vocab(),
+    }
     weights = chain.from_iterable(part.state_dict().items() for part in (model.text_model, model.text_projection))
     return weights_digest(read, weights)[:16]
 
 
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:16]
-
-
-def _opened(path: Path) -> safe_open:
-    try:
-        return safe_open(path, framework="pt")
-    except SafetensorError as error:
-        raise ValueError(f"{path}: cannot be read ({error}); remove it, and its names are encoded again.") from error
-
-
-def _names(file: safe_open) -> list[str]:
-    return json.loads(file.metadata()["names"])
+def _digest(names: Sequence[str], embeds: torch.Tensor) -> str:
+    return weights_digest(list(names), [("embeds", embeds)])

@@ -1,15 +1,12 @@
 """Categories of a data set, and the vocabulary that they make."""
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
-from fisa.processing.vocabulary import Class, Vocabulary
-
-
-# COCO's way of saying "what remains of this kind, merged": no one calls a wall a wall-other-merged.
-_COCO_SUFFIXES = re.compile(r"(-other|-stuff|-merged)+$")
+from fisa.data.annotation_files import Fields
+from fisa.processing.vocabulary import Class, Vocabulary, plain_name, read_class_lines
 
 
 @dataclass(frozen=True)
@@ -28,23 +25,50 @@ class Category:
     isthing: bool
     synonyms: tuple[str, ...] = ()
 
-    @classmethod
-    def of(cls, entry: Mapping[str, Any]) -> "Category":
-        """From an entry of COCO's `categories`; one without `isthing` is a thing."""
-        return cls(
-            int(entry["id"]), str(entry["name"]), bool(entry.get("isthing", True)), tuple(entry.get("synonyms", ()))
-        )
-
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         return asdict(self) | {"synonyms": list(self.synonyms)}
 
 
-def categories_of(vocabulary: Vocabulary, *, first_id: int = 0) -> tuple[Category, ...]:
-    """Categories numbered in the order of a vocabulary."""
+def categories_of_coco(entries: Iterable[Fields]) -> tuple[Category, ...]:
+    """From the entries of COCO's `categories`; one without `isthing` is a thing.
+
+    Raises:
+        ValueError: an entry that is not as COCO's are, or two of the same id; the message names it.
+    """
+    categories: dict[int, Category] = {}
+    for entry in entries:
+        category = Category(
+            entry.integer("id"), entry.text("name"), entry.flag("isthing", default=True), entry.texts("synonyms")
+        )
+        if category.id in categories:
+            raise entry.error("id", f"must be unique, but is that of {categories[category.id].name!r} too")
+        categories[category.id] = category
+    return tuple(categories.values())
+
+
+def categories_from_file(path: Path) -> tuple[Category, ...]:
+    """Categories numbered in the order of a file of classes (see `Vocabulary.from_file`). In a `.txt` file any number
+    of lines may be `_`: values to be ignored.
+
+    Raises:
+        ValueError: the file is refused; the message names it.
+    """
+    if path.suffix.lower() != ".txt":
+        return categories_of(Vocabulary.from_file(path))
+    try:
+        classes = read_class_lines(path.read_text(encoding="utf-8-sig"))
+        Vocabulary(item for item in classes if item.name != "_")
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return categories_of(classes)
+
+
+def categories_of(classes: Iterable[Class], *, first_id: int = 0) -> tuple[Category, ...]:
+    """Categories numbered in the order of the classes."""
     return tuple(
         Category(index, item.name, item.is_thing, tuple(item.synonyms))
-        for index, item in enumerate(vocabulary, start=first_id)
+        for index, item in enumerate(classes, start=first_id)
     )
 
 
@@ -55,7 +79,7 @@ def vocabulary_of(categories: Sequence[Category]) -> Vocabulary:
     name that no other category has. A name that comes twice (data sets have such) stays with the first category that
     bears it; a later category that has no other name keeps it with its number behind it.
     """
-    plain = [_plain(category.name) for category in categories]
+    plain = [plain_name(category.name) for category in categories]
     unique = {name for name in plain if plain.count(name) == 1}
     names = [name if name in unique else category.name for name, category in zip(plain, categories)]
     taken: set[str] = set()
@@ -68,10 +92,6 @@ def vocabulary_of(categories: Sequence[Category]) -> Vocabulary:
         )
         for name, category in zip(primary, categories)
     )
-
-
-def _plain(name: str) -> str:
-    return " ".join(_COCO_SUFFIXES.sub("", name.strip()).replace("-", " ").split())
 
 
 def _first_come(names: Iterable[str], taken: set[str]) -> Iterable[str]:

@@ -1,18 +1,24 @@
 """COCO's formats: panoptic (JSON and PNG) and instances (polygons and run lengths)."""
 
-import json
 from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import hotcoco.mask
 import numpy as np
-from PIL import Image
 
-from fisa.data.categories import Category
-from fisa.data.segmentation_datasets import Entry, LabelProblem, SegmentationDataset
+from fisa.data.annotation_files import LARGEST_SEGMENT_ID, Fields, is_number, read_annotations
+from fisa.data.categories import categories_of_coco
+from fisa.data.label_images import opened_label
+from fisa.data.segmentation_datasets import (
+    Entry,
+    FileDataset,
+    LabelProblem,
+    SegmentationDataset,
+    refuse_unlisted,
+    size_of_photo,
+)
 from fisa.processing.coco_panoptic import rgb_to_panoptic
 
 
@@ -23,21 +29,24 @@ def coco_panoptic(root: Path, *, split: str) -> SegmentationDataset:
         root: COCO's own layout (`annotations/panoptic_val2017.json`, `annotations/panoptic_val2017/`, `val2017/`), or
             `annotations/panoptic.json`, `annotations/panoptic/` and `images/`.
         split: `"train"` or `"validation"`, or whatever stands in the files' names, such as `"val2017"`.
+
+    Raises:
+        ValueError: files that are not there, or an entry that is not as COCO's are; the message names it.
     """
-    annotations, photos = _found(root, "panoptic", split)
-    content = _read_json(annotations)
-    categories = tuple(map(Category.of, content["categories"]))
-    names = {image["id"]: image["file_name"] for image in content["images"]}
+    annotations, photos = _located(root, "panoptic", split)
+    content = read_annotations(annotations)
+    categories = categories_of_coco(content.objects("categories"))
+    images = _by_id(content.objects("images"), "id")
     entries = [
         Entry(
-            image_id=str(annotation["image_id"]),
-            image=photos / _named(names, annotation["image_id"], annotations),
-            label=annotations.with_suffix("") / annotation["file_name"],
-            segments=[_segment(info) for info in annotation["segments_info"]],
+            image_id=image_id,
+            image=_image_of(annotation, images).path("file_name", folder=photos),
+            label=annotation.path("file_name", folder=annotations.with_suffix("")),
+            segments=_segments(annotation),
         )
-        for annotation in content["annotations"]
+        for image_id, annotation in _by_id(content.objects("annotations"), "image_id").items()
     ]
-    return SegmentationDataset(entries, categories, read_label=read_panoptic_png)
+    return FileDataset(entries, categories, read_label=read_panoptic_png)
 
 
 def coco_instances(root: Path, *, split: str) -> SegmentationDataset:
@@ -47,80 +56,148 @@ def coco_instances(root: Path, *, split: str) -> SegmentationDataset:
         root: COCO's own layout (`annotations/instances_val2017.json`, `val2017/`), or `annotations/instances.json`
             and `images/`.
         split: as for [`coco_panoptic`].
+
+    Raises:
+        ValueError: as for [`coco_panoptic`].
     """
-    annotations, photos = _found(root, "instances", split)
-    content = _read_json(annotations)
-    categories = tuple(map(Category.of, content["categories"]))
-    of_image = defaultdict(list)
-    for annotation in content["annotations"]:
-        of_image[annotation["image_id"]].append(annotation)
-    sizes = {str(image["id"]): (image["height"], image["width"]) for image in content["images"]}
-    polygons = {str(image["id"]): of_image[image["id"]] for image in content["images"]}
+    annotations, photos = _located(root, "instances", split)
+    content = read_annotations(annotations)
+    categories = categories_of_coco(content.objects("categories"))
+    images = _by_id(content.objects("images"), "id")
+    instances = defaultdict(list)
+    for annotation in content.objects("annotations"):
+        _image_of(annotation, images)
+        instances[annotation.name_or_number("image_id")].append(_instance(annotation))
     entries = [
-        Entry(image_id=str(image["id"]), image=photos / image["file_name"], label=None) for image in content["images"]
+        Entry(
+            image_id=image_id,
+            image=image.path("file_name", folder=photos),
+            label=None,
+            instances=instances[image_id],
+            size=(image.integer("height", least=1), image.integer("width", least=1)),
+        )
+        for image_id, image in images.items()
     ]
-    reader = InstanceReader(polygons, sizes)
-    return SegmentationDataset(entries, categories, read_label=reader, unlabelled="background")
+    return FileDataset(entries, categories, read_label=draw_instances, unlabelled="background")
 
 
 def read_panoptic_png(entry: Entry) -> tuple[np.ndarray, list[dict[str, Any]]]:
     """Read COCO's panoptic PNG. Its ids must be those of the list of segments."""
-    with Image.open(entry.label) as image:
+    with opened_label(entry.label) as image:
         label = rgb_to_panoptic(image.convert("RGB"))
-    listed, drawn = {segment["id"] for segment in entry.segments}, set(np.unique(label).tolist()) - {0}
-    if listed != drawn:
-        raise LabelProblem(
-            f"it has {len(drawn - listed)} segments that the JSON does not list, {sorted(drawn - listed)[:5]}, "
-            f"and {len(listed - drawn)} listed ones are not in it, {sorted(listed - drawn)[:5]}; "
-            "JSON and PNG files must come from the same release."
-        )
+    refuse_unlisted(label, entry.segments)
     return label, entry.segments
 
 
-@dataclass(frozen=True)
-class InstanceReader:
-    """Draws instance annotations, the smaller on top.
-
-    Args:
-        annotations: of each image, COCO's own.
-        sizes: height and width of each image.
-    """
-
-    annotations: Mapping[str, list[dict[str, Any]]]
-    sizes: Mapping[str, tuple[int, int]]
-
-    def __call__(self, entry: Entry) -> tuple[np.ndarray, list[dict[str, Any]]]:
-        height, width = self.sizes[entry.image_id]
-        label = np.zeros((height, width), np.int32)
-        drawn = []
-        for number, annotation in enumerate(self.annotations[entry.image_id], start=1):
+def draw_instances(entry: Entry) -> tuple[np.ndarray, list[dict[str, Any]]]:
+    """Draw instance annotations, the smaller on top."""
+    height, width = entry.size
+    if size_of_photo(entry.image) != (width, height):  # before memory is taken for what the file says
+        actual = " x ".join(map(str, size_of_photo(entry.image)))
+        raise LabelProblem(f"is {width} x {height} pixels by the annotations, but {entry.image} is {actual}.")
+    label = np.zeros((height, width), np.int32)
+    drawn = []
+    for number, annotation in enumerate(entry.instances, start=1):
+        try:
             rle = run_lengths(annotation["segmentation"], height=height, width=width)
-            # Ids of annotations may be larger than a map can hold, or 0.
-            info = {
-                "id": number,
-                "category_id": annotation["category_id"],
-                "iscrowd": int(annotation.get("iscrowd", 0)),
-            }
-            drawn.append((int(hotcoco.mask.area(rle)), info | {"segmentation": rle}))
-        for _, segment in sorted(drawn, key=lambda item: -item[0]):
-            label[hotcoco.mask.decode(segment["segmentation"]).astype(bool)] = segment["id"]
-        return label, [segment for area, segment in drawn if area]
+        except ValueError as error:
+            raise LabelProblem(f"annotation {annotation['id']}: {error}") from error
+        # Ids of annotations may be larger than a map can hold, or 0.
+        info = {"id": number, "category_id": annotation["category_id"], "iscrowd": annotation["iscrowd"]}
+        drawn.append((int(hotcoco.mask.area(rle)), info | {"segmentation": rle}))
+    for _, segment in sorted(drawn, key=lambda item: -item[0]):
+        label[hotcoco.mask.decode(segment["segmentation"]).astype(bool)] = segment["id"]
+    return label, [segment for area, segment in drawn if area]
 
 
 def run_lengths(segmentation: Any, *, height: int, width: int) -> dict[str, Any]:
-    """COCO's run lengths of any COCO segmentation: polygons, or run lengths compressed or not."""
+    """COCO's run lengths of any COCO segmentation: polygons, or run lengths compressed or not.
+
+    Raises:
+        ValueError: run lengths of another size or that do not fill it; polygons of fewer than three points, or with
+            coordinates that are no numbers.
+    """
     if isinstance(segmentation, Mapping):
-        if list(segmentation["size"]) != [height, width]:
-            raise LabelProblem(f"run lengths for {segmentation['size']}, but the image has {[height, width]}.")
-        return hotcoco.mask.merge([hotcoco.mask.frPyObjects(dict(segmentation), height, width)])
+        return _checked_run_lengths(segmentation, height=height, width=width)
+    if not isinstance(segmentation, list) or not all(map(_is_polygon, segmentation)):
+        raise LabelProblem(
+            "a segmentation is a list of polygons [x, y, x, y, x, y, …] of finite numbers, or run lengths, found "
+            f"{str(segmentation)[:60]}."
+        )
     return hotcoco.mask.merge(hotcoco.mask.frPyObjects(segmentation, height, width))
 
 
-def _segment(info: Mapping[str, Any]) -> dict[str, Any]:
-    return {"id": info["id"], "category_id": info["category_id"], "iscrowd": int(info.get("iscrowd", 0))}
+def _is_polygon(points: Any) -> bool:
+    return isinstance(points, list) and len(points) >= 6 and len(points) % 2 == 0 and all(map(is_number, points))
 
 
-def _found(root: Path, kind: str, split: str) -> tuple[Path, Path]:
+def _checked_run_lengths(segmentation: Mapping[str, Any], *, height: int, width: int) -> dict[str, Any]:
+    fields = Fields(segmentation, "run lengths")
+    if fields.get("size") != [height, width]:
+        raise LabelProblem(f"run lengths for {fields.get('size')}, but the image has {[height, width]}.")
+    counts = fields.get("counts")
+    if not isinstance(counts, str) and not (
+        isinstance(counts, list) and all(is_number(count) and 0 <= count == int(count) < 2**32 for count in counts)
+    ):
+        raise fields.error("counts", "must be compressed run lengths or a list of whole numbers")
+    pixels = height * width
+    counts = counts if isinstance(counts, str) else [int(count) for count in counts]
+    rle = hotcoco.mask.merge([hotcoco.mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)])
+    if _fit(counts, pixels - 1):
+        raise LabelProblem(f"run lengths of fewer pixels than the {pixels} of the image; were they cut short?")
+    return rle
+
+
+def _fit(counts: str | list[int], pixels: int) -> bool:
+    """Whether run lengths end within so many pixels: the library refuses those that go beyond."""
+    try:
+        hotcoco.mask.merge([hotcoco.mask.frPyObjects({"size": [1, pixels], "counts": counts}, 1, pixels)])
+    except ValueError:
+        return False
+    return True
+
+
+def _by_id(entries: Iterable[Fields], name: str) -> dict[str, Fields]:
+    by_id: dict[str, Fields] = {}
+    for entry in entries:
+        key = entry.name_or_number(name)
+        if key in by_id:
+            raise entry.error(name, f"must be unique, but is that of {by_id[key].where} too")
+        by_id[key] = entry
+    return by_id
+
+
+def _image_of(annotation: Fields, images: Mapping[str, Fields]) -> Fields:
+    image_id = annotation.name_or_number("image_id")
+    if image_id not in images:
+        raise ValueError(f"{annotation.where}: is for image {image_id}, which is not among its images.")
+    return images[image_id]
+
+
+def _segments(annotation: Fields) -> list[dict[str, Any]]:
+    segments = {
+        info.integer("id", least=1, most=LARGEST_SEGMENT_ID): {
+            "id": info.integer("id"),
+            "category_id": info.integer("category_id"),
+            "iscrowd": int(info.flag("iscrowd", default=False)),
+        }
+        for info in annotation.objects("segments_info")
+    }
+    if len(segments) < len(annotation.get("segments_info")):
+        raise annotation.error("segments_info", "must give each segment an id of its own")
+    return list(segments.values())
+
+
+def _instance(annotation: Fields) -> dict[str, Any]:
+    return {
+        "id": annotation.get("id", None),
+        "category_id": annotation.integer("category_id"),
+        "iscrowd": int(annotation.flag("iscrowd", default=False)),
+        "segmentation": annotation.get("segmentation"),
+    }
+
+
+def _located(root: Path, kind: str, split: str) -> tuple[Path, Path]:
     """The annotation file and the folder of photos."""
     name = {"validation": "val2017", "train": "train2017"}.get(split, split)
     layouts = [
@@ -132,16 +209,3 @@ def _found(root: Path, kind: str, split: str) -> tuple[Path, Path]:
             return annotations, photos
     looked = " nor ".join(f"{annotations} with {photos}/" for annotations, photos in layouts)
     raise ValueError(f"No COCO {kind} data: found neither {looked}. Name the folder above, and the --…_split.")
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not a JSON file: {error}") from error
-
-
-def _named(names: Mapping[int, str], image_id: int, annotations: Path) -> str:
-    if image_id not in names:
-        raise ValueError(f"{annotations}: an annotation is for image {image_id}, which is not among its images.")
-    return names[image_id]

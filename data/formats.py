@@ -10,7 +10,7 @@ from fisa.data.segmentation_datasets import SegmentationDataset, StreamedSegment
 from fisa.data.splits import is_undivided
 
 
-DATASET_FORMATS: dict[str, Callable[..., SegmentationDataset]] = {
+FILE_FORMATS: dict[str, Callable[..., SegmentationDataset]] = {
     "coco_panoptic": coco.coco_panoptic,
     "coco_instances": coco.coco_instances,
     "ade20k": label_maps.ade20k,
@@ -21,8 +21,8 @@ DATASET_FORMATS: dict[str, Callable[..., SegmentationDataset]] = {
     "voc_21": label_maps.voc_21,
     "cityscapes": label_maps.cityscapes,
     "label_maps": label_maps.label_maps,
-    "hub": hub,
 }
+DATASET_FORMATS = (*FILE_FORMATS, "hub")
 
 
 def load_segmentation_dataset(
@@ -53,7 +53,7 @@ def load_segmentation_dataset(
             f"{source} has no split {split!r}: its photos are not divided into splits. Leave the split out, or name "
             "another folder."
         )
-    open_format = DATASET_FORMATS[format]
+    open_format = FILE_FORMATS[format]
     if classes is not None:
         open_format = partial(open_format, classes=classes)
     return open_format(Path(source), split=split)

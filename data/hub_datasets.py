@@ -11,17 +11,19 @@ from typing import Any
 import datasets
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from PIL import Image
 
-from fisa.data.categories import Category, categories_of
+from fisa.data.annotation_files import LARGEST_SEGMENT_ID, Fields, read_json
+from fisa.data.categories import Category, categories_from_file, categories_of, categories_of_coco
 from fisa.data.class_lists import FIRST_IDS, class_list
-from fisa.data.label_maps import VOID, ClassMapReader
+from fisa.data.label_images import label_values, opened_label
+from fisa.data.label_maps import VOID, ClassMap
 from fisa.data.segmentation_datasets import (
-    Entry,
     LabelProblem,
     SegmentationDataset,
     StreamedSegmentationDataset,
+    checked_record,
+    refuse_unlisted,
 )
 from fisa.processing.coco_panoptic import rgb_to_panoptic
 from fisa.processing.photos import load_photo
@@ -51,9 +53,11 @@ def hub(
     rows = datasets.load_dataset(source, split=split, streaming=streaming)
     if rows.features is None:  # a stream of files that tell nothing beforehand
         rows = rows._resolve_features()
-    categories = tuple(_categories(rows.features, classes, source))
+    categories = _categories(rows.features, classes, source)
     reader = _reader(rows.features, categories, source)
-    rows = rows.cast_column("image", datasets.Image(decode=False))
+    for column in ("image", reader.label_column):
+        if isinstance(rows.features[column], datasets.Image):
+            rows = rows.cast_column(column, datasets.Image(decode=False))
     if streaming:
         return StreamedSegmentationDataset(rows, reader.record, reader.kept)
     return HubDataset(rows, reader)
@@ -79,28 +83,40 @@ class RowReader:
         return tuple(category for category in self.categories if category.name != "_")
 
     def record(self, row: Mapping[str, Any], index: int) -> dict[str, Any]:
-        """The whole record."""
-        image = photo(row)
-        label, segments = self.label(row)
-        if label.shape != (image.height, image.width):
-            raise LabelProblem(
-                f"row {index}: the image is {image.width} x {image.height} pixels and its label "
-                f"{label.shape[1]} x {label.shape[0]}; they must have the same size."
-            )
-        return {"image_id": image_id(row, index), "image": image, "label": label, "segments_info": segments}
+        """The whole record.
+
+        Raises:
+            LabelProblem: it cannot be used; the message names the row.
+        """
+        try:
+            label, segments = self.label(row)
+            return checked_record(image_id(row, index), photo(row), label, segments, categories=self.kept)
+        except (OSError, ValueError) as error:
+            raise LabelProblem(f"row {index}: {error}") from error
 
     def label(self, row: Mapping[str, Any]) -> tuple[np.ndarray, list[dict[str, Any]]]:
         """The label alone: map and segments."""
-        picture = row[self.label_column]
-        if self.is_panoptic:
-            is_coded = isinstance(picture, Image.Image) and picture.mode in ("RGB", "RGBA")
-            label = rgb_to_panoptic(picture.convert("RGB")) if is_coded else np.asarray(picture).astype(np.int32)
-            return label, list(segments_of(row))
+        if not self.is_panoptic:
+            return self.class_map.segments(self._values(row))
+        label, segments = self._values(row), list(segments_of(row))
+        refuse_unlisted(label, segments)
+        return label, segments
+
+    @property
+    def class_map(self) -> ClassMap:
+        """What the values of a semantic label mean."""
         ids = {category.id: category.id for category in self.kept}
         ignored = {category.id for category in self.categories} - ids.keys()
-        void = {VOID, 65535, *ignored} | ({0} - ids.keys())
-        reader = ClassMapReader(ids, frozenset(void - ids.keys()), read=lambda _: _values(picture))
-        return reader(Entry(image_id="", image=Path(), label=Path()))
+        return ClassMap(ids, frozenset({0, VOID, 65535, *ignored} - ids.keys()))
+
+    def _values(self, row: Mapping[str, Any]) -> np.ndarray:
+        label = row[self.label_column]
+        if not isinstance(label, Mapping):
+            return label_values(label)
+        with opened_label(label["path"] if label["bytes"] is None else io.BytesIO(label["bytes"])) as image:
+            if self.is_panoptic and image.mode in ("RGB", "RGBA"):
+                return rgb_to_panoptic(image.convert("RGB"))
+            return label_values(image)
 
 
 class HubDataset(SegmentationDataset):
@@ -112,9 +128,11 @@ class HubDataset(SegmentationDataset):
     """
 
     def __init__(self, rows: datasets.Dataset, reader: RowReader):
+        super().__init__(reader.kept, unlabelled="ignored")
         self.rows, self.reader = rows, reader
-        self.categories, self.unlabelled = reader.kept, "ignored"
-        self.entries = range(len(rows))
+
+    def __len__(self) -> int:
+        return len(self.rows)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return self.reader.record(self.rows[index], index)
@@ -132,38 +150,24 @@ class HubDataset(SegmentationDataset):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256, in hexadecimal, of what the rows are: sizes in bytes of their pictures, all else whole. No picture
-        is read for it. Where the files lie does not matter here; for `datasets`' own fingerprint it does."""
         digest = hashlib.sha256(json.dumps([category.to_dict() for category in self.categories]).encode())
-        for batch in self.rows.with_format("arrow").iter(batch_size=1000):
+        # In small batches: those of photos are tens of megabytes.
+        for batch in self.rows.with_format("arrow").iter(batch_size=32):
             for name in batch.column_names:
                 values = batch.column(name)
                 is_picture = pa.types.is_struct(values.type) and values.type.get_field_index("bytes") >= 0
-                described = _sizes(values) if is_picture else values.to_pylist()
+                described = [*map(_picture_digest, values.to_pylist())] if is_picture else values.to_pylist()
                 digest.update(json.dumps([name, described], default=str).encode())
         return digest.hexdigest()
 
     def select(self, indices: Iterable[int]) -> "HubDataset":
         return HubDataset(self.rows.select(list(indices)), self.reader)
 
-    def _problem(self, entry: int) -> str | None:
-        try:
-            record = self[entry]
-        except (LabelProblem, OSError, ValueError) as error:
-            return f"row {entry}: {error}"
-        known = {category.id for category in self.categories}
-        segments = record["segments_info"]
-        unknown = sorted({segment["category_id"] for segment in segments} - known)
-        listed, drawn = {segment["id"] for segment in segments}, set(np.unique(record["label"]).tolist()) - {0}
-        if unknown:
-            return f"row {entry}: category ids {unknown} are not among the {len(known)} categories; see --classes."
-        if listed != drawn:
-            return f"row {entry}: the label's ids {sorted(drawn ^ listed)[:5]} are in the map or the list alone."
-        return None
-
 
 def photo(row: Mapping[str, Any]) -> Image.Image:
     """The row's photo, RGB."""
+    if row["image"] is None:
+        raise ValueError("has no photo.")
     content = row["image"]["bytes"]
     return load_photo(row["image"]["path"] if content is None else Image.open(io.BytesIO(content)))
 
@@ -179,20 +183,20 @@ def segments_of(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     if isinstance(infos, Mapping):
         infos = [dict(zip(infos, values)) for values in zip(*infos.values())]
     for info in infos:
-        yield {"id": info["id"], "category_id": info["category_id"], "iscrowd": int(info.get("iscrowd") or 0)}
+        fields = Fields(info, "segments_info")
+        yield {
+            "id": fields.integer("id", least=1, most=LARGEST_SEGMENT_ID),
+            "category_id": fields.integer("category_id"),
+            "iscrowd": int(bool(fields.get("iscrowd", None))),
+        }
 
 
-def _sizes(pictures: pa.ChunkedArray) -> list[int]:
-    """Bytes of each picture, in the row or in its file; 0 where a row has none."""
-    stored = pc.binary_length(pc.struct_field(pictures, "bytes")).to_pylist()
-    paths = pc.struct_field(pictures, "path").to_pylist()
-    return [(Path(path).stat().st_size if path else 0) if size is None else size for size, path in zip(stored, paths)]
-
-
-def _values(picture: Any) -> np.ndarray:
-    if isinstance(picture, Image.Image) and picture.mode in ("RGB", "RGBA"):
-        raise LabelProblem("a colour image is no label map; one without `segments_info` must hold class values.")
-    return np.asarray(picture).astype(np.int32)
+def _picture_digest(picture: Mapping[str, Any] | None) -> str | None:
+    """SHA-256 of a picture's bytes, in the row or in its file."""
+    if picture is None:
+        return None
+    content = Path(picture["path"]).read_bytes() if picture["bytes"] is None else picture["bytes"]
+    return hashlib.sha256(content).hexdigest()
 
 
 def _reader(features: Mapping[str, Any], categories: tuple[Category, ...], source: str) -> RowReader:
@@ -205,7 +209,7 @@ def _reader(features: Mapping[str, Any], categories: tuple[Category, ...], sourc
     return RowReader(categories, labels[0], is_panoptic="segments_info" in features)
 
 
-def _categories(features: Mapping[str, Any], classes: str | None, source: str) -> Iterator[Category]:
+def _categories(features: Mapping[str, Any], classes: str | None, source: str) -> tuple[Category, ...]:
     if classes is None:
         names = _class_names(features)
         if names is None:
@@ -213,14 +217,15 @@ def _categories(features: Mapping[str, Any], classes: str | None, source: str) -
                 f"{source} does not name its classes: pass --classes with a file of them, one a line in the order of "
                 f"their ids from 0, a JSON file with COCO's `categories`, or one of {', '.join(FIRST_IDS)}."
             )
-        return iter(categories_of(Vocabulary.parse(names)))
+        return categories_of(Vocabulary.parse(names))
     if classes in FIRST_IDS:
-        return iter(categories_of(class_list(classes), first_id=FIRST_IDS[classes]))
-    entries = json.loads(Path(classes).read_text(encoding="utf-8")) if classes.endswith(".json") else None
-    entries = entries.get("categories") if isinstance(entries, dict) else entries
-    if isinstance(entries, list) and all(isinstance(entry, dict) and "id" in entry for entry in entries):
-        return map(Category.of, entries)
-    return iter(categories_of(Vocabulary.from_file(classes)))
+        return categories_of(class_list(classes), first_id=FIRST_IDS[classes])
+    if classes.endswith(".json"):
+        content = read_json(Path(classes))
+        entries = content.get("categories") if isinstance(content, dict) else content
+        if isinstance(entries, list) and any(isinstance(entry, dict) and "id" in entry for entry in entries):
+            return categories_of_coco(Fields(entry, f"{classes}: [{i}]") for i, entry in enumerate(entries))
+    return categories_from_file(Path(classes))
 
 
 def _class_names(features: Mapping[str, Any]) -> list[str] | None:

@@ -1,18 +1,21 @@
 """Data sets of label maps, whose pixels are classes: ADE20K, Pascal Context, Pascal VOC, plain folders; and
 Cityscapes, whose pixels are classes and instances."""
 
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from scipy.io import loadmat
+from scipy.io.matlab import MatReadError
 
-from fisa.data.categories import Category, categories_of
+from fisa.data.annotation_files import inside
+from fisa.data.categories import Category, categories_from_file, categories_of
 from fisa.data.class_lists import class_list
-from fisa.data.segmentation_datasets import Entry, LabelProblem, SegmentationDataset
+from fisa.data.label_images import label_values, read_values
+from fisa.data.segmentation_datasets import Entry, FileDataset, LabelProblem, SegmentationDataset
 from fisa.data.splits import is_undivided
 from fisa.processing.vocabulary import Class, Vocabulary
 
@@ -23,52 +26,68 @@ VOID = 255
 
 
 @dataclass(frozen=True)
-class ClassMapReader:
-    """Reads a map of classes as a map of segments, one a class.
+class ClassMap:
+    """What the pixel values of a map of classes mean.
 
     Args:
         category_ids: category of each pixel value; values that stand for nothing are absent.
         void: pixel values of pixels that nothing is known of.
-        read: reads the file's pixel values, `(H, W)` integers.
     """
 
     category_ids: Mapping[int, int]
     void: frozenset[int]
-    read: Callable[[Path], np.ndarray]
 
-    def __call__(self, entry: Entry) -> tuple[np.ndarray, list[dict[str, Any]]]:
-        values = self.read(entry.label)
-        found, places = np.unique(values, return_inverse=True)
-        unknown = [value for value in found.tolist() if value not in self.category_ids and value not in self.void]
+    def segments(self, values: np.ndarray) -> tuple[np.ndarray, list[dict[str, Any]]]:
+        """The map of segments, one per class, and their list.
+
+        Args:
+            values: `(H, W)` integers.
+
+        Raises:
+            LabelProblem: a value that is neither a class nor void.
+        """
+        present, places = np.unique(values, return_inverse=True)
+        unknown = [value for value in present.tolist() if value not in self.category_ids and value not in self.void]
         if unknown:
             raise LabelProblem(
                 f"holds the values {unknown[:5]}, which are no class (known are {_span(self.category_ids)}, ignored "
                 f"{sorted(self.void)}). Is this the label map of another format?"
             )
         # Segment ids count from 1 in the order of the values; 0 is void.
-        is_class = np.array([value in self.category_ids and value not in self.void for value in found.tolist()], bool)
+        is_class = np.array(
+            [value in self.category_ids and value not in self.void for value in present.tolist()], bool
+        )
         segment_ids = np.where(is_class, np.cumsum(is_class), 0).astype(np.int32)
         segments = [
             {"id": segment_id, "category_id": self.category_ids[value], "iscrowd": 0}
-            for value, segment_id in zip(found.tolist(), segment_ids.tolist())
+            for value, segment_id in zip(present.tolist(), segment_ids.tolist())
             if segment_id
         ]
         return segment_ids[places].reshape(values.shape), segments
 
 
-def read_values(path: Path) -> np.ndarray:
-    """Pixel values of a grey or palette image, 8 or 16 bits."""
-    with Image.open(path) as image:
-        if image.mode in ("RGB", "RGBA"):
-            raise LabelProblem(
-                f"is a colour image ({image.mode}); a label map has one channel, whose values are the classes."
-            )
-        return np.asarray(image).astype(np.int32)
+@dataclass(frozen=True)
+class ClassMapReader:
+    """Reads a file with a map of classes as a map of segments, one per class.
+
+    Args:
+        class_map: what the values mean.
+        read: reads the file's pixel values, `(H, W)` integers.
+    """
+
+    class_map: ClassMap
+    read: Callable[[Path], np.ndarray]
+
+    def __call__(self, entry: Entry) -> tuple[np.ndarray, list[dict[str, Any]]]:
+        return self.class_map.segments(self.read(entry.label))
 
 
 def read_mat(path: Path) -> np.ndarray:
     """The `LabelMap` of one of Pascal Context's MATLAB files."""
-    return loadmat(path)["LabelMap"].astype(np.int32)
+    try:
+        return label_values(loadmat(path, variable_names=["LabelMap"])["LabelMap"])
+    except (KeyError, MatReadError, NotImplementedError, TypeError, zlib.error) as error:
+        raise LabelProblem(f"is no MATLAB file (before 7.3) with a LabelMap: {error!r}.") from error
 
 
 def ade20k(root: Path, *, split: str) -> SegmentationDataset:
@@ -78,7 +97,7 @@ def ade20k(root: Path, *, split: str) -> SegmentationDataset:
     """
     split = {"train": "training"}.get(split, split)
     vocabulary = _object_info(root / "objectInfo150.txt") or class_list("ade20k_150")
-    reader = ClassMapReader(_numbered(150, first=1), frozenset({0}), read_values)
+    reader = ClassMapReader(ClassMap(_numbered(150, first=1), frozenset({0})), read_values)
     categories = categories_of(vocabulary, first_id=1)
     return _of_folders(root / "images" / split, root / "annotations" / split, categories, reader)
 
@@ -90,7 +109,7 @@ def ade20k_full(root: Path, *, split: str) -> SegmentationDataset:
     Pixel values 0 to 846 are the classes, 65535 is ignored.
     """
     split = {"train": "training"}.get(split, split)
-    reader = ClassMapReader(_numbered(847), frozenset({65535}), read_values)
+    reader = ClassMapReader(ClassMap(_numbered(847), frozenset({65535})), read_values)
     folders = (root / f"{kind}_detectron2" / split for kind in ("images", "annotations"))
     return _of_folders(*folders, categories_of(class_list("ade20k_847")), reader)
 
@@ -157,7 +176,7 @@ def cityscapes(root: Path, *, split: str) -> SegmentationDataset:
         for path in sorted(photos.glob("*/*_leftImg8bit.png"))
     ]
     reader = CityscapesReader({category.id: category.isthing for category in categories})
-    return SegmentationDataset(_some(entries, photos, "*/*_leftImg8bit.png"), categories, read_label=reader)
+    return FileDataset(_some(entries, photos, "*/*_leftImg8bit.png"), categories, read_label=reader)
 
 
 # road, sidewalk, building, wall, fence, pole, traffic light, traffic sign, vegetation, terrain, sky, person, rider,
@@ -193,16 +212,16 @@ def label_maps(root: Path, *, split: str, classes: str | None = None) -> Segment
     a class a line; or the same in `images/train/`, `labels/train/` and so on, by split.
 
     Pixel value v is the v-th class of `classes.txt`, counted from 0; 255 is ignored unless there are so many classes,
-    and 65535 likewise. A class named `_` is ignored as well: put it first where 0 means "no label".
+    and 65535 likewise. Classes named `_`, any number of them, are ignored as well: put one first where 0 means "no
+    label".
     """
     path = Path(classes) if classes else root / "classes.txt"
     if not path.exists():
         raise ValueError(f"{path}: no such file. Write the classes there, one a line, in the order of their values.")
-    vocabulary = Vocabulary.from_file(path)
-    categories = categories_of(vocabulary)
+    categories = categories_from_file(path)
     ignored = frozenset(category.id for category in categories if category.name == "_")
     numbered = _numbered(len(categories))
-    reader = ClassMapReader(numbered, ignored | ({VOID, 65535} - numbered.keys()), read_values)
+    reader = ClassMapReader(ClassMap(numbered, ignored | ({VOID, 65535} - numbered.keys())), read_values)
     kept = tuple(category for category in categories if category.id not in ignored)
     part = "" if is_undivided("label_maps", root, split=split) else split
     return _of_folders(root / "images" / part, root / "labels" / part, kept, reader)
@@ -221,19 +240,19 @@ def _of_folders(
         for path in sorted(photos.iterdir())
         if path.suffix.lower() in PHOTO_ENDINGS
     ]
-    return SegmentationDataset(_some(entries, photos, "photos"), categories, read_label=reader)
+    return FileDataset(_some(entries, photos, "photos"), categories, read_label=reader)
 
 
 def _voc(root: Path, split: str, vocabulary: Vocabulary, *, first: int, void: frozenset[int]) -> SegmentationDataset:
     root = root / "VOC2012" if (root / "VOC2012").is_dir() else root
-    reader = ClassMapReader(_numbered(len(vocabulary), first=first), void, read_values)
+    reader = ClassMapReader(ClassMap(_numbered(len(vocabulary), first=first), void), read_values)
     entries = [
         Entry(
             image_id=name, image=root / "JPEGImages" / f"{name}.jpg", label=root / "SegmentationClass" / f"{name}.png"
         )
         for name in _listed(split, root / "ImageSets" / "Segmentation")
     ]
-    return SegmentationDataset(entries, categories_of(vocabulary, first_id=first), read_label=reader)
+    return FileDataset(entries, categories_of(vocabulary, first_id=first), read_label=reader)
 
 
 def _pascal_context(
@@ -244,7 +263,7 @@ def _pascal_context(
         for name in _listed(split, root / "ImageSets" / "SegmentationContext", root)
     ]
     void = frozenset(range(0, 460)) - frozenset(category_ids)
-    return SegmentationDataset(entries, categories, read_label=ClassMapReader(category_ids, void, read_mat))
+    return FileDataset(entries, categories, read_label=ClassMapReader(ClassMap(category_ids, void), read_mat))
 
 
 def _listed(split: str, *folders: Path) -> list[str]:
@@ -253,7 +272,10 @@ def _listed(split: str, *folders: Path) -> list[str]:
     paths = [folder / file for folder in folders for file in (f"{name}.txt", f"pascalcontext_{name}.txt")]
     for path in paths:
         if path.exists():
-            return path.read_text().split()
+            names = path.read_text(encoding="utf-8").split()
+            for name in names:
+                inside(path.parent, name, where=f"{path}: each line")
+            return names
     raise ValueError(f"No list of the photos of split {split!r}: looked for {', '.join(map(str, paths))}.")
 
 

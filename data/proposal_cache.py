@@ -1,12 +1,13 @@
-"""The proposal cache: what the mask classifier needs of a frozen generator's proposals, found once and kept on disk.
+"""The proposal cache: what the mask classifier needs of a frozen generator's proposals, computed once, kept on disk.
 
 The loss looks only at proposals that are matched to a ground-truth segment, and no mask token looks at another. So the
 cache holds, for each view of each photo, the matched proposals alone: the patches that each of them makes its mask
-token see, one bit a patch, and the id of its segment. Training from it gives the loss that the generator gives.
+token see, one bit per patch, and the id of its segment. Training from it gives the loss that the generator gives.
 
 Files: `manifest.json`, which says what the cache was made from, and shards of photos, each written whole under another
 name and then renamed. Hence a cache that is broken off at any moment is continued where it stopped, and processes that
-build it together, or by accident at once, do not disturb each other.
+build it together, or by accident at once, do not disturb each other. Each shard says which cache and which photos it
+belongs to and carries the digest of its content: one that was cut short, changed or misplaced is made again.
 """
 
 import json
@@ -19,14 +20,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.numpy import save
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from transformers import PreTrainedModel
+from transformers.utils import logging
 
 from fisa.processing.files import weights_digest, write_whole
 
 
-FORMAT = 1
+logger = logging.get_logger(__name__)
+
+FORMAT = 2
 PHOTOS_PER_SHARD = 32
 MANIFEST = "manifest.json"
 
@@ -69,37 +73,75 @@ class ProposalCache:
         self.num_photos, self.grid, self.views = num_photos, grid, views
         self._opened: tuple[int, Any] | None = None
         self.folder.mkdir(parents=True, exist_ok=True)
-        wanted = dict(key) | {
+        made_from = dict(key) | {
             "format": FORMAT,
             "photos": num_photos,
             "patches": list(grid),
             "views": views,
-            "photos a shard": PHOTOS_PER_SHARD,
+            "photos per shard": PHOTOS_PER_SHARD,
         }
-        manifest = self.folder / MANIFEST
-        if not manifest.exists():
-            write_whole(manifest, json.dumps(wanted, indent=1).encode())
-        # What is wanted goes through JSON too: a tuple there and a list here are the same.
-        self._refuse_if_stale(json.loads(manifest.read_bytes()), json.loads(json.dumps(wanted)))
+        # Through JSON, as the manifest goes: a tuple here and a list there are the same.
+        self._made_from = json.loads(json.dumps(made_from))
+        self._name = weights_digest(self._made_from, ())
+        manifest = _read_manifest(self.folder / MANIFEST)
+        if manifest is None:
+            self._refuse_strange_shards()
+            write_whole(self.folder / MANIFEST, json.dumps(made_from, indent=1))
+        else:
+            self._refuse_if_stale(manifest)
 
-    def _refuse_if_stale(self, found: dict[str, Any], wanted: dict[str, Any]) -> None:
-        changed = [name for name in wanted if found.get(name) != wanted[name]]
+    def _refuse_if_stale(self, manifest: dict[str, Any]) -> None:
+        changed = [name for name in self._made_from if manifest.get(name) != self._made_from[name]]
         if changed:
             listed = "; ".join(
-                f"{name}: {_brief(found.get(name))} there, {_brief(wanted[name])} now" for name in changed
+                f"{name}: {_brief(manifest.get(name))} there, {_brief(self._made_from[name])} now" for name in changed
             )
             raise StaleCacheError(
                 f"The proposal cache in {self.folder} was made from something else ({listed}). "
                 "Name another folder with --proposal_cache, or delete this one."
             )
 
+    def _refuse_strange_shards(self) -> None:
+        """Without a manifest, shards tell themselves what they belong to."""
+        for path in sorted(self.folder.glob("*.safetensors")):
+            try:
+                label, _ = _read_shard(path)
+            except (SafetensorError, ValueError):
+                continue  # cut short: made again
+            if label.get("cache") != self._name:
+                raise StaleCacheError(
+                    f"{self.folder} has no readable {MANIFEST}, and {path.name} is not of the cache that would be "
+                    "made there. Name another folder with --proposal_cache, or delete this one."
+                )
+
     @property
     def num_shards(self) -> int:
         return -(-self.num_photos // PHOTOS_PER_SHARD)
 
     def missing_shards(self) -> list[int]:
-        """Shards that are not written yet."""
-        return [shard for shard in range(self.num_shards) if not self._shard_path(shard).exists()]
+        """Shards that are not there or, with a warning, not as they were written. All others are read in full."""
+        missing = []
+        for shard in range(self.num_shards):
+            problem = self._problem(shard) if self._shard_path(shard).exists() else None
+            if problem is not None:
+                logger.warning(f"{self._shard_path(shard)}: {problem}; it is made again.")
+            if problem is not None or not self._shard_path(shard).exists():
+                missing.append(shard)
+        return missing
+
+    def _problem(self, shard: int) -> str | None:
+        try:
+            label, content = _read_shard(self._shard_path(shard))
+        except (SafetensorError, ValueError) as error:
+            return f"it cannot be read ({error})"
+        if label == self._label(shard, content):
+            return None
+        belongs = label.get("cache") == self._name and label.get("shard") == shard
+        return "its content is not what was written" if belongs else "it belongs to another cache or to other photos"
+
+    def _label(self, shard: int, content: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+        """What a shard says about itself."""
+        return {"cache": self._name, "shard": shard, "content": weights_digest(None, sorted(content.items()))}
 
     def photos_of(self, shard: int) -> range:
         """Indices of a shard's photos."""
@@ -110,11 +152,12 @@ class ProposalCache:
         """Write one shard at once: for each of its photos in their order, each of its views in theirs."""
         ends = np.cumsum([len(view.segment_ids) for view in views])
         content = {
-            "seen": np.packbits(np.concatenate([view.seen for view in views]), axis=1),
-            "segment_ids": np.concatenate([view.segment_ids for view in views]).astype(np.int64),
-            "ends": ends.astype(np.int64),
+            "seen": torch.from_numpy(np.packbits(np.concatenate([view.seen for view in views]), axis=1)),
+            "segment_ids": torch.from_numpy(np.concatenate([view.segment_ids for view in views]).astype(np.int64)),
+            "ends": torch.from_numpy(ends.astype(np.int64)),
         }
-        write_whole(self._shard_path(shard), save(content))
+        label = json.dumps(self._label(shard, content))
+        write_whole(self._shard_path(shard), save(content, metadata={"label": label}))
 
     def proposals(self, index: int, *, flipped: bool) -> tuple[torch.Tensor, torch.Tensor]:
         """The matched proposals of a photo, or of its mirror image.
@@ -149,6 +192,23 @@ class ProposalCache:
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_opened": None}  # an open file does not travel to a worker process
+
+
+def _read_manifest(path: Path) -> dict[str, Any] | None:
+    """`None` where there is none, or none that can be read: the shards say the same."""
+    try:
+        manifest = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    return manifest if isinstance(manifest, dict) else None
+
+
+def _read_shard(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """What a shard says about itself, nothing where it is not one of a cache, and its content."""
+    with safe_open(path, framework="pt") as file:
+        label = json.loads((file.metadata() or {}).get("label", "{}"))
+        content = {name: file.get_tensor(name) for name in file.keys()}
+    return label if isinstance(label, dict) else {}, content
 
 
 def _brief(value: Any) -> str:

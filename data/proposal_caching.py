@@ -18,7 +18,7 @@ from fisa.data.training_masks import GroundTruthMasks, patch_grid
 from fisa.modeling_fisa.mask_attention import attended_patches, patch_coverage
 from fisa.modeling_fisa.mask_generation import MaskProposals, generate_proposals
 from fisa.modeling_fisa.modeling_fisa import FisaForUniversalSegmentation
-from fisa.modeling_fisa.proposal_matching import match_proposals
+from fisa.modeling_fisa.proposal_matching import UNMATCHED, match_proposals
 from fisa.processing.files import remove_leftovers
 from fisa.processing.processing_fisa import FisaProcessor
 
@@ -63,6 +63,7 @@ def cached_proposals(
             views=1 + flips,
         )
     missing = cache.missing_shards()
+    state.wait_for_everyone()  # all share out the same list: nobody writes while another still looks
     started = time.perf_counter()
     mine = missing[state.process_index :: state.num_processes]
     indices = {shard: _views_of(cache, shard) for shard in mine}
@@ -75,17 +76,17 @@ def cached_proposals(
         cache.write_shard(shard, [*islice(found, len(indices[shard]))])
     next(found, None)  # nothing is left: ends the loader and its bar
     state.wait_for_everyone()
-    if state.is_main_process and cache.missing_shards() == []:
+    if state.is_main_process:
         remove_leftovers(cache.folder)
         num_bytes = cache.num_bytes()
         speed = ""
         if missing:
             num_views = sum(len(_views_of(cache, shard)) for shard in missing)
-            speed = f", {num_views / (time.perf_counter() - started):.2f} views a second"
+            speed = f", {num_views / (time.perf_counter() - started):.2f} views per second"
         per_view = num_bytes / max(len(data) * cache.views, 1)
         tqdm.write(
             f"Proposal cache {cache.folder}: {len(data)} photos x {cache.views} views, "
-            f"{num_bytes:,} bytes, {per_view:,.0f} a view{speed}"
+            f"{num_bytes:,} bytes, {per_view:,.0f} per view{speed}"
         )
     return cache
 
@@ -152,14 +153,14 @@ def _matched(
         proposal_sizes=proposals.sizes,
     )
     seen = attended_patches(coverage, threshold=model.config.mask_coverage_threshold)[0]
-    kept = matched >= 0
+    kept = matched != UNMATCHED
     return MatchedProposals(seen[kept].cpu().numpy(), truth.segment_ids[matched[kept].cpu().numpy()])
 
 
 def match_to_truth(
     proposals: MaskProposals, truth: GroundTruthMasks, *, model: FisaForUniversalSegmentation
 ) -> torch.Tensor:
-    """Index of the ground-truth mask of each proposal of a single photo, −1 for none: `(Q,)` int64."""
+    """Index of the ground-truth mask of each proposal of a single photo, or `UNMATCHED`: `(Q,)` int64."""
     device = proposals.mask_logits.device
     return match_proposals(
         proposals.mask_logits[0],

@@ -4,6 +4,8 @@ import torch
 from torch import nn
 from transformers.utils.generic import maybe_autocast
 
+from fisa.processing.vocabulary import plain_name
+
 
 TEXTS_AT_A_TIME = 8192
 
@@ -87,12 +89,9 @@ def known_class_ids(class_names: list[list[str]], generator_labels: dict[int, st
 
     COCO's panoptic labels carry marks that nobody writes ("wall-other-merged"): these are left out of the comparison.
     """
-
-    def plain(name: str) -> str:
-        return name.lower().removesuffix("-merged").removesuffix("-other").removesuffix("-stuff").replace("-", " ")
-
-    known = {plain(label): index for index, label in generator_labels.items()}
-    return [next((known[plain(name)] for name in names if plain(name) in known), -1) for names in class_names]
+    known = {plain_name(label.lower()): index for index, label in generator_labels.items()}
+    plain_names = [[plain_name(name.lower()) for name in names] for names in class_names]
+    return [next((known[name] for name in names if name in known), -1) for names in plain_names]
 
 
 def ensemble_with_generator(

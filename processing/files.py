@@ -68,5 +68,6 @@ def weights_digest(description: Any, weights: Iterable[tuple[str, torch.Tensor]]
     digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
     for name, weight in weights:
         digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
-        digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        if weight.numel():  # the strides of an empty one may be anything
+            digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -39,6 +39,8 @@ _STUFF = """
 _STUFF_WORDS = frozenset(_STUFF.split())
 _KINDS = {"thing": True, "stuff": False}
 _KIND_SUFFIX = re.compile(r"\s*\[([^\[\]]*)\]\s*$")
+# COCO's way of saying "what remains of this kind, merged": no one calls a wall a wall-other-merged.
+_COCO_MARKS = re.compile(r"(-other|-stuff|-merged)+$")
 _COMMENT = re.compile(r"(^|\s)#.*")
 
 
@@ -138,7 +140,7 @@ class Vocabulary(Sequence[Class]):
             ValueError: the file is neither, or its content is refused; the message names the file.
         """
         path = Path(path)
-        readers = {".txt": _read_text, ".json": _read_json}
+        readers = {".txt": read_class_lines, ".json": _read_json}
         if path.suffix.lower() not in readers:
             raise ValueError(f"{path}: a vocabulary is read from a .txt or a .json file, found {path.suffix!r}.")
         try:
@@ -224,6 +226,16 @@ def _tidy(name: Any) -> str:
     return " ".join(name.split())
 
 
+def plain_name(name: str) -> str:
+    """A name of COCO's in plain words: without the marks -other, -stuff and -merged, and without hyphens.
+
+    Example:
+        >>> plain_name("wall-other-merged"), plain_name("playing-field")
+        ('wall', 'playing field')
+    """
+    return " ".join(_COCO_MARKS.sub("", name.strip()).replace("-", " ").split())
+
+
 def _sounds_like_stuff(name: str) -> bool:
     # The head of "brick wall" is its last word, that of "glass of water" or "wall-brick" stands before the break.
     head = name.lower().partition("-")[0].partition(" of ")[0].replace("_", " ").split()
@@ -280,7 +292,8 @@ def _split_kind(text: str) -> tuple[str, bool | None]:
     return text[: suffix.start()], _KINDS[kind]
 
 
-def _read_text(text: str) -> list[Class]:
+def read_class_lines(text: str) -> list[Class]:
+    """The classes of a `.txt` file, one per line; see [`Vocabulary.from_file`]."""
     lines = (_COMMENT.sub("", line).strip() for line in text.splitlines())
     classes = []
     for names, is_thing in map(_split_kind, filter(None, lines)):

@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from fisa.data.categories import Category
 from fisa.data.coco import read_panoptic_png
-from fisa.data.segmentation_datasets import Entry, SegmentationDataset
+from fisa.data.segmentation_datasets import Entry, FileDataset
 from fisa.processing.coco_panoptic import panoptic_to_rgb, segments_info
 
 
@@ -50,7 +50,7 @@ def simulated_photo(truth: dict[str, Any], random: np.random.Generator) -> Image
     return Image.fromarray((colours + random.normal(0, 10, colours.shape)).clip(0, 255).astype(np.uint8))
 
 
-def write_simulated_photos(folder: Path, *, count: int) -> SegmentationDataset:
+def write_simulated_photos(folder: Path, *, count: int) -> FileDataset:
     """Write JPEGs and panoptic PNGs."""
     random, entries = np.random.default_rng(0), []
     for number in range(1, count + 1):
@@ -59,4 +59,4 @@ def write_simulated_photos(folder: Path, *, count: int) -> SegmentationDataset:
         simulated_photo(truth, random).save(photo, quality=90)
         Image.fromarray(panoptic_to_rgb(truth["segmentation"])).save(label)
         entries.append(Entry(str(number), photo, label, truth["segments_info"]))
-    return SegmentationDataset(entries, CATEGORIES, read_label=read_panoptic_png)
+    return FileDataset(entries, CATEGORIES, read_label=read_panoptic_png)

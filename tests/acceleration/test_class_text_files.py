@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from fisa.miniature import miniature
 from tests.acceleration.test_class_texts import TextRuns
@@ -90,12 +92,39 @@ def test_an_encoder_that_changed_beside_its_weights_is_found_out(tmp_path):
         encoded(model, processor, ["lake"], tmp_path)
 
 
-def test_a_broken_file_is_named(tmp_path):
-    encoded(*miniature(), WORDS, tmp_path)
-    (path,) = tmp_path.rglob("*.safetensors")
+def cut_short(path):
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(ValueError, match=path.name):
-        encoded(*miniature(), WORDS, tmp_path)
+
+
+def not_a_number(path):
+    rewrite(path, lambda embeds: embeds.fill_(float("nan")))
+
+
+def swap_rows(path):
+    rewrite(path, lambda embeds: embeds.copy_(embeds.flip(0)))
+
+
+def strangers_file(path):
+    save_file({"embeds": torch.zeros(4, 3)}, path)
+
+
+def rewrite(path, change):
+    with safe_open(path, framework="pt") as file:
+        metadata, embeds = file.metadata(), file.get_tensor("embeds")
+    change(embeds)
+    save_file({"embeds": embeds}, path, metadata=metadata)
+
+
+@pytest.mark.parametrize("damage", [cut_short, not_a_number, swap_rows, strangers_file], ids=lambda f: f.__name__)
+def test_a_damaged_file_is_named_and_made_again(tmp_path, damage, caplog):
+    wanted, _ = encoded(*miniature(), WORDS, tmp_path)
+    (path,) = tmp_path.rglob("*.safetensors")
+    damage(path)
+    mended, _ = encoded(*miniature(), WORDS, tmp_path)
+    assert path.name in caplog.text and torch.equal(mended, wanted)
+    caplog.clear()
+    again, prompts = encoded(*miniature(), WORDS, tmp_path)
+    assert torch.equal(again, wanted) and prompts <= 2 and not caplog.text
 
 
 def test_a_stored_vocabulary_is_read_from_files_too(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,9 @@ import time
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from fisa.data.augmentation import Augmentation
 from fisa.data.formats import load_segmentation_dataset
@@ -17,6 +21,7 @@ from fisa.data.proposal_cache import PHOTOS_PER_SHARD, MatchedProposals, Proposa
 from fisa.data.proposal_caching import cached_proposals
 from fisa.miniature import miniature
 from fisa.processing.files import PARTIAL
+from tests.data.made_files import CATEGORIES, HEIGHT, WIDTH, quarters, write_photo, write_values
 from tests.data.training import made_data, training_parts
 from tests.models import randomise
 
@@ -149,7 +154,7 @@ def test_a_build_that_is_killed_and_two_that_run_at_once_leave_the_same_cache(tm
     both = [builder(tmp_path / "data", folder) for _ in range(2)]
     printed = [process.communicate()[0] for process in both]
     assert [process.returncode for process in both] == [0, 0]
-    assert all("65 photos x 2 views" in text and "views a second" in text for text in printed)
+    assert all("65 photos x 2 views" in text and "views per second" in text for text in printed)
     for path in folder.glob(f"*{PARTIAL}"):
         path.unlink()
     assert files(folder) == files(tmp_path / "whole")
@@ -219,6 +224,118 @@ def test_a_model_loaded_from_elsewhere_is_the_same_model(tmp_path, parts):
     again = type(model).from_pretrained(tmp_path / "model").eval()
     build(tmp_path / "cache", data, (again, processor))
     assert json.loads((tmp_path / "cache" / "manifest.json").read_text())["photos"] == 2
+
+
+# Labels that change, sizes in bytes that do not
+
+
+def write_bitmaps(root):
+    """A data set whose files have a size in bytes that does not depend on their content."""
+    root.mkdir()
+    (root / "classes.txt").write_text("a\nb\n")
+    for number in range(2):
+        write_values(root / "labels" / f"{number}.tif", quarters(0, 1, 1, number))
+        write_photo(root / "images" / f"{number}.bmp", seed=number)
+    return load_segmentation_dataset("label_maps", str(root), split="train")
+
+
+@pytest.mark.parametrize("kind, file", [("labels", "0.tif"), ("images", "0.bmp")])
+def test_other_content_of_the_same_size_is_noticed(tmp_path, parts, kind, file):
+    build(tmp_path / "cache", write_bitmaps(tmp_path / "data"), parts)
+    path = tmp_path / "data" / kind / file
+    before = path.stat().st_size
+    with Image.open(path) as image:
+        changed = Image.fromarray(np.asarray(image)[::-1].copy())
+    changed.save(path)
+    assert path.stat().st_size == before
+    with pytest.raises(StaleCacheError, match="data set"):
+        build(
+            tmp_path / "cache", load_segmentation_dataset("label_maps", str(tmp_path / "data"), split="train"), parts
+        )
+
+
+def test_other_outlines_of_instances_are_noticed(tmp_path):
+    def fingerprint(x):
+        outline = [[x, 1, 9, 1, 9, 9]]
+        annotation = {"id": 1, "image_id": 7, "category_id": 1, "iscrowd": 0, "segmentation": outline}
+        images = [{"id": 7, "file_name": "7.jpg", "height": HEIGHT, "width": WIDTH}]
+        content = {"images": images, "annotations": [annotation], "categories": CATEGORIES}
+        (tmp_path / "annotations" / "instances.json").write_text(json.dumps(content))
+        return load_segmentation_dataset("coco_instances", str(tmp_path), split="train").fingerprint
+
+    (tmp_path / "annotations").mkdir()
+    write_photo(tmp_path / "images" / "7.jpg")
+    assert fingerprint(1) == fingerprint(1) != fingerprint(2)
+
+
+# Damaged caches
+
+
+def cut_short(folder):
+    path = folder / "000000.safetensors"
+    path.write_bytes(path.read_bytes()[:50])
+
+
+def swap_rows(folder):
+    path = folder / "000000.safetensors"
+    with safe_open(path, framework="pt") as file:
+        metadata, content = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}
+    content["seen"] = content["seen"].flip(0)
+    save_file(content, path, metadata=metadata)
+
+
+def shard_of_other_photos(folder):
+    shutil.copy(folder / "000001.safetensors", folder / "000000.safetensors")
+
+
+def strangers_shard(folder):
+    save_file({"seen": torch.zeros(3, 2)}, folder / "000000.safetensors")
+
+
+def no_manifest(folder):
+    (folder / "manifest.json").unlink()
+
+
+def damaged_manifest(folder):
+    (folder / "manifest.json").write_text('{"data')
+
+
+DAMAGES = {
+    cut_short: "000000.safetensors: it cannot be read",
+    swap_rows: "000000.safetensors: its content is not what was written",
+    shard_of_other_photos: "000000.safetensors: it belongs to another cache or to other photos",
+    strangers_shard: "000000.safetensors: it belongs to another cache or to other photos",
+    no_manifest: "",
+    damaged_manifest: "",
+}
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory, parts):
+    folder = tmp_path_factory.mktemp("built")
+    data = made_data(folder / "data", photos=PHOTOS_PER_SHARD + 1)
+    build(folder / "cache", data, parts)
+    return folder, data
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+def test_a_damaged_cache_is_named_and_mended(tmp_path, parts, built, damage, caplog):
+    folder, data = built
+    shutil.copytree(folder / "cache", tmp_path / "cache")
+    damage(tmp_path / "cache")
+    build(tmp_path / "cache", data, parts)
+    assert DAMAGES[damage] in caplog.text and bool(DAMAGES[damage]) == bool(caplog.text)
+    assert files(tmp_path / "cache") == files(folder / "cache")
+
+
+def test_shards_of_another_cache_are_not_adopted_where_the_manifest_is_gone(tmp_path, parts, built):
+    folder, data = built
+    shutil.copytree(folder / "cache", tmp_path / "cache")
+    no_manifest(tmp_path / "cache")
+    before = files(tmp_path / "cache")
+    with pytest.raises(StaleCacheError, match="no readable manifest.json, and 000000.safetensors"):
+        build(tmp_path / "cache", data.select(range(PHOTOS_PER_SHARD)), parts)
+    assert files(tmp_path / "cache") == before
 
 
 # Size

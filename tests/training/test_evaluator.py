@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fisa.data.formats import load_segmentation_dataset
-from fisa.data.segmentation_datasets import SegmentationDataset
+from fisa.data.segmentation_datasets import FileDataset
 from fisa.evaluation.predictors import PREDICTORS
 from fisa.miniature import miniature
 from fisa.modeling_fisa.outputs_fisa import FisaOutput
@@ -41,7 +41,7 @@ class PersonsInTwoQuarters:
 
 @pytest.mark.parametrize(("unlabelled", "ap"), [("ignored", 100), ("background", 50)])
 def test_instances_on_unlabelled_pixels_are_wrong_where_these_are_background(data, unlabelled, ap):
-    known = SegmentationDataset(data.entries, data.categories, read_label=data.read_label, unlabelled=unlabelled)
+    known = FileDataset(data.entries, data.categories, read_label=data.read_label, unlabelled=unlabelled)
     _, processor = miniature()
     evaluator = Evaluator(known, processor, name="quarters")
     report = evaluator.evaluate(PersonsInTwoQuarters(), evaluator.loader(batch_size=2, num_workers=0))

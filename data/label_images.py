@@ -1,0 +1,62 @@
+"""Label images: what their pixels say, whatever way they are stored, or why they cannot be read."""
+
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from fisa.data.segmentation_datasets import LabelProblem
+
+
+@contextmanager
+def opened_label(path: Path) -> Iterator[Image.Image]:
+    """A label image, read in full.
+
+    Raises:
+        LabelProblem: it cannot be read; the message says why, the caller which file it is.
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+            yield image
+    except UnidentifiedImageError as error:
+        raise LabelProblem("is not an image that can be read.") from error
+    except (EOFError, SyntaxError, IndexError, struct.error, zlib.error, Image.DecompressionBombError) as error:
+        raise LabelProblem(f"is not an image that can be read ({error}).") from error
+
+
+def read_values(path: Path) -> np.ndarray:
+    """Pixel values of a label image, `(H, W)` int32; see [`label_values`]."""
+    with opened_label(path) as image:
+        return label_values(image)
+
+
+def label_values(label: Any) -> np.ndarray:
+    """The whole numbers that a label map holds, `(H, W)` int32.
+
+    Args:
+        label: a PIL image of one channel (of a palette image the indices count, not the colours), or an array or
+            nested list.
+
+    Raises:
+        LabelProblem: colours, transparency, or values that are not whole numbers.
+    """
+    if isinstance(label, Image.Image) and len(label.getbands()) > 1:
+        raise LabelProblem(
+            f"is a colour image ({label.mode}); a label map has one channel, whose values are the classes."
+        )
+    values = np.asarray(label)
+    if values.ndim != 2 or values.dtype.kind not in "biuf":
+        raise LabelProblem(f"is no map of numbers: its shape is {values.shape}, its type {values.dtype}.")
+    if values.dtype.kind == "f":
+        wrong = values[~np.isfinite(values) | (values != np.rint(values))]
+        if wrong.size:
+            raise LabelProblem(f"holds {wrong[0]}; the values of a label map are whole numbers, the classes.")
+    if values.size and not -(2**31) <= values.min() <= values.max() < 2**31:
+        raise LabelProblem(f"holds values from {values.min()} to {values.max()}, which are no classes.")
+    return values.astype(np.int32)
