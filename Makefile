@@ -12,7 +12,7 @@ READY = .venv/ready
 LINK_NAMESPACE = rm -rf build/namespace && mkdir -p build/namespace/fisa && \
 	for part in *.py */__init__.py; do ln -s "../../../$${part%/__init__.py}" build/namespace/fisa/; done
 
-.PHONY: help demo test test-transformers lint docs clean
+.PHONY: help demo test fuzz test-transformers lint docs clean
 help:  ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  make \1\t\2/p' Makefile
 	@echo "A Python other than the first one found: make PYTHON=/path/to/python ..."
@@ -22,6 +22,9 @@ demo: $(READY)  ## set up, then segment a picture with your own words
 
 test: $(READY)  ## set up, then run the tests
 	@OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -n auto --dist loadscope tests
+
+fuzz: $(READY)  ## set up, then try ten times as many damaged files as the tests do
+	@OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -n auto tests -k fuzz --hypothesis-profile fuzz
 
 TRANSFORMERS_ARCHIVE = .cache/transformers-5.23.0.tar.gz
 

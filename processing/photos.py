@@ -179,7 +179,8 @@ def _photo_of_file(source: Any, *, timeout: float | None, max_download_bytes: in
             with _opened(os.fspath(source), timeout=timeout, max_download_bytes=max_download_bytes) as file:
                 return _decoded(file)
     except (OSError, ValueError) as error:
-        name = repr(str(source)[:200]) if isinstance(source, str | os.PathLike) else f"This {type(source).__name__}"
+        is_name = isinstance(source, str | os.PathLike)
+        name = repr(str(source)[:200]) if is_name else f"The file given as {type(source).__name__}"
         raise ValueError(f"{name} cannot be read as an image: {error}") from error
     raise TypeError(
         f"Pass a PIL image, an array, a tensor, the bytes of a file, a path or a URL; found {type(source).__name__}."

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 from PIL import Image
 from transformers import CLIPImageProcessor, CLIPProcessor, Mask2FormerImageProcessor
 
@@ -19,6 +20,12 @@ from tests.drawn_picture import draw_picture
 
 # The models here are so small that sharing their work out costs more than doing it.
 torch.set_num_threads(1)
+
+# `make fuzz` asks for the second one. No case may take more than ten seconds.
+_FUZZING = settings(max_examples=1_000, deadline=10_000, derandomize=True, database=None)
+settings.register_profile("ci", _FUZZING)
+settings.register_profile("fuzz", _FUZZING, max_examples=10_000, derandomize=False, print_blob=True)
+settings.load_profile("ci")
 
 SAMPLE = Path(__file__).resolve().parents[2] / "shared" / "data" / "coco_panoptic_sample"
 

@@ -16,6 +16,7 @@ from transformers.models.mask2former.image_processing_pil_mask2former import Mas
 from transformers.models.maskformer.image_processing_pil_maskformer import MaskFormerImageProcessorPil
 
 from fisa.processing.image_processing_fisa import FisaImageProcessor
+from tests.quiet import raising_on_any_warning
 
 
 SMALL = {"shortest_edge": 64, "longest_edge": 110}
@@ -235,3 +236,28 @@ def test_50_megapixels_take_little_more_memory_than_one_photo(tmp_path):
     before = megabytes("VmRSS")
     FisaImageProcessor()([path, path])
     assert megabytes("VmHWM") - before < 350  # of which the decoded photo is 200
+
+
+def test_without_rescaling_pixels_keep_the_scale_they_had(photo):
+    processor = FisaImageProcessor(mask_generator_size=SMALL)
+    pixels = np.asarray(photo)
+    wanted = processor(photo, return_tensors="np")
+    for array in (pixels / 255, (pixels / 255).astype(np.float32), torch.from_numpy(pixels.copy()) / 255):
+        with raising_on_any_warning():
+            found = processor(array, do_rescale=False, return_tensors="np")
+        for name, values in wanted.items():
+            np.testing.assert_allclose(found[name], values, atol=1e-5, err_msg=name)
+    for array, white in ((pixels, 255), (pixels.astype(np.uint16) * 257, 65535)):
+        with raising_on_any_warning():
+            found = processor(array, do_rescale=False, do_normalize=False, return_tensors="np")
+        plain = processor(photo, do_normalize=False, return_tensors="np")
+        np.testing.assert_allclose(found["pixel_values"], plain["pixel_values"] * white, atol=1e-5 * white)
+
+
+def test_mean_of_0_to_1_on_pixels_of_0_to_255_is_said(photo):
+    processor = FisaImageProcessor(mask_generator_size=SMALL)
+    with pytest.warns(UserWarning, match="do_rescale=False.*0 to 255"):
+        processor(photo, do_rescale=False)
+    settings = {"do_rescale": False, "mask_generator_size": None}
+    with raising_on_any_warning():
+        processor(photo, image_mean=[123.7, 116.3, 103.5], image_std=[58.4, 57.1, 57.4], **settings)

@@ -4,13 +4,22 @@ import base64
 import http.server
 import io
 import threading
+import urllib.parse
 
+import datasets
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageCms
+from PIL import ExifTags, Image, ImageCms
+from transformers.image_utils import (
+    IMAGENET_DEFAULT_MEAN,
+    IMAGENET_DEFAULT_STD,
+    OPENAI_CLIP_MEAN,
+    OPENAI_CLIP_STD,
+)
 
 from fisa.processing.photos import load_photo, read_photos
+from tests.quiet import raising_on_any_warning
 
 
 HEIGHT, WIDTH = 24, 40
@@ -186,7 +195,7 @@ def test_exif_rotation_is_applied(pixels, orientation, file_format):
         8: upright.transpose(1, 0, 2)[:, ::-1],
     }[orientation]
     exif = Image.Exif()
-    exif[0x0112] = orientation
+    exif[ExifTags.Base.Orientation] = orientation
     image = reopened(Image.fromarray(np.ascontiguousarray(stored)), file_format, exif=exif)
     np.testing.assert_array_equal(values(load_photo(image)), upright)
 
@@ -194,17 +203,17 @@ def test_exif_rotation_is_applied(pixels, orientation, file_format):
 def test_a_rotated_16_bit_photo():
     grey = np.linspace(0, 65535, HEIGHT * WIDTH).reshape(HEIGHT, WIDTH).astype(np.uint16)
     exif = Image.Exif()
-    exif[0x0112] = 6
+    exif[ExifTags.Base.Orientation] = 6
     photo = load_photo(reopened(Image.fromarray(grey), "PNG", exif=exif))
     np.testing.assert_allclose(values(photo)[..., 0].astype(float), np.rot90(grey, -1) / 257, atol=0.51)
 
 
 def test_the_callers_photo_is_not_changed(pixels):
     exif = Image.Exif()
-    exif[0x0112] = 6
+    exif[ExifTags.Base.Orientation] = 6
     image = reopened(Image.fromarray(pixels), "PNG", exif=exif)
     load_photo(image)
-    assert image.getexif()[0x0112] == 6 and image.size == (WIDTH, HEIGHT)
+    assert image.getexif()[ExifTags.Base.Orientation] == 6 and image.size == (WIDTH, HEIGHT)
     array = pixels / 255
     before = array.copy()
     load_photo(array)
@@ -218,7 +227,7 @@ def server(pixels, tmp_path_factory):
     class Handler(http.server.BaseHTTPRequestHandler):
         content = saved(Image.fromarray(np.dstack([pixels, np.full((HEIGHT, WIDTH), 128, np.uint8)])), "PNG").read()
 
-        def do_GET(self):  # noqa: N802 - the name that http.server asks for
+        def do_GET(self):
             self.send_response({"/photo.png": 200, "/moved.png": 302}.get(self.path, 404))
             if self.path == "/moved.png":
                 self.send_header("Location", "/photo.png")
@@ -245,6 +254,49 @@ def test_paths_and_urls_give_what_the_file_holds(pixels, server, tmp_path, monke
     expected = values(load_photo(rgba))
     for source in (path, str(path), inline, f"{server}/photo.png", f"{server}/moved.png"):
         np.testing.assert_array_equal(values(load_photo(source, timeout=10)), expected)
+
+
+def test_files_in_every_wrapping(pixels, tmp_path):
+    path = tmp_path / "a b#1%20é.png"
+    Image.fromarray(pixels).save(path)
+    content = path.read_bytes()
+    text = base64.b64encode(content).decode()
+    wrappings = {
+        "bytes": content,
+        "bytearray": bytearray(content),
+        "memoryview": memoryview(content),
+        "BytesIO": io.BytesIO(content),
+        "open file": path.open("rb"),
+        "file://": path.as_uri(),
+        "base64": text,
+        "base64 in lines": base64.encodebytes(content).decode(),
+        "data URI": f"data:image/png;base64,{text}",
+        "data URI without a type": f"data:;base64,{text}",
+        "data URI in per cent": "data:image/png," + urllib.parse.quote(content),
+        "undecoded column": {"bytes": content, "path": "elsewhere.png"},
+        "undecoded column of paths": {"bytes": None, "path": str(path)},
+    }
+    for name, source in wrappings.items():
+        np.testing.assert_array_equal(values(load_photo(source)), pixels, err_msg=name)
+        np.testing.assert_array_equal(values(next(read_photos(source)).image), pixels, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("source", "quote"),
+    [
+        ("absent", "No such file"),
+        ("/absent/" + "aaaa" * 20, "No such file"),
+        (base64.b64encode(b"no photo at all " * 200).decode(), "nor is it the base64 text"),
+        ("s3://bucket/a.png", "addresses start with http"),
+        ("a\0b", "null"),
+        (b"", "no image format"),
+        ({"bytes": None, "path": None}, "NoneType"),
+    ],
+)
+def test_what_is_no_file_is_named_in_one_line(source, quote):
+    with pytest.raises((TypeError, ValueError)) as error:
+        load_photo(source)
+    assert quote in str(error.value) and len(str(error.value)) < 500 and "\n" not in str(error.value)
 
 
 def test_what_cannot_be_read_is_quoted(server, tmp_path, monkeypatch):
@@ -283,6 +335,61 @@ def test_refuses_what_is_no_photo(image, quote):
     assert quote in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("array", "white"),
+    [
+        (lambda a: a.astype(np.uint16), 255),
+        (lambda a: np.round(a / 255 * 1023).astype(np.uint16), 1023),
+        (lambda a: np.round(a / 255 * 4095).astype(np.uint16), 4095),
+        (lambda a: np.round(a / 255 * 16383).astype(np.uint16), 16383),
+        (lambda a: np.round(a / 255 * 4095).astype(np.int32), 4095),
+        (lambda a: torch.from_numpy(np.round(a / 255 * 4095).astype(np.int32)), 4095),
+    ],
+)
+def test_fewer_bits_than_the_type_holds_are_read_as_such_and_said(pixels, array, white):
+    with pytest.warns(UserWarning, match=f"taken as a photo of 0 to {white}"):
+        photo = load_photo(array(pixels))
+    np.testing.assert_array_equal(values(photo), pixels)
+
+
+def test_12_bits_in_a_16_bit_file(pixels):
+    image = reopened(Image.fromarray(np.round(pixels[..., 0] / 255 * 4095).astype(np.uint16)), "PNG")
+    with pytest.warns(UserWarning, match="taken as a photo of 0 to 4095"):
+        photo = load_photo(image)
+    np.testing.assert_array_equal(values(photo)[..., 0], pixels[..., 0])
+
+
+def test_what_is_certain_is_not_said(pixels):
+    with raising_on_any_warning():
+        for array in (pixels, pixels / 255, pixels * 1.0, pixels.astype(np.uint16) * 257, pixels > 100, pixels * 0.0):
+            load_photo(array)
+        load_photo(np.zeros((4, 4), np.uint16))
+
+
+def test_a_floating_point_photo_a_little_brighter_than_1_is_said_to_be_dim(pixels):
+    with pytest.warns(UserWarning, match=r"1\.2.*0 to 255.*clip the pixels to 0\.\.1"):
+        load_photo(pixels / 255 * 1.2)
+
+
+@pytest.mark.parametrize(
+    "mean_and_std", [(OPENAI_CLIP_MEAN, OPENAI_CLIP_STD), (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)]
+)
+def test_normalised_pixels_are_refused(pixels, mean_and_std):
+    mean, std = map(np.array, mean_and_std)
+    with pytest.raises(ValueError, match="before normalisation"):
+        load_photo((pixels / 255 - mean) / std)
+
+
+def test_a_single_pixel_that_is_no_number_is_refused(pixels):
+    for value in (np.nan, np.inf):
+        array = pixels / 255
+        array[3, 4, 1] = value
+        with pytest.raises(ValueError, match="must be numbers"):
+            load_photo(array)
+        with pytest.raises(ValueError, match="Image 1: .*Pixel values must be numbers"):
+            list(read_photos([pixels, Image.fromarray(array[..., 1].astype(np.float32))]))
+
+
 def test_a_little_overshoot_is_clipped(pixels):
     array = pixels / 255.0
     array[0, 0], array[1, 1] = 1.004, -0.004
@@ -296,6 +403,9 @@ def test_lists_nested_lists_and_batches_are_read_one_at_a_time(pixels):
     assert len(list(read_photos(photo))) == len(list(read_photos(pixels))) == 1
     assert len(list(read_photos([photo, [pixels, (photo,)], np.stack([pixels] * 3)]))) == 6
     assert len(list(read_photos(torch.zeros(5, 3, 4, 4)))) == 5
+    assert len(list(read_photos(item for item in (photo, pixels)))) == 2
+    column = datasets.Dataset.from_dict({"image": [photo, photo]}, datasets.Features({"image": datasets.Image()}))
+    assert len(list(read_photos(column["image"]))) == 2
     photos = read_photos([photo, None])
     assert next(photos).image is photo
     with pytest.raises(ValueError, match="Image 1: .*NoneType"):

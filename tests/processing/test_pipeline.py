@@ -1,8 +1,16 @@
 """The stock pipeline with the stored vocabulary, and FisaPipeline with one of the call's own."""
 
+import base64
+import http.server
+import io
+
+import datasets
 import numpy as np
 import pytest
+import torch
+from PIL import ExifTags
 from transformers import pipeline
+from transformers.pipelines.pt_utils import KeyDataset
 from transformers.utils import logging
 
 import fisa
@@ -129,10 +137,49 @@ def test_threshold_of_the_call_counts(segmenter, photo):
 def test_paths_are_read_right_side_up(segmenter, photo, tmp_path):
     turned = photo.transpose(2)  # by 90°, which the EXIF tag undoes
     exif = turned.getexif()
-    exif[274] = 6
+    exif[ExifTags.Base.Orientation] = 6
     turned.save(tmp_path / "turned.png", exif=exif)
     segments = segmenter(str(tmp_path / "turned.png"), candidate_labels="house", threshold=0.0)
     assert all(segment["mask"].size == photo.size for segment in segments)
+
+
+def test_photos_in_every_wrapping(segmenter, photo, tmp_path):
+    path = tmp_path / "photo.png"
+    photo.save(path)
+    content = path.read_bytes()
+    text = base64.b64encode(content).decode()
+    options = {"candidate_labels": "house, tree", "threshold": 0.0, "overlap_mask_area_threshold": 0.0}
+    wanted = segmenter(photo, **options)
+    pixels = np.asarray(photo)
+    tensor = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
+    for alone in (path, str(path), path.as_uri(), content, io.BytesIO(content), text, f"data:image/png;base64,{text}"):
+        assert same(segmenter(alone, **options), wanted)
+    for alone in (pixels, tensor, {"bytes": content, "path": None}):
+        assert same(segmenter(alone, **options), wanted)
+    rows = datasets.Dataset.from_dict({"image": [str(path)] * 2}).cast_column("image", datasets.Image())
+    several = {
+        "list": [photo, path],
+        "tuple": (content, pixels),
+        "batch": np.stack([pixels, pixels]),
+        "batch of tensors": torch.stack([tensor, tensor]),
+        "generator": (item for item in (photo, text)),
+        "column": rows["image"],
+        "data set": rows,
+        "streamed data set": rows.to_iterable_dataset(),
+        "undecoded column": rows.cast_column("image", datasets.Image(decode=False))["image"],
+        "KeyDataset": KeyDataset(rows, "image"),
+    }
+    for name, photos in several.items():
+        for found, _ in zip(segmenter(photos, **options), range(2), strict=True):
+            assert same(found, wanted), name
+    assert segmenter([], **options) == segmenter((), **options) == []
+
+
+def test_downloads_have_limits(segmenter):
+    with http.server.HTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler) as silent:  # never answers
+        url = f"http://127.0.0.1:{silent.server_port}/photo.png"
+        with pytest.raises(ValueError, match=r"within 0\.3 seconds"):
+            segmenter(url, timeout=0.3, max_download_bytes=1000)
 
 
 def test_unknown_arguments_and_subtasks_are_refused(segmenter, photo):
