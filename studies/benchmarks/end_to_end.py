@@ -2,7 +2,7 @@
 
 FISA with Mask2Former Swin-T at 384 pixels and CLIP ViT-B/16, random weights at the public shapes, in float32, against
 its two parts run by themselves, against what else transformers has for words of one's own (CLIPSeg, SAM 3), and as
-`segment.py` runs it over a folder. Prints a JSON line for each.
+`fisa-segment` runs it over a folder. Prints a JSON line for each.
 """
 
 import argparse
@@ -89,15 +89,15 @@ def against_parts(model: FisaForUniversalSegmentation, *, rounds: int) -> dict[s
         "clip": lambda: model.fisa.vision_model(photo["pixel_values"]),
     }
     seconds = paired_medians(sides, rounds=rounds)
-    found: dict[str, object] = {f"{name}_seconds": value for name, value in seconds.items()}
+    line: dict[str, object] = {f"{name}_seconds": value for name, value in seconds.items()}
     for name in ("generator", "summed_generator"):
-        found[f"over_{name}_and_clip"] = seconds["fisa"] / (seconds[name] + seconds["clip"])
-    found["masks_differ_by"] = (
+        line[f"over_{name}_and_clip"] = seconds["fisa"] / (seconds[name] + seconds["clip"])
+    line["masks_differ_by"] = (
         (plain(pixels).masks_queries_logits - summed(pixels).masks_queries_logits).abs().max().item()
     )
     for name, generator in (("generator", plain), ("summed_generator", summed)):
-        found[f"{name}_gib"] = peak_bytes(lambda run=generator: run(pixels)) / 2**30
-    return {"case": "parts"} | found
+        line[f"{name}_gib"] = peak_bytes(lambda run=generator: run(pixels)) / 2**30
+    return {"case": "parts"} | line
 
 
 @torch.no_grad()

@@ -1,6 +1,6 @@
 """What an evaluation costs beside the model: `python -m fisa.studies.benchmarks.evaluation [--quick]`.
 
-Prints two JSON lines, in seconds of the processor. `evaluation_loop`: the share of the loop (reading, preparing,
+Prints two JSON lines, in processor seconds. `evaluation_loop`: the share of the loop (reading, preparing,
 post-processing, three metrics) that is not the model's, a CLIP ViT-B/16 behind a Mask2Former with Swin-T, on photos of
 640 x 480 pixels. `panoptic_quality`: FISA's metric beside panopticapi's protocol in NumPy, and how far they differ.
 
@@ -50,15 +50,13 @@ def main() -> None:
     options = parser.parse_args()
     photos, images = (2, 200) if options.quick else (options.photos, options.images)
     processor = FisaProcessor(image_processor=FisaImageProcessor(), tokenizer=character_clip_tokenizer())
-    found = evaluation_loop(
-        FisaForUniversalSegmentation(public_fisa(CLIP, GENERATOR)).eval(), processor, photos=photos
-    )
-    print(json.dumps(found | {"architecture": f"{CLIP}, {GENERATOR}"} | machine()), flush=True)
+    line = evaluation_loop(FisaForUniversalSegmentation(public_fisa(CLIP, GENERATOR)).eval(), processor, photos=photos)
+    print(json.dumps(line | {"architecture": f"{CLIP}, {GENERATOR}"} | machine()), flush=True)
     print(json.dumps(panoptic_quality(images=images) | machine()), flush=True)
 
 
 def evaluation_loop(model: FisaForUniversalSegmentation, processor: FisaProcessor, *, photos: int) -> dict[str, Any]:
-    """Seconds a photo of the loop, of the model in it, and of the rest."""
+    """Seconds per photo of the loop, of the model in it, and of the rest."""
     with tempfile.TemporaryDirectory() as folder:
         data = write_simulated_photos(Path(folder), count=photos)
         answers = [made_of(data[index]["label"]) for index in range(photos)]
@@ -117,7 +115,7 @@ def made_of(ids: np.ndarray, *, queries: int = 100, grid: tuple[int, int] = (200
 
 
 def panoptic_quality(*, images: int) -> dict[str, Any]:
-    """Both sides' seconds an image, maps in memory, and the largest difference of a category's PQ, in points."""
+    """Both sides' seconds per image, with maps in memory, and the largest difference of a category's PQ, in points."""
     metric = PanopticQuality(categories=[category.to_dict() for category in CATEGORIES])
     counts: dict[int, list[float]] = defaultdict(lambda: [0.0, 0, 0, 0])
     seconds: dict[str, list[float]] = {"fisa": [], "numpy": []}
@@ -130,7 +128,7 @@ def panoptic_quality(*, images: int) -> dict[str, Any]:
         seconds["fisa"].append(between - started)
         seconds["numpy"].append(ended - between)
     started = time.process_time()
-    found = metric.compute()["per_class"]
+    measured = metric.compute()["per_class"]
     total = {"fisa": sum(seconds["fisa"]) + time.process_time() - started, "numpy": sum(seconds["numpy"])}
     expected = {
         category.name: 100 * iou / (matched + wrong / 2 + missed / 2)
@@ -143,7 +141,7 @@ def panoptic_quality(*, images: int) -> dict[str, Any]:
         "images": images,
         **{f"{name}_cpu_seconds": value / images for name, value in total.items()},
         "times_faster": total["numpy"] / total["fisa"],
-        "largest_difference": max(abs(found[name]["pq"] - value) for name, value in expected.items()),
+        "largest_difference": max(abs(measured[name]["pq"] - value) for name, value in expected.items()),
     }
 
 
@@ -158,16 +156,16 @@ def add_by_protocol(counts: dict[int, list[float]], prediction: dict[str, Any], 
     """panopticapi's `pq_compute_single_core` for one image, after the PNGs are read: for each category summed IoU,
     matches, false positives and false negatives."""
     true = {info["id"]: info for info in truth["segments_info"]}
-    found = {info["id"]: info for info in prediction["segments_info"]}
+    predicted = {info["id"]: info for info in prediction["segments_info"]}
     true_map, found_map = (side["segmentation"].astype(np.uint64) for side in (truth, prediction))
     areas = dict(zip(*(array.tolist() for array in np.unique(found_map, return_counts=True))))
     pairs, sizes = np.unique(true_map * 256**3 + found_map, return_counts=True)
     shared = {divmod(pair, 256**3): size for pair, size in zip(pairs.tolist(), sizes.tolist())}
     matched_true, matched_found = set(), set()
     for (i, j), size in shared.items():
-        if i not in true or j not in found or true[i]["iscrowd"]:
+        if i not in true or j not in predicted or true[i]["iscrowd"]:
             continue
-        if true[i]["category_id"] != found[j]["category_id"]:
+        if true[i]["category_id"] != predicted[j]["category_id"]:
             continue
         iou = size / (areas[j] + true[i]["area"] - size - shared.get((0, j), 0))
         if iou > 0.5:
@@ -179,7 +177,7 @@ def add_by_protocol(counts: dict[int, list[float]], prediction: dict[str, Any], 
     for i, info in true.items():
         if i not in matched_true and not info["iscrowd"]:
             counts[info["category_id"]][3] += 1
-    for j, info in found.items():
+    for j, info in predicted.items():
         excused = shared.get((0, j), 0) + shared.get((crowds.get(info["category_id"]), j), 0)
         if j not in matched_found and excused / areas[j] <= 0.5:
             counts[info["category_id"]][2] += 1

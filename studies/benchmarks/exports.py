@@ -45,17 +45,17 @@ def main() -> None:
 def measure(
     sides: Mapping[str, Callable[..., object]], inputs: Mapping[str, torch.Tensor], *, rounds: int
 ) -> dict[str, object]:
-    """Median seconds a batch of each side, those of the graphs also as shares of eager's, and the largest difference
+    """Each side's median seconds per batch, those of the graphs also as shares of eager's, and the largest difference
     of a logit."""
     seconds = paired_medians({name: lambda run=run: run(**inputs) for name, run in sides.items()}, rounds=rounds)
-    found = {name: run(**inputs).class_queries_logits for name, run in sides.items()}
+    logits = {name: run(**inputs).class_queries_logits for name, run in sides.items()}
     graphs = [name for name in sides if name != "eager"]
     return {
         "benchmark": "exports",
         "photos": len(inputs["pixel_values"]),
         **{f"{name}_seconds": value for name, value in seconds.items()},
         **{f"{name}_ratio": seconds[name] / seconds["eager"] for name in graphs},
-        **{f"{name}_difference": (found[name] - found["eager"]).abs().max().item() for name in graphs},
+        **{f"{name}_difference": (logits[name] - logits["eager"]).abs().max().item() for name in graphs},
         "peak_gib": highest_memory() / 2**30,
         "onnxruntime": onnxruntime.__version__,
     }

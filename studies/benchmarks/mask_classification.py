@@ -31,8 +31,8 @@ def main() -> None:
         architectures, cases, rounds = ARCHITECTURES[:1], CASES[:1], 3
     for architecture in architectures:
         for num_proposals, num_classes in cases:
-            found = measure(architecture, num_proposals=num_proposals, num_classes=num_classes, rounds=rounds)
-            print(json.dumps(found | machine()), flush=True)
+            line = measure(architecture, num_proposals=num_proposals, num_classes=num_classes, rounds=rounds)
+            print(json.dumps(line | machine()), flush=True)
 
 
 @torch.no_grad()

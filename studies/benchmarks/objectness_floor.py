@@ -1,9 +1,9 @@
-"""What an objectness floor spares and costs in Patchwork:
+"""What an objectness floor saves and costs in Patchwork:
 `python -m fisa.studies.benchmarks.objectness_floor [--quick]`.
 
 The shipped model and adapter, evaluated with the generator's unlikely proposals left out before they are classified.
-Prints a JSON line for each floor: PQ, mIoU and mask AP in percent, and how many of the proposals a scene keeps, the
-mean over the scenes of `validation`.
+Prints a JSON line for each floor: PQ, mIoU and mask AP in percent, and how many of its proposals a scene keeps, as
+the mean over the scenes of `validation`.
 """
 
 import argparse
@@ -39,10 +39,10 @@ def main() -> None:
             adapter = {"adapter": patchwork.ADAPTER}
             with contextlib.redirect_stdout(io.StringIO()):  # the evaluation prints a table of its own
                 figures = study.evaluation(study.folder / str(floor), split, method, weights=adapter)
-            found = {"benchmark": "objectness_floor", "split": split, "floor": floor}
-            found |= {name: figures[name] for name in ("pq", "miou", "ap")}
-            found |= {"kept": (objectness >= floor).sum(dim=1).float().mean().item(), "of": objectness.shape[1]}
-            print(json.dumps(found | machine()), flush=True)
+            line = {"benchmark": "objectness_floor", "split": split, "floor": floor}
+            line |= {name: figures[name] for name in ("pq", "miou", "ap")}
+            line |= {"kept": (objectness >= floor).sum(dim=1).float().mean().item(), "of": objectness.shape[1]}
+            print(json.dumps(line | machine()), flush=True)
 
 
 @torch.no_grad()

@@ -36,8 +36,8 @@ def main() -> None:
     torch.set_num_threads(1)
     for kind in ("segments",) if options.quick else ("segments", "noise"):
         for task, num_classes in QUICK_CASES if options.quick else CASES:
-            found = measure(task, num_classes=num_classes, kind=kind, rounds=1 if options.quick else options.rounds)
-            print(json.dumps(found | machine()), flush=True)
+            line = measure(task, num_classes=num_classes, kind=kind, rounds=1 if options.quick else options.rounds)
+            print(json.dumps(line | machine()), flush=True)
         if not options.quick:
             print(json.dumps(growth(kind, rounds=options.rounds) | machine()), flush=True)
 
@@ -48,13 +48,13 @@ def measure(task: str, *, num_classes: int, kind: str, rounds: int) -> dict[str,
     runs = sides(task, outputs)
     memory = {name: in_fresh_process(extra_gigabytes, name, task, num_classes, kind) for name in runs}
     seconds = paired_medians(runs, rounds=rounds)
-    found = {"benchmark": "post_processing", "task": task, "classes": num_classes, "masks": kind}
-    found |= {f"{name}_seconds": value for name, value in seconds.items()}
-    found |= {f"{name}_gigabytes": value for name, value in memory.items()}
+    line = {"benchmark": "post_processing", "task": task, "classes": num_classes, "masks": kind}
+    line |= {f"{name}_seconds": value for name, value in seconds.items()}
+    line |= {f"{name}_gigabytes": value for name, value in memory.items()}
     masks = F.interpolate(outputs.masks_queries_logits, size=THEIR_GRID, mode="bilinear")
     outputs = SimpleNamespace(**vars(outputs) | {"masks_queries_logits": masks})
     ours, theirs = (run() for run in sides(task, outputs).values())
-    return found | {
+    return line | {
         "ratio": seconds["theirs"] / seconds["ours"],
         "different_pixels": (ours != theirs).sum().item(),
         "pixels": ours.numel(),

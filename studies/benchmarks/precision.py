@@ -47,10 +47,10 @@ def main() -> None:
         for tower, (model, call) in towers().items():
             seconds = speeds(model, call, graph=Path(folder) / f"{tower}.onnx", rounds=rounds)
             for way, value in seconds.items():
-                found = {"tower": tower, "way": way, "seconds": value, "float32_seconds": seconds["float32"]}
-                found |= {"ratio": seconds["float32"] / value, "agreement": agreement.get(f"{tower} {way}")}
+                line = {"tower": tower, "way": way, "seconds": value, "float32_seconds": seconds["float32"]}
+                line |= {"ratio": seconds["float32"] / value, "agreement": agreement.get(f"{tower} {way}")}
                 print(
-                    json.dumps({"benchmark": "precision", "architecture": ARCHITECTURE} | found | machine()),
+                    json.dumps({"benchmark": "precision", "architecture": ARCHITECTURE} | line | machine()),
                     flush=True,
                 )
     print(json.dumps({"benchmark": "precision_of_labels"} | agreement | machine()))

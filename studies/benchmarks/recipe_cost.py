@@ -33,13 +33,13 @@ def main() -> None:
     parser.add_argument("--bfloat16", type=float, default=80, help="TFLOP/s assumed in bfloat16 (%(default)s)")
     options = parser.parse_args()
     model = FisaForUniversalSegmentation.from_clip_and_mask_generator(options.clip, options.mask_generator).eval()
-    generator = counted("the generator, a photo", lambda: generate(model))
-    classifier = counted("the classifier, 200 proposals and 847 classes, a photo", lambda: classify(model))
+    generator = counted("the generator, per photo", lambda: generate(model))
+    classifier = counted("the classifier, 200 proposals and 847 classes, per photo", lambda: classify(model))
     adapted = get_simo_model(model)
     kept: list[int] = []
-    training = counted("a training step, a photo", lambda: kept.append(train(adapted)))
+    training = counted("a training step, per photo", lambda: kept.append(train(adapted)))
     adapter, _ = adapted.get_nb_trainable_parameters()
-    print(f"{kept[0] / 2**30:8.2f} GiB kept for the backward pass in float32, a photo")
+    print(f"{kept[0] / 2**30:8.2f} GiB kept for the backward pass in float32, per photo")
     print(f"{4 * adapter / 1e6:8.0f} MB of adapter, and {12 * adapter / 1e9:.2f} GB of gradients and Adam's state")
 
     float32, bfloat16 = 3600e12 * options.float32, 3600e12 * options.bfloat16  # operations an hour

@@ -1,10 +1,10 @@
 """What large jobs cost, on paper and checked here: `python -m fisa.studies.benchmarks.scaling [--quick]`.
 
-A job is so many photos, each of which asks something of every resource: operations of the processors that run the
-model, seconds of the cores beside them, bytes of the disk and of the network. What they do overlaps, so the resource
-that needs longest says how long the job takes: its first bottleneck. Prints a table for COCO's training and for a
-million photos to label, on three machines; then what the same arithmetic foretells for a small job on this machine
-from one size, and what one process and two take for it at two sizes.
+A job is a number of photos, each of which needs something of every resource: operations of the processors that run the
+model, seconds of the cores beside them, bytes of the disk and of the network. They work at the same time, so the
+resource that needs longest decides how long the job takes: it is the first bottleneck. Prints a table
+for COCO's training and for labelling a million photos, on three machines; then what the same arithmetic foretells for
+a small job on this machine from one size, and what one process and two take for it at two sizes.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from fisa.studies.benchmarks.measure import flops, machine
 
 @dataclass(frozen=True)
 class Job:
-    """What is to be done, and what a photo asks for.
+    """What is to be done, and what each photo needs.
 
     Attributes:
         photos: how many.
@@ -142,9 +142,9 @@ def main() -> None:
     speed = photos * operations[SIZES[0]] / measured[PROCESSES[0], SIZES[0]]
     for (processes, size), seconds in measured.items():
         foretold = photos * operations[size] / (processes * speed)
-        found = {"processes": processes, "canvas": size, "photos": photos, "seconds": seconds, "foretold": foretold}
-        found |= {"ratio": seconds / foretold, "gigaflops": operations[size] / 1e9}
-        print(json.dumps({"benchmark": "scaling"} | found | machine() | {"threads": 1}), flush=True)
+        line = {"processes": processes, "canvas": size, "photos": photos, "seconds": seconds, "foretold": foretold}
+        line |= {"ratio": seconds / foretold, "gigaflops": operations[size] / 1e9}
+        print(json.dumps({"benchmark": "scaling"} | line | machine() | {"threads": 1}), flush=True)
 
 
 @torch.no_grad()
@@ -155,7 +155,7 @@ def operations_of_a_photo(size: int) -> int:
 
 
 def photos_of_noise(count: int, *, size: int) -> dict[str, torch.Tensor]:
-    """So many photos as the model takes them, on a canvas of this many pixels a side for the generator."""
+    """This many photos as the model takes them, on a canvas of this many pixels per side for the generator."""
     return {
         "pixel_values": torch.randn(count, 3, 224, 224),
         "mask_generator_pixel_values": torch.randn(count, 3, size, size),
@@ -163,7 +163,7 @@ def photos_of_noise(count: int, *, size: int) -> dict[str, torch.Tensor]:
 
 
 def launched(photos: int, *, size: int, processes: int) -> float:
-    """Seconds that so many processes of one thread, started as `accelerate launch` starts them, take for a job."""
+    """Seconds that this many processes of one thread, started as `accelerate launch` starts them, take for a job."""
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
     job = ["-m", "fisa.studies.benchmarks.scaling", f"--photos={photos}", f"--share-of={size}"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}

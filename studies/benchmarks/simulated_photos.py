@@ -15,7 +15,7 @@ from fisa.processing.coco_panoptic import panoptic_to_rgb, segments_info
 
 
 HEIGHT, WIDTH = 480, 640
-SEGMENTS = 12  # COCO's val2017 has 11 a photo
+SEGMENTS = 12  # COCO's val2017 has 11 per photo
 CATEGORIES = tuple(
     Category(number, f"{'thing' if number <= 80 else 'stuff'} {number}", number <= 80) for number in range(1, 134)
 )
@@ -45,7 +45,7 @@ def simulated_prediction(truth: dict[str, Any], random: np.random.Generator) -> 
 
 
 def simulated_photo(truth: dict[str, Any], random: np.random.Generator) -> Image.Image:
-    """A colour a segment, and grain, so that reading it as a JPEG takes its time."""
+    """One colour per segment, and grain, so that reading it as a JPEG takes its time."""
     colours = random.integers(30, 226, (SEGMENTS + 1, 3))[truth["segmentation"]]
     return Image.fromarray((colours + random.normal(0, 10, colours.shape)).clip(0, 255).astype(np.uint8))
 

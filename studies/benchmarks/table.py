@@ -16,7 +16,7 @@ LINES = ROOT / "docs" / "benchmarks.jsonl"
 HEADLINES = (
     "100 masks and 150 classes beside plain CLIP, clip-vit-large-patch14-336",
     "a photo; transformers' own generator and plain CLIP alone",
-    "`segment.py` over a folder of 8 photos; the model alone",
+    "`fisa-segment` over a folder of 8 photos; the model alone",
     "a photo; CLIPSeg, 150 names",
     "a photo; SAM 3 with one name, FISA with 150",
     "semantic maps, 847 classes, 1080 × 1920, masks of segments; transformers' own",
@@ -68,7 +68,7 @@ def end_to_end(line: dict[str, Any]) -> Row | list[Row]:
         ]
     if "throughput" in line:
         verdict = f"{line['throughput']:.2f} of the model's throughput"
-        what = f"`segment.py` over {line['case']}; the model alone"
+        what = f"`fisa-segment` over {line['case']}; the model alone"
         return Row(what, line["segment_seconds"], line["model_seconds"], verdict)
     if "fewer_seconds" in line:
         return Row(line["case"], line["seconds"], line["fewer_seconds"], f"{line['ratio']:.2f} × the time")

@@ -1,6 +1,6 @@
 """What a training step costs: `python -m fisa.studies.benchmarks.training_cost [--quick]`.
 
-One photo, prepared, forward, back and into AdamW, in float32, with the text embeddings found before: SIMO with SEVE
+One photo, prepared, forward, back and into AdamW, in float32, with the text embeddings computed before: SIMO with SEVE
 from the proposal cache, the same with the generator in the loop, generator and classifier trained together, and full
 fine-tuning of CLIP's image tower from the cache. Weights are random, architectures those of public checkpoints. Prints
 a JSON line for these, and one for what each part of SIMO costs: image queries and SEVE in the first layer ask for
@@ -156,14 +156,14 @@ def sides(model: FisaForUniversalSegmentation, photo: Photo, *, rounds: int) -> 
         batch = photo.batch(photo.generated)
         known = [labels != IGNORED for labels in batch["class_labels"]]
         generator.train()
-        found = generator(
+        proposals = generator(
             pixel_values=batch.pop("mask_generator_pixel_values"),
             mask_labels=[masks[keep].float() for masks, keep in zip(batch["mask_labels"], known)],
             class_labels=[labels[keep] for labels, keep in zip(batch["class_labels"], known)],
         )
         generator.eval()
         batch.pop("mask_generator_pixel_mask")
-        return found.loss + adapted(**batch, mask_proposals=found.masks_queries_logits.detach()).loss
+        return proposals.loss + adapted(**batch, mask_proposals=proposals.masks_queries_logits.detach()).loss
 
     steps = {
         "cache": Step(lambda: adapted(**photo.batch(photo.cached)).loss, adapted.parameters()),
@@ -173,7 +173,7 @@ def sides(model: FisaForUniversalSegmentation, photo: Photo, *, rounds: int) -> 
     generator.requires_grad_(True)
     steps["together"] = Step(together, adapted.parameters())
     seconds = paired_medians(steps, rounds=rounds, clock=time.process_time)
-    found = {name: step.described() for name, step in steps.items()}
+    described = {name: step.described() for name, step in steps.items()}
     del steps
     generator.requires_grad_(False)
     adapted.unload()
@@ -183,19 +183,19 @@ def sides(model: FisaForUniversalSegmentation, photo: Photo, *, rounds: int) -> 
     model.fisa.mask_encoder.requires_grad_(True)
     full = {"full": Step(lambda: model(**photo.batch(photo.cached)).loss, model.parameters())}
     seconds |= paired_medians(full, rounds=rounds, clock=time.process_time)
-    found["full"] = full["full"].described()
+    described["full"] = full["full"].described()
     model.requires_grad_(False)
     return {
         "benchmark": "training_cost",
         "weights_gib": sum(parameter.nbytes for parameter in model.parameters()) / 2**30,
-        **{name: {"cpu_seconds": seconds[name]} | counts for name, counts in found.items()},
+        **{name: {"cpu_seconds": seconds[name]} | counts for name, counts in described.items()},
         **{
             f"{name}_over_cache": {
                 "cpu_seconds": seconds[name] / seconds["cache"],
-                "tflop": found[name]["tflop"] / found["cache"]["tflop"],
-                "memory": _memory(found[name]) / _memory(found["cache"]),
+                "tflop": described[name]["tflop"] / described["cache"]["tflop"],
+                "memory": _memory(described[name]) / _memory(described["cache"]),
             }
-            for name in found
+            for name in described
             if name != "cache"
         },
     }
@@ -217,15 +217,15 @@ def parts(model: FisaForUniversalSegmentation, photo: Photo) -> dict[str, Any]:
         "image_queries_of_the_last_half": SimoConfig(image_layers=queries, semantic_guidance=False),
         "mask_tokens_alone": SimoConfig(image_projections=(), semantic_guidance=False),
     }
-    found = {}
+    described = {}
     for name, config in choices.items():
         adapted = get_simo_model(model, config).train()
         step = Step(lambda run=adapted: run(**photo.batch(photo.cached)).loss, adapted.parameters())
         step()
-        found[name] = step.described()
-        found[name]["over_forward"] = found[name]["tflop"] / forward
+        described[name] = step.described()
+        described[name]["over_forward"] = described[name]["tflop"] / forward
         adapted.unload()
-    return {"benchmark": "training_cost_by_part", "forward_tflop": forward} | found
+    return {"benchmark": "training_cost_by_part", "forward_tflop": forward} | described
 
 
 if __name__ == "__main__":

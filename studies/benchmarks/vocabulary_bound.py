@@ -3,9 +3,9 @@
 The shipped model names the true masks of the shipped validation scenes among its own words and many others: names of
 public data sets, then pairs of words. Each way to bound SEVE's texts is held against SEVE attending to all of them.
 Prints a JSON line for each: the largest and the mean change of a mask's class probabilities (mean: total variation,
-half the sum over classes), how many masks are named otherwise, and how many are named truly, among all words and among
-the model's own. `like_photo` and `like_masks` keep as many texts by similarity to CLIP's embedding of the photo and to
-the best that a first pass could give, the mask embeddings of SEVE unbounded.
+half the sum over classes), how many masks change their name, and how many are named correctly, among all words and
+among the model's own. `like_photo` and `like_masks` keep as many texts by similarity to CLIP's embedding of the photo
+and to the best that a first pass could give, the mask embeddings of SEVE unbounded.
 """
 
 import argparse
@@ -43,8 +43,8 @@ def main() -> None:
     model, processor = patchwork.load()
     scenes = list(true_masks(processor, num_scenes))
     for num_words, bound in cases:
-        for found in measure(model, processor, scenes, num_words=num_words, bound=bound):
-            print(json.dumps(found | machine()), flush=True)
+        for line in measure(model, processor, scenes, num_words=num_words, bound=bound):
+            print(json.dumps(line | machine()), flush=True)
 
 
 @torch.no_grad()
@@ -71,8 +71,8 @@ def measure(
             embeds = model.fisa(pixels, masks, class_embeds=guides).mask_embeds
             after = probabilities(model, embeds, texts, class_ids, num_words)
             changes.setdefault(name, []).append(changed(before, after, truth))
-    for name, found in changes.items():
-        of_masks = torch.cat(found)
+    for name, values in changes.items():
+        of_masks = torch.cat(values)
         largest = of_masks[:, 0].max().item()
         _, mean, renamed, true, true_of_own = of_masks.mean(dim=0).tolist()
         yield {
@@ -96,12 +96,12 @@ def other_words(count: int) -> list[str]:
     public = [name for data_set in FIRST_IDS for name in class_list(data_set).prompts()]
     pairs = [f"{first} {second}" for first, second in product(own + public[:400], repeat=2)]
     random.Random(0).shuffle(pairs)
-    taken, found = {name.casefold() for name in own}, []
+    taken, chosen = {name.casefold() for name in own}, []
     for name in [*public, *pairs]:
         if name.casefold() not in taken:
             taken.add(name.casefold())
-            found.append(name)
-    return found[:count]
+            chosen.append(name)
+    return chosen[:count]
 
 
 def true_masks(processor: FisaProcessor, count: int) -> Iterator[Scene]:

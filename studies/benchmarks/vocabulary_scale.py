@@ -57,10 +57,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             for stage in STAGES:
                 if stage != "encode_base" or size == SIZES[0]:
-                    found = in_own_process(stage, names=size, folder=folder)
-                    print(
-                        json.dumps({"benchmark": "vocabulary_scale", "stage": stage} | found | machine()), flush=True
-                    )
+                    line = in_own_process(stage, names=size, folder=folder)
+                    print(json.dumps({"benchmark": "vocabulary_scale", "stage": stage} | line | machine()), flush=True)
 
 
 def in_own_process(stage: str, *, names: int, folder: str) -> dict[str, Any]:
@@ -78,11 +76,11 @@ def class_names(count: int) -> list[str]:
 
 
 @contextmanager
-def growth(found: dict[str, Any]) -> Iterator[None]:
+def growth(line: dict[str, Any]) -> Iterator[None]:
     """Note by how many MiB the process' highest memory grows."""
     before = highest_memory()
     yield
-    found["peak_mib"] = round((highest_memory() - before) / MIB, 1)
+    line["peak_mib"] = round((highest_memory() - before) / MIB, 1)
 
 
 def seconds_of(run: Callable[[], Any]) -> float:
@@ -94,13 +92,13 @@ def seconds_of(run: Callable[[], Any]) -> float:
 def encode(names: int, folder: Path) -> dict[str, Any]:
     """All names through the shipped text tower, or from the files that a first run left."""
     model, processor = patchwork.load()
-    found = {"names": names, "tower": "2 layers of 128", "texts_mib": _mib(names * model.config.projection_dim)}
+    line = {"names": names, "tower": "2 layers of 128", "texts_mib": _mib(names * model.config.projection_dim)}
     model.encode_vocabulary(processor, [f"warm {name}" for name in class_names(256)])
     vocabulary = Vocabulary.parse(class_names(names))
-    with growth(found):
+    with growth(line):
         seconds = seconds_of(lambda: model.encode_vocabulary(processor, vocabulary, text_cache=folder / "texts"))
     files = sum(path.stat().st_size for path in (folder / "texts").rglob("*.safetensors"))
-    return found | {"seconds": seconds, "seconds_a_name": seconds / names, "file_mib": round(files / MIB, 1)}
+    return line | {"seconds": seconds, "seconds_a_name": seconds / names, "file_mib": round(files / MIB, 1)}
 
 
 def encode_base(names: int, folder: Path) -> dict[str, Any]:
@@ -135,14 +133,14 @@ def forward(names: int, folder: Path) -> dict[str, Any]:
     for _ in range(2):
         model(**inputs)
     _store(model, names)
-    found = {
+    line = {
         "names": names,
         "texts_mib": _mib(names * model.config.projection_dim),
         "logits_mib": _mib(PROPOSALS * (names + 1)),
     }
-    with growth(found):
+    with growth(line):
         seconds = [seconds_of(lambda: model(**inputs)) for _ in range(5)]
-    return found | {"seconds": statistics.median(seconds)}
+    return line | {"seconds": statistics.median(seconds)}
 
 
 def post_process(subtask: str) -> Callable[[int, Path], dict[str, Any]]:
@@ -154,10 +152,10 @@ def post_process(subtask: str) -> Callable[[int, Path], dict[str, Any]]:
         run = getattr(processor, f"post_process_{subtask}_segmentation")
         run(_outputs(SIZES[0]), target_sizes=[PHOTO_SIZE])
         outputs = _outputs(names)
-        found = {"names": names, "logits_mib": _mib(PROPOSALS * (names + 1))}
-        with growth(found):
+        line = {"names": names, "logits_mib": _mib(PROPOSALS * (names + 1))}
+        with growth(line):
             seconds = [seconds_of(lambda: run(outputs, target_sizes=[PHOTO_SIZE])) for _ in range(3)]
-        return found | {"seconds": statistics.median(seconds)}
+        return line | {"seconds": statistics.median(seconds)}
 
     return measure
 

@@ -1,5 +1,5 @@
-"""Pre-trains the CLIP of Patchwork from nothing: pictures of one thing against the texts of all words; then, if asked
-for, scenes whose captions name all that is on them.
+"""Pre-trains the CLIP of Patchwork from nothing: pictures of one thing against the texts of all words; then, on
+request, scenes whose captions name everything on them.
 
 On the web a batch of tens of thousands of captions tells CLIP what a picture is not. Here a batch has 64 pictures, so
 each is compared to the texts of all words instead; several may be right. No mask is seen.
@@ -116,7 +116,7 @@ class CaptionedPictures(Dataset):
     """Pictures in the order in which they are learned from: one large thing, then any size, then scenes.
 
     Args:
-        painters: one an artist; they take turns.
+        painters: one per artist; they take turns.
         num_pictures: in all.
         batch_size: pictures of a batch are of one kind.
         portraits: the share of pictures before scenes begin.
@@ -208,6 +208,6 @@ def zero_shot_accuracy(model: CLIPModel, tokenizer: CLIPTokenizer, painter: Pain
         truth = [max(scene.class_indices[:1]) for scene in scenes]
         pixels = normalised(np.stack([scene.image for scene in scenes]))
         images = model.get_image_features(pixel_values=pixels, interpolate_pos_encoding=True).pooler_output
-        found = (nn.functional.normalize(images, dim=-1) @ nn.functional.normalize(texts, dim=-1).T).argmax(dim=-1)
-        right += (found == torch.tensor(truth)).sum().item()
+        predicted = (nn.functional.normalize(images, dim=-1) @ nn.functional.normalize(texts, dim=-1).T).argmax(dim=-1)
+        right += (predicted == torch.tensor(truth)).sum().item()
     return right / num_pictures

@@ -114,7 +114,7 @@ def _painted(split: str, num_scenes: int, glyph_folder: Path | None = None, **im
 
 
 def _file(image: Image.Image, **options: Any) -> dict[str, Any]:
-    """An image as `datasets` stores it; PNG if nothing else is said."""
+    """An image as `datasets` stores it; PNG by default."""
     content = io.BytesIO()
     image.save(content, **({"format": "PNG"} | options))
     return {"bytes": content.getvalue(), "path": None}

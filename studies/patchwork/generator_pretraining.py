@@ -18,7 +18,7 @@ from fisa.studies.patchwork.words import CATEGORIES, SEEN
 
 LABELS = {0: "thing", 1: "stuff"}
 CANVAS = 192
-"""Scenes are enlarged to so many pixels a side: masks have a fourth of it, and on 24 x 24 small things are lost."""
+"""Scenes are enlarged to this many pixels per side. Masks have a quarter of it, and 24 x 24 loses small things."""
 
 SCENE = SceneKind(side=IMAGE_SIZE, num_objects=(1, 6), object_size=(0.2, 0.5), num_patches=(1, 4), rotation=40.0)
 
@@ -106,11 +106,11 @@ def recall(
     """Share of the segments that some proposal fits, for seen and unseen things and stuff.
 
     Args:
-        canvas: pixels a side that the model sees.
-        iou: from which intersection over union a proposal fits.
+        canvas: pixels per side that the model sees.
+        iou: the intersection over union from which on a proposal fits.
     """
     model.eval()
-    found: dict[str, list[bool]] = {}
+    fits_by_kind: dict[str, list[bool]] = {}
     for start in range(0, num_pictures, 32):
         scenes = [painter.paint(SceneKind(), number) for number in range(start, min(start + 32, num_pictures))]
         pixels = generator_pixels(np.stack([scene.image for scene in scenes]), canvas=canvas)
@@ -124,5 +124,5 @@ def recall(
             for info, fit in zip(scene.segments_info, fits):
                 category = CATEGORIES[info["category_id"] - 1]
                 kind = f"{'seen' if category.name in SEEN else 'unseen'} {'things' if category.isthing else 'stuff'}"
-                found.setdefault(kind, []).append(fit)
-    return {kind: sum(fits) / len(fits) for kind, fits in sorted(found.items())}
+                fits_by_kind.setdefault(kind, []).append(fit)
+    return {kind: sum(fits) / len(fits) for kind, fits in sorted(fits_by_kind.items())}

@@ -112,9 +112,9 @@ def bring_glyphs(artist: Artist, folder: Path) -> Path:
                 f"`npm pack {artist.package}` failed; npm and its registry are needed: {error}"
             ) from error
         (archive,) = Path(scratch).glob("*.tgz")
-        found = base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode()
-        if found != artist.integrity:
-            raise RuntimeError(f"{artist.package} has the checksum {found}, not {artist.integrity}: it was changed.")
+        checksum = base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode()
+        if checksum != artist.integrity:
+            raise RuntimeError(f"{artist.package} has checksum {checksum}, not {artist.integrity}: it was changed.")
         with tarfile.open(archive) as members:
             drawings = [_drawing(members.extractfile(artist.member.format(word.code))) for word in THINGS]
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,8 @@
-"""`python -m fisa.studies.patchwork.joint_training`: what a frozen generator spares.
+"""`python -m fisa.studies.patchwork.joint_training`: what a frozen generator saves.
 
 Trains generator and classifier as one, as segmenters of an open vocabulary usually are: a generator that knows nothing
 and SIMO with SEVE on Patchwork's CLIP, each photo's mask loss and classification loss in one step. Scenes are painted
-anew, so that there are enough. Prints what `validation` says after so many seconds of the processor.
+anew, so that there are enough. Prints the figures on `validation` after each stretch of processor time.
 """
 
 import argparse
@@ -33,12 +33,12 @@ GENERATOR = {"lr": 1e-3, "weight_decay": 0.05}
 
 
 class JointTrainer(FisaTrainer):
-    """Trains the adapter and, with Muon, all of the mask generator. `found.json` tells what evaluations found at which
-    step, after how many seconds of the processor."""
+    """Trains the adapter and, with Muon, all of the mask generator. `history.json` tells what each evaluation
+    measured, at which step and after how many seconds of the processor."""
 
     def __init__(self, *arguments: Any, **named_arguments: Any):
         super().__init__(*arguments, **named_arguments)
-        self.found: dict[int, dict[str, float]] = {}
+        self.history: dict[int, dict[str, float]] = {}
         self._not_counted = time.process_time()
 
     @property
@@ -57,17 +57,17 @@ class JointTrainer(FisaTrainer):
     def compute_loss(
         self, model: torch.nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **_: Any
     ) -> torch.Tensor | tuple[torch.Tensor, Any]:
-        """The generator's loss and, on the masks that it has just found, the classifier's."""
+        """The generator's loss and, on the masks that it has just proposed, the classifier's."""
         pixels = inputs.pop("mask_generator_pixel_values")
         inputs.pop("mask_generator_pixel_mask")
         masks = [masks[labels != IGNORED] for masks, labels in zip(inputs["mask_labels"], inputs["class_labels"])]
-        found = self.generator(
+        proposals = self.generator(
             pixel_values=pixels,
             mask_labels=[of_photo.float() for of_photo in masks],
             class_labels=[torch.zeros(len(of_photo), dtype=torch.long) for of_photo in masks],  # the classifier names
         )
-        outputs = model(**inputs, mask_proposals=found.masks_queries_logits.detach())
-        loss = found.loss + outputs.loss
+        outputs = model(**inputs, mask_proposals=proposals.masks_queries_logits.detach())
+        loss = proposals.loss + outputs.loss
         return (loss, outputs) if return_outputs else loss
 
     def evaluate(self, *arguments: Any, **named_arguments: Any) -> dict[str, float]:
@@ -75,9 +75,9 @@ class JointTrainer(FisaTrainer):
         began = time.process_time()
         metrics = super().evaluate(*arguments, **named_arguments)
         spent = {"cpu_seconds": began - self._not_counted}
-        self.found.setdefault(self.state.global_step, spent | figures(self.report))
-        path = Path(self.args.output_dir) / "found.json"
-        path.write_text(json.dumps(self.found, indent=1) + "\n", encoding="utf-8")
+        self.history.setdefault(self.state.global_step, spent | figures(self.report))
+        path = Path(self.args.output_dir) / "history.json"
+        path.write_text(json.dumps(self.history, indent=1) + "\n", encoding="utf-8")
         self._not_counted += time.process_time() - began
         return metrics
 
@@ -103,7 +103,7 @@ def train_jointly(output: Path, data: Path, *, steps: int, evaluations: int) -> 
         evaluations: of `validation`, the last one after the last step.
 
     Returns:
-        What each evaluation found by its step, with the `cpu_seconds` of training until then.
+        What each evaluation measured, by its step, with the `cpu_seconds` of training until then.
     """
     write_base(output / "base")
     flags = SHARED_FLAGS | {"model": output / "base", "train_data": data, "classes": CATEGORIES.with_name("seen.json")}
@@ -111,11 +111,11 @@ def train_jointly(output: Path, data: Path, *, steps: int, evaluations: int) -> 
     flags |= {"mask_source": "generator", "max_steps": steps, "per_device_train_batch_size": 16}
     flags |= {"eval_strategy": "steps", "eval_steps": steps // evaluations + 1, "save_strategy": "no"}
     train.train_and_evaluate([str(RECIPE), *as_flags(flags)], trainer_class=JointTrainer)
-    return json.loads((output / "found.json").read_text(encoding="utf-8"))
+    return json.loads((output / "history.json").read_text(encoding="utf-8"))
 
 
 def main() -> None:
-    """Train both as one, and print what was found after how many seconds of the processor."""
+    """Train both as one, and print what was measured after how many seconds of the processor."""
     parser = argparse.ArgumentParser(prog="python -m fisa.studies.patchwork.joint_training", description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("runs/patchwork/joint"))
     parser.add_argument("--steps", type=int, default=1600, help="of 16 scenes (%(default)s)")
@@ -124,8 +124,8 @@ def main() -> None:
     options = parser.parse_args()
     data = options.output / "scenes"
     write_split("train", data, num_scenes=options.scenes)
-    found = train_jointly(options.output, data, steps=options.steps, evaluations=options.evaluations)
-    print(json.dumps(found, indent=1))
+    history = train_jointly(options.output, data, steps=options.steps, evaluations=options.evaluations)
+    print(json.dumps(history, indent=1))
 
 
 if __name__ == "__main__":

@@ -88,13 +88,13 @@ def pretrain_clip(options: PretrainingArguments) -> None:
     _train(trainer)
     size = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
     CLIPProcessor(CLIPImageProcessor(size=size, do_center_crop=False), tokenizer).save_pretrained(options.output_dir)
-    found = {
+    measured = {
         artist: zero_shot_accuracy(
             trainer.model, tokenizer, Painter(artist, seed=CHECK_SEED), num_pictures=CHECKED_PICTURES
         )
         for artist in (HOME, SHIFTED, THIRD)
     }
-    _report(options, {"top1": found})
+    _report(options, {"top1": measured})
 
 
 def pretrain_generator(options: PretrainingArguments) -> None:
@@ -105,13 +105,13 @@ def pretrain_generator(options: PretrainingArguments) -> None:
     model = Mask2FormerForUniversalSegmentation.from_pretrained(start) if start else new_generator()
     trainer = MuonTrainer(model, options, train_dataset=pictures, data_collator=MaskCollator(options.canvas))
     _train(trainer)
-    found = {
+    measured = {
         artist: recall(
             trainer.model, Painter(artist, seed=CHECK_SEED), num_pictures=CHECKED_PICTURES, canvas=options.canvas
         )
         for artist in (HOME, SHIFTED, THIRD)
     }
-    _report(options, {"recall": found})
+    _report(options, {"recall": measured})
 
 
 PARTS = {"clip": pretrain_clip, "generator": pretrain_generator}
@@ -124,8 +124,8 @@ def _train(trainer: Trainer) -> None:
     trainer.save_state()
 
 
-def _report(options: PretrainingArguments, found: dict) -> None:
-    text = json.dumps(found | {"pictures": CHECKED_PICTURES}, indent=1)
+def _report(options: PretrainingArguments, measured: dict) -> None:
+    text = json.dumps(measured | {"pictures": CHECKED_PICTURES}, indent=1)
     (Path(options.output_dir) / "measured.json").write_text(text + "\n", encoding="utf-8")
     print(text)
 

@@ -1,7 +1,7 @@
 """`python -m fisa.studies.patchwork.reproduce`: the paper's claims, measured in Patchwork.
 
-Every run is one that a person could start: `train.py recipes/patchwork.yaml` with other flags. What is there already
-is not run again, so that it may be stopped at any moment. `--quick` evaluates what ships, on the scenes that ship.
+Every run is one that a user could start: `train.py recipes/patchwork.yaml` with other flags. Finished runs are not
+repeated, so that the study may be stopped at any moment. `--quick` evaluates what ships, on the scenes that ship.
 """
 
 import argparse
@@ -148,7 +148,7 @@ class Study:
         values = [report["semantic"]["per_class"] for report in reports]
         ious = {word: [value[word]["iou"] for value in values] for word in values[0]}
         # A word that is on no scene has no IoU in those runs that never say it.
-        mean = {word: {"iou": statistics.fmean(found)} for word, found in ious.items() if None not in found}
+        mean = {word: {"iou": statistics.fmean(values)} for word, values in ious.items() if None not in values}
         return {"semantic": {"per_class": mean}}
 
     def retention(self, method: str, seed: int) -> dict[str, float]:
@@ -157,12 +157,12 @@ class Study:
         if not path.exists():
             model = self.loaded(METHODS[method], self.weights(method, seed))
             processor = FisaProcessor.from_pretrained(self.model)
-            found = {
+            accuracies = {
                 "retention": image_tower_accuracy(model, processor, with_seve=False),
                 "retention_with_seve": image_tower_accuracy(model, processor, with_seve=True),
             }
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(found), encoding="utf-8")
+            path.write_text(json.dumps(accuracies), encoding="utf-8")
         return json.loads(path.read_text(encoding="utf-8"))
 
     def base(self, method: Method) -> FisaForUniversalSegmentation:
@@ -227,13 +227,13 @@ def as_flags(options: Mapping[str, Any]) -> list[str]:
 
 def figures(report: Mapping[str, Any]) -> dict[str, float]:
     """An evaluation's headline figures, and PQ and mIoU over seen and over unseen words, in percent."""
-    found = headlines(report)
+    in_percent = headlines(report)
     for task, key, name in (("panoptic", "pq", "pq"), ("semantic", "iou", "miou")):
         values = {word: per_class[key] for word, per_class in report[task]["per_class"].items()}
         for kind, wanted in (("seen", True), ("unseen", False)):
             chosen = [value for word, value in values.items() if (word in SEEN) == wanted and value is not None]
-            found[f"{name}_{kind}"] = statistics.fmean(chosen)
-    return found
+            in_percent[f"{name}_{kind}"] = statistics.fmean(chosen)
+    return in_percent
 
 
 @torch.no_grad()
@@ -256,8 +256,8 @@ def image_tower_accuracy(
             embeds = model.fisa.visual_projection(model.fisa.vision_model.post_layernorm(tokens))
         else:
             embeds = model.fisa.get_image_features(pixels)
-        found = (nn.functional.normalize(embeds, dim=-1) @ texts.T).argmax(dim=-1)
-        right += sum(int(place) == scene.class_indices[0] for place, scene in zip(found, scenes))
+        predicted = (nn.functional.normalize(embeds, dim=-1) @ texts.T).argmax(dim=-1)
+        right += sum(int(place) == scene.class_indices[0] for place, scene in zip(predicted, scenes))
     return 100 * right / RETENTION_PICTURES
 
 
@@ -290,11 +290,11 @@ def _cell(values: list[float]) -> str:
 
 def gathered(runs: Iterator[dict[str, float]]) -> dict[str, list[float]]:
     """The values of each figure."""
-    found: dict[str, list[float]] = {}
+    values: dict[str, list[float]] = {}
     for run in runs:
         for name, value in run.items():
-            found.setdefault(name, []).append(value)
-    return found
+            values.setdefault(name, []).append(value)
+    return values
 
 
 GAINS = (("simo", "frozen"), ("fisa", "frozen"), ("fisa", "simo"))
@@ -310,15 +310,15 @@ def gains(rows: Mapping[str, Mapping[str, list[float]]]) -> dict[str, dict[str, 
     Returns:
         the differences of each figure by seed, in points, for every pair of `GAINS` whose methods are both in `rows`.
     """
-    found = {}
+    differences = {}
     for better, worse in GAINS:
         if {better, worse} <= rows.keys():
             pairs = {name: (rows[better][name], rows[worse][name]) for name in SHOWN}
-            found[f"{METHODS[better].title}, over {METHODS[worse].title}"] = {
+            differences[f"{METHODS[better].title}, over {METHODS[worse].title}"] = {
                 name: [a - b for a, b in zip(mine, theirs * len(mine) if len(theirs) == 1 else theirs, strict=True)]
                 for name, (mine, theirs) in pairs.items()
             }
-    return found
+    return differences
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ PIECES = 12
 """How many pieces of each stuff a painter has."""
 
 LEAST_VISIBLE = 0.45
-"""A thing of which others would leave less than this share is spared: the one above it is put elsewhere."""
+"""If a new thing would leave less than this share of another one visible, it is put elsewhere."""
 
 PLACES_TRIED = 4
 SEAM_COLOUR = np.array((255, 246, 224), np.float32)[:, None]

@@ -59,7 +59,7 @@ def test_beyond_the_bound_the_order_of_classes_does_not_matter():
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("shared", [True, False], ids=["one vocabulary", "one a photo"])
+@pytest.mark.parametrize("shared", [True, False], ids=["one vocabulary", "one per photo"])
 @torch.no_grad()
 def test_beyond_the_bound_a_photo_does_not_depend_on_its_batch(shared):
     inputs = tiny_inputs(num_classes=50)

@@ -25,7 +25,7 @@ SIZES = [(60, 60), (48, 90), (90, 48), (33, 35), (500, 25), (25, 500), (1, 1), (
 
 
 def megabytes(field: str) -> float:
-    """Memory of this process: `VmRSS` in use, `VmHWM` at the most since `CLEAR_REFS` was written to."""
+    """Memory of this process: `VmRSS` in use, `VmHWM` at most since `CLEAR_REFS` was written to."""
     return int(re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
 
 
