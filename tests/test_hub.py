@@ -13,6 +13,7 @@ from transformers import AutoModel, AutoModelForUniversalSegmentation, AutoProce
 
 import fisa
 from fisa import hub
+from fisa.miniature import miniature
 
 
 # A process in which `import fisa` fails, as on a machine without the package.
@@ -130,3 +131,12 @@ def test_two_modules_of_one_name_are_refused(tmp_path, monkeypatch):
         classes.append(getattr(importlib.import_module(f"{package}.same"), name))
     with pytest.raises(ValueError, match=r"same\.py in one folder"):
         hub.write_flat_code(tmp_path, classes)
+
+
+@pytest.mark.parametrize(("number", "rest"), [(1, ""), (5, ""), (6, " and 1 more"), (9, " and 4 more")])
+def test_the_card_names_five_stored_words_and_counts_the_others(number, rest):
+    model, processor = miniature()
+    words = [f"word {i}" for i in range(number)]
+    model.set_vocabulary(processor, words)
+    card = hub.model_card(model, repo_id="me/mine", base_models={}, license="mit")
+    assert f"stored in the model ({', '.join(words[:5])}{rest})" in card.text

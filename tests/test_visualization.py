@@ -115,6 +115,14 @@ class TestDrawSegments:
             before = legend[top:bottom, max(0, left - round(1.5 * (right - left))) : left]
             assert (before.min(-1) > 235).all()
 
+    def test_long_names_are_shortened_to_twenty_times_the_letters_height(self):
+        photo = Image.new("RGB", (64, 64), (90, 90, 90))
+        widths = [
+            draw_segments(photo, [segment("m" * count, photo.size, (0, 0, 64, 64))]).width for count in (5, 30, 300)
+        ]
+        em = 12  # of so small a photo
+        assert widths[0] < widths[1] == widths[2] <= round(28.6 * em)
+
     def test_nothing_found_leaves_the_photo_and_says_so(self):
         photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (120, 300, 3), dtype=np.uint8))
         picture = np.asarray(draw_segments(photo, []))
