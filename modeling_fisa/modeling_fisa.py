@@ -23,6 +23,7 @@ from transformers.utils import cached_file, can_return_tuple
 from fisa.acceleration.class_text_files import ClassTextFiles, text_fingerprint
 from fisa.acceleration.class_texts import ClassTextCache, average_templates
 from fisa.acceleration.deformable_attention import sum_samples_at_once
+from fisa.acceleration.offloaded_weights import brought_in, computing_device
 from fisa.configuration.configuration_fisa import FisaConfig
 from fisa.modeling_fisa.adapter_vocabulary import ADAPTER_PREFIX, pop_vocabulary
 from fisa.modeling_fisa.loss_fisa import mask_classification_loss
@@ -52,6 +53,8 @@ class FisaPreTrainedModel(PreTrainedModel):
     _supports_sdpa = True
     # Its layers work with the parts of CLIP's, which must therefore be where they are.
     _no_split_modules = ["FisaModel"]
+    # Modules that a call is given, which accelerate's hooks must not move.
+    _skip_keys_device_placement = ["clip_layer", "clip_attention", "layer_norm"]
 
     @classmethod
     def is_custom_code(cls) -> bool:
@@ -73,7 +76,17 @@ class FisaPreTrainedModel(PreTrainedModel):
         loaded = super().from_pretrained(*arguments, **options)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         model.freeze_untrained_parts()  # loading puts new parameters in place, all of which ask for gradients
+        model._check_offloading()
         return loaded
+
+    def _check_offloading(self) -> None:
+        """Refuse weights that lie where the model cannot bring them in from."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes, also where its weights lie elsewhere between calls."""
+        device = super().device
+        return computing_device(self) or device if device.type == "meta" else device
 
     def freeze_untrained_parts(self) -> None:
         """Let the parts that no training of FISA changes not ask for gradients.
@@ -298,10 +311,12 @@ class FisaModel(FisaPreTrainedModel):
         self._check_shapes(pixel_values, mask_proposals, class_embeds)
 
         embeddings, normalise = self.vision_model.embeddings, self.vision_model.pre_layrnorm
-        image_tokens = normalise(embeddings(pixel_values, interpolate_pos_encoding=True))
+        with brought_in(embeddings, embeddings.position_embedding):
+            class_token = embeddings.class_embedding
+            image_tokens = normalise(embeddings(pixel_values, interpolate_pos_encoding=True))
         # Called rather than read, so that an adapter on it takes part.
         mask_position = self.mask_encoder.mask_position(image_tokens.new_zeros(1, dtype=torch.long))
-        mask_tokens = normalise(embeddings.class_embedding + mask_position)
+        mask_tokens = normalise(class_token + mask_position)
         mask_tokens = mask_tokens.expand(*mask_proposals.shape[:2], -1)
         coverage = patch_coverage(
             mask_proposals,
@@ -386,6 +401,8 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
             generator = AutoModelForUniversalSegmentation.from_config(config.mask_generator_config)
             self.mask_generator = sum_samples_at_once(generator)
         self.post_init()
+        if self.mask_generator is not None and not self._generator_can_be_offloaded:
+            self._no_split_modules.add(type(self.mask_generator).__name__)
         self.freeze_untrained_parts()
 
     def _untrained_parts(self) -> list[nn.Module]:
@@ -433,6 +450,27 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
         model.mask_generator = None if mask_generator is None else sum_samples_at_once(mask_generator)
         model.freeze_untrained_parts()
         return model.eval()
+
+    @property
+    def _generator_can_be_offloaded(self) -> bool:
+        return bool(type(self.mask_generator)._no_split_modules)  # transformers' own mark of it
+
+    def _check_offloading(self) -> None:
+        """Refuse a generator that was offloaded and reads its weights in ways that accelerate cannot follow.
+
+        Raises:
+            `ValueError`: with the device map that works.
+        """
+        generator = self.mask_generator
+        if generator is None or self._generator_can_be_offloaded or computing_device(generator) is None:
+            return
+        if any(parameter.is_meta for parameter in generator.parameters()):
+            device = computing_device(generator)
+            raise ValueError(
+                f"{type(generator).__name__}, the mask generator, cannot be offloaded to the disk or another memory, "
+                f'all else can: pass `device_map={{"mask_generator": "{device}", "fisa": "disk"}}` and an '
+                "`offload_folder`."
+            )
 
     def train(self, mode: bool = True) -> "FisaForUniversalSegmentation":
         """Training mode for CLIP's side; the frozen generator stays in evaluation mode."""
@@ -598,10 +636,12 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
                 output_image_tokens=False,
                 return_dict=True,
             )
+        with brought_in(self.fisa):
+            logit_scale = self.fisa.logit_scale
         logits = class_logits(
             encoded.mask_embeds,
             class_embeds,
-            logit_scale=self.fisa.logit_scale,
+            logit_scale=logit_scale,
             prompt_class_ids=prompt_class_ids,
             num_classes=num_classes,
         )

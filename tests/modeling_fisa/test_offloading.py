@@ -1,0 +1,56 @@
+"""Weights on the disk and in another memory, brought in for each call: the same answers to the bit."""
+
+import pytest
+import torch
+
+from fisa import FisaForUniversalSegmentation, FisaModel
+from tests.configurations import tiny_generator_inputs, tiny_inputs
+from tests.model_tester import assert_outputs_equal
+from tests.models import tiny_segmentation_model
+
+
+PLACES = [{"max_memory": {"cpu": 5_000}}, {"max_memory": {"cpu": 60_000}}]
+
+
+def saved(folder, **options):
+    model = tiny_segmentation_model("mask2former", **options)
+    model.save_pretrained(folder)
+    return model
+
+
+@pytest.mark.parametrize("places", PLACES, ids=str)
+@pytest.mark.parametrize("image_size", [32, 48])
+@pytest.mark.parametrize("seve_tokens", ["both", "mask_keys"])
+@torch.no_grad()
+def test_clip_answers_from_the_disk(tmp_path, places, image_size, seve_tokens):
+    model = saved(tmp_path / "model", seve_tokens=seve_tokens).fisa
+    offloaded = FisaModel.from_pretrained(
+        tmp_path / "model", device_map="auto", offload_folder=tmp_path / "disk", **places
+    )
+    assert any(parameter.is_meta for parameter in offloaded.parameters())
+    inputs = tiny_inputs()
+    inputs["pixel_values"] = torch.randn(len(inputs["pixel_values"]), 3, image_size, image_size)
+    assert_outputs_equal(offloaded(**inputs), model(**inputs))
+    tokens = torch.tensor([[62, 5, 7, 63]])
+    assert torch.equal(offloaded.get_class_features(tokens), model.get_class_features(tokens))
+
+
+@torch.no_grad()
+def test_the_whole_model_answers_with_clip_on_the_disk(tmp_path):
+    model = saved(tmp_path / "model")
+    offloaded = FisaForUniversalSegmentation.from_pretrained(
+        tmp_path / "model", device_map={"mask_generator": "cpu", "fisa": "disk"}, offload_folder=tmp_path / "disk"
+    )
+    assert offloaded.device == torch.device("cpu")
+    assert all(parameter.is_meta for parameter in offloaded.fisa.parameters())
+    inputs = tiny_inputs(batch_size=1) | tiny_generator_inputs([(64, 40)], canvas=(64, 64))
+    del inputs["mask_proposals"]
+    assert_outputs_equal(offloaded(**inputs), model(**inputs))
+
+
+def test_a_generator_that_cannot_be_offloaded_is_refused_with_the_map_that_works(tmp_path):
+    saved(tmp_path / "model")
+    with pytest.raises(ValueError, match=r'device_map=\{"mask_generator": "cpu", "fisa": "disk"\}'):
+        FisaForUniversalSegmentation.from_pretrained(
+            tmp_path / "model", device_map="auto", max_memory={"cpu": 5_000}, offload_folder=tmp_path / "disk"
+        )
