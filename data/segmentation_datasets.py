@@ -16,13 +16,13 @@ from typing import Any, Literal
 
 import datasets
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import Image
 from torch.utils.data import Dataset, IterableDataset
 from tqdm import tqdm
 from transformers.utils import logging
 
 from fisa.data.categories import Category
-from fisa.processing.photos import load_photo
+from fisa.processing.photos import exif_orientation, load_photo
 
 
 logger = logging.get_logger(__name__)
@@ -311,9 +311,12 @@ def checked_record(
         LabelProblem: photo and label of different sizes, or categories that are not known.
     """
     if label.shape != (image.height, image.width):
+        turned = label.shape == image.size
         raise LabelProblem(
             f"the photo is {image.width} x {image.height} pixels and its label {label.shape[1]} x {label.shape[0]}; "
             "they must have the same size."
+            + " Labels are read as drawn on the photo that EXIF has turned upright, as viewers show it."
+            * turned
         )
     unknown = sorted({segment["category_id"] for segment in segments} - {category.id for category in categories})
     if unknown:
@@ -347,5 +350,4 @@ def _content_digests(entry: Entry) -> list[str]:
 def size_of_photo(path: Path) -> tuple[int, int]:
     """Width and height, right side up, from the header alone."""
     with Image.open(path) as image:
-        turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-        return image.size[::-1] if turned else image.size
+        return image.size[::-1] if exif_orientation(image) >= 5 else image.size

@@ -231,7 +231,7 @@ def _decoded(file: Any) -> Photo:
 
 def _loaded(image: Image.Image) -> Photo:
     image.load()
-    orientation, white = _exif_orientation(image), 255
+    orientation, white = exif_orientation(image), 255
     if image.mode.startswith(("I", "F")):  # PIL would clip them at 255
         pixels, white = _to_8_bit(np.asarray(image))
         image = Image.fromarray(pixels)
@@ -251,7 +251,8 @@ def _reason(error: Exception) -> str:
     )
 
 
-def _exif_orientation(image: Image.Image) -> int:
+def exif_orientation(image: Image.Image) -> int:
+    """What EXIF says of the stored pixels, 1 (upright) to 8; 1 where it says nothing or nothing that makes sense."""
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     except _DECODER_ERRORS:  # the pixels are whole: viewers show them as they are

@@ -4,10 +4,13 @@ import copy
 import pickle
 import shutil
 
+import numpy as np
 import pytest
+from PIL import ExifTags, Image
 
 from fisa.data.formats import load_segmentation_dataset
-from tests.data.made_files import WIDTH, rewrite_json, write_coco_panoptic, write_photo
+from fisa.data.segmentation_datasets import checked_record, size_of_photo
+from tests.data.made_files import HEIGHT, WIDTH, rewrite_json, write_coco_panoptic, write_photo
 
 
 def opened(root):
@@ -107,3 +110,28 @@ def test_a_data_set_travels_to_other_processes(tmp_path):
     data = opened(tmp_path)
     for other in (copy.deepcopy(data), pickle.loads(pickle.dumps(data))):
         assert other[1]["segments_info"] == data[1]["segments_info"]
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8, 9])
+def test_labels_lie_on_photos_as_exif_turns_them(tmp_path, orientation):
+    write_coco_panoptic(tmp_path)
+    path = tmp_path / "val2017" / "000000000002.jpg"
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    with Image.open(path) as photo:
+        stored = photo.convert("RGB")
+    stored.save(path, exif=exif)  # the pixels as before, under another tag
+    if orientation in (6, 8):
+        with pytest.raises(ValueError, match="12 x 16"):
+            opened(tmp_path).check()
+        stored.transpose(Image.Transpose.ROTATE_90).save(path, exif=exif)
+    data = opened(tmp_path)
+    assert data.check() is data
+    assert size_of_photo(path) == data.image(1).size == (WIDTH, HEIGHT)
+
+
+def test_labels_of_a_photo_on_its_side_are_refused_with_the_likely_reason():
+    with pytest.raises(ValueError, match="16 x 12 pixels and its label 12 x 16.*EXIF"):
+        checked_record("1", Image.new("RGB", (16, 12)), np.zeros((16, 12), np.int32), [], categories=())
+    with pytest.raises(ValueError, match="same size.$"):
+        checked_record("1", Image.new("RGB", (16, 12)), np.zeros((16, 13), np.int32), [], categories=())
