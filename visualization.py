@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 from fisa.processing.photos import load_photo
+from fisa.processing.segmentation import Segment, Segmentation
 
 
 Color = tuple[int, int, int]
@@ -20,41 +21,49 @@ FILL_OPACITY = 0.45
 PAPER, INK, FAINT_INK = (255, 255, 255), (32, 33, 36), (128, 134, 139)
 
 
-def draw_segments(image: Any, segments: Sequence[dict[str, Any]]) -> Image.Image:
-    """Draw what a pipeline has found over the photo.
+def draw_segments(image: Any, segments: Segmentation | Sequence[Mapping[str, Any]]) -> Image.Image:
+    """Draw the segments that a pipeline returns over the photo.
 
     Args:
         image: the photo: a PIL image, array, path or URL.
-        segments: dictionaries with `label`, `mask` (an "L" image of the photo's size, 0 outside) and, if there is one,
-            `score`. Where masks overlap, later ones lie on top.
+        segments: a [`Segmentation`] of the photo, or dictionaries with `label`, `mask` (an "L" image of the photo's
+            size, 0 outside) and, if there is one, `score`. Where masks overlap, later ones lie on top.
 
     Returns:
         An RGB picture: the photo in its own size at the top, with each segment filled, outlined and named where there
         is room for its name, and below it a legend of the classes and their shares of the pixels.
 
     Raises:
-        ValueError: if a mask is not of the photo's size.
+        ValueError: a mask or the map is not of the photo's size.
+
+    Example:
+
+    ```python
+    >>> from fisa.visualization import draw_segments
+
+    >>> draw_segments("photo.jpg", segmenter("photo.jpg", candidate_labels="dog, grass")).save("segments.png")
+    ```
     """
     photo = load_photo(image, upright=False)  # as the masks lie
-    top = _index_of_top_segment(photo, segments)
-    font = _font_for(photo)
-    picture = paint_segments(photo, segments)
-    legend = _draw_legend(_legend_entries(top, segments), font, photo.width)
+    segmentation = _segmentation_of(photo, segments)
+    picture = paint_segments(photo, segmentation)
+    legend = _draw_legend(_legend_entries(segmentation), _font_for(photo), photo.width)
     sheet = Image.new("RGB", (legend.width, photo.height + legend.height), PAPER)
     sheet.paste(picture, (0, 0))
     sheet.paste(legend, (0, photo.height))
     return sheet
 
 
-def paint_segments(image: Any, segments: Sequence[dict[str, Any]]) -> Image.Image:
+def paint_segments(image: Any, segments: Segmentation | Sequence[Mapping[str, Any]]) -> Image.Image:
     """As [`draw_segments`], without the legend: a picture of the photo's size."""
     photo = load_photo(image, upright=False)  # as the masks lie
-    if not segments:
+    segmentation = _segmentation_of(photo, segments)
+    if not len(segmentation):
         return photo
-    top = _index_of_top_segment(photo, segments)
-    font, colors = _font_for(photo), _segment_colors(segments)
-    picture = _paint(photo, top, colors, line_width=max(1, round(font.size / 14)))
-    _write_labels(picture, top, segments, colors, font)
+    ids = segmentation.ids.cpu().numpy()
+    font, colors = _font_for(photo), _segment_colors(segmentation)
+    picture = _paint(photo, ids, colors, line_width=max(1, round(font.size / 14)))
+    _write_labels(picture, ids, segmentation.segments, colors, font)
     return picture
 
 
@@ -99,55 +108,54 @@ def _font_for(photo: Image.Image) -> ImageFont.FreeTypeFont:
     return ImageFont.load_default(size=max(12, round(math.sqrt(photo.width * photo.height) / 40)))
 
 
-def _index_of_top_segment(photo: Image.Image, segments: Sequence[dict[str, Any]]) -> np.ndarray:
-    top = np.full((photo.height, photo.width), -1, dtype=np.int32)
-    for index, segment in enumerate(segments):
-        if segment["mask"].size != photo.size:
-            raise ValueError(
-                f"The mask of segment {index} ({segment['label']!r}) is {segment['mask'].size} and the photo "
-                f"{photo.size}; they must have the same width and height."
-            )
-        top[np.asarray(segment["mask"]) > 0] = index
-    return top
+def _segmentation_of(photo: Image.Image, segments: Segmentation | Sequence[Mapping[str, Any]]) -> Segmentation:
+    if not isinstance(segments, Segmentation):
+        return Segmentation.from_masks(segments, size=photo.size)
+    if segments.size != photo.size:
+        raise ValueError(
+            f"The segmentation is {segments.size} and the photo {photo.size}; they must have the same width and "
+            "height. Draw on the very image that was segmented."
+        )
+    return segments
 
 
-def _segment_colors(segments: Sequence[dict[str, Any]]) -> np.ndarray:
+def _segment_colors(segments: Iterable[Segment]) -> np.ndarray:
     counts: dict[str, int] = {}
     colors = []
     for segment in segments:
-        instance = counts.get(segment["label"], 0)
-        counts[segment["label"]] = instance + 1
-        colors.append(class_color(segment["label"], instance))
+        instance = counts.get(segment.label, 0)
+        counts[segment.label] = instance + 1
+        colors.append(class_color(segment.label, instance))
     return np.array(colors, dtype=np.uint8)
 
 
-def _paint(photo: Image.Image, top: np.ndarray, colors: np.ndarray, line_width: int) -> Image.Image:
+def _paint(photo: Image.Image, ids: np.ndarray, colors: np.ndarray, line_width: int) -> Image.Image:
     # A pixel belongs to the contour if another segment than its own is within the width of the line.
     size = 2 * line_width + 1
-    contour = ndimage.minimum_filter(top, size, mode="nearest") != ndimage.maximum_filter(top, size, mode="nearest")
+    contour = ndimage.minimum_filter(ids, size, mode="nearest") != ndimage.maximum_filter(ids, size, mode="nearest")
     opacity = np.where(contour, 255, round(255 * FILL_OPACITY)).astype(np.uint8)
-    opacity[top < 0] = 0
-    return Image.composite(Image.fromarray(colors[top]), photo, Image.fromarray(opacity))
+    opacity[ids == 0] = 0
+    return Image.composite(Image.fromarray(colors[ids - 1]), photo, Image.fromarray(opacity))
 
 
 def _write_labels(
     picture: Image.Image,
-    top: np.ndarray,
-    segments: Sequence[dict[str, Any]],
+    ids: np.ndarray,
+    segments: Sequence[Segment],
     colors: np.ndarray,
     font: ImageFont.FreeTypeFont,
 ) -> None:
     draw = ImageDraw.Draw(picture)
     stroke = max(1, round(font.size / 8))
-    regions = ndimage.find_objects(top + 1, max_label=len(segments))
+    regions = ndimage.find_objects(ids, max_label=len(segments))
     taken = np.zeros((0, 4))
     # Small segments come first, for they have fewer places to choose from. One without a free place goes unnamed: the
     # legend has its colour.
     for index in sorted(filter(regions.__getitem__, range(len(regions))), key=lambda index: _extent(regions[index])):
-        score = segments[index].get("score")
-        text = _shortened(segments[index]["label"], font, 15 * font.size) + ("" if score is None else f" {score:.2f}")
+        score = segments[index].score
+        text = _shortened(segments[index].label, font, 15 * font.size) + ("" if score is None else f" {score:.2f}")
         box = draw.textbbox((0, 0), text, font=font, anchor="mm", stroke_width=stroke)
-        points = _points_inside(top, index, regions[index])
+        points = _points_inside(ids, segments[index].id, regions[index])
         boxes = np.tile(points, 2) + box
         fits = (boxes[:, :2] >= 0).all(1) & (boxes[:, 2:] <= picture.size).all(1)
         crosses = (boxes[:, None, :2] < taken[:, 2:]) & (boxes[:, None, 2:] > taken[:, :2])
@@ -162,10 +170,10 @@ def _extent(region: tuple[slice, slice]) -> int:
     return math.prod(part.stop - part.start for part in region)
 
 
-def _points_inside(top: np.ndarray, index: int, region: tuple[slice, slice]) -> np.ndarray:
+def _points_inside(ids: np.ndarray, segment_id: int, region: tuple[slice, slice]) -> np.ndarray:
     """Points (x, y) of a segment, best places for a label first: far from its edge, near its middle."""
     step = max(1, max(part.stop - part.start for part in region) // 128)
-    inside = np.pad(top[region][::step, ::step] == index, 1)
+    inside = np.pad(ids[region][::step, ::step] == segment_id, 1)
     depth = ndimage.distance_transform_edt(inside)[inside]
     points = np.argwhere(inside)
     off_centre = np.hypot(*(points - points.mean(0)).T)
@@ -173,19 +181,20 @@ def _points_inside(top: np.ndarray, index: int, region: tuple[slice, slice]) -> 
     return np.stack([region[1].start + columns, region[0].start + rows], axis=1)
 
 
-def _legend_entries(top: np.ndarray, segments: Sequence[dict[str, Any]]) -> list[tuple[str, Color | None, str]]:
+def _legend_entries(segmentation: Segmentation) -> list[tuple[str, Color | None, str]]:
     """Name, colour and share of the pixels of each class, the largest first; what no segment covers comes last."""
-    pixels = np.bincount(top.flatten() + 1, minlength=len(segments) + 1).tolist()
+    pixels = segmentation.ids.numel()
     totals: dict[str, list[int]] = {}
-    for segment, area in zip(segments, pixels[1:]):
-        total = totals.setdefault(segment["label"], [0, 0])
-        total[0] += area
+    for segment in segmentation:
+        total = totals.setdefault(segment.label, [0, 0])
+        total[0] += segment.area
         total[1] += 1
     entries = []
     for name, (area, count) in sorted(totals.items(), key=lambda item: -item[1][0]):
-        entries.append((name if count == 1 else f"{name} ({count})", class_color(name), _percent(area / top.size)))
-    if pixels[0]:
-        entries.append(("no segment" if segments else "no segments found", None, _percent(pixels[0] / top.size)))
+        entries.append((name if count == 1 else f"{name} ({count})", class_color(name), _percent(area / pixels)))
+    void = pixels - sum(segment.area for segment in segmentation)
+    if void:
+        entries.append(("no segment" if len(segmentation) else "no segments found", None, _percent(void / pixels)))
     return entries
 
 

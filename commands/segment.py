@@ -2,14 +2,12 @@
 
 import argparse
 import glob
-import json
 import sys
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from tqdm import tqdm
@@ -18,9 +16,11 @@ from transformers import pipeline
 import fisa
 from fisa.commands.options import add_vocabulary_options, given_vocabulary
 from fisa.pretrained import patchwork
-from fisa.processing.coco_panoptic import panoptic_to_rgb, segments_info
+from fisa.processing.coco_panoptic import CocoPanopticWriter
+from fisa.processing.files import written_whole
 from fisa.processing.photos import load_photo
 from fisa.processing.pipeline_fisa import SUBTASKS
+from fisa.processing.segmentation import Segment, Segmentation
 from fisa.processing.vocabulary import Vocabulary
 from fisa.visualization import draw_segments
 
@@ -92,25 +92,26 @@ def segment_photos(
                 unreadable.append(source)
                 tqdm.write(f"skipped: {error}", file=sys.stderr)
             else:
-                segments = segmenter(photo, **options)
+                segmentation = segmenter(photo, return_type="segmentation", **options)
                 if written is not None:
                     tqdm.write(written.result())
-                written = recorder.submit(_recorded, writer, source, photo, segments)
+                written = recorder.submit(_recorded, writer, source, photo, segmentation)
             bar.update()
         if written is not None:
             tqdm.write(written.result())
     return unreadable
 
 
-def _recorded(writer: "ResultWriter", source: str, photo: Image.Image, segments: list[dict[str, Any]]) -> str:
-    """What is said of a photo after its results were written."""
-    return "\n".join([f"{source} -> {writer.add(source, photo, segments)}", *map(_described, segments)])
+def _recorded(writer: "ResultWriter", source: str, photo: Image.Image, segmentation: Segmentation) -> str:
+    """Write a photo's results; returns what to print about them."""
+    pixels = segmentation.ids.numel()
+    lines = [f"{source} -> {writer.add(source, photo, segmentation)}"]
+    return "\n".join([*lines, *(_described(segment, pixels) for segment in segmentation)])
 
 
-def _described(segment: dict[str, Any]) -> str:
-    score = "" if segment["score"] is None else f"{segment['score']:5.2f}"
-    share = np.asarray(segment["mask"]).astype(bool).mean()
-    return f"  {segment['label']:<24} {score:>5}  {share:6.1%} of the photo"
+def _described(segment: Segment, pixels: int) -> str:
+    score = "" if segment.score is None else f"{segment.score:5.2f}"
+    return f"  {segment.label:<24} {score:>5}  {segment.area / pixels:6.1%} of the photo"
 
 
 def find_photos(places: Iterable[str]) -> list[str]:
@@ -134,55 +135,41 @@ def find_photos(places: Iterable[str]) -> list[str]:
 
 
 class ResultWriter:
-    """Writes an overlay picture and a COCO panoptic PNG a photo, and `panoptic.json` for all of them on leaving."""
+    """Writes an overlay picture and a COCO panoptic PNG per photo, and `panoptic.json` for all of them on leaving."""
 
     def __init__(self, folder: Path, vocabulary: Vocabulary):
         self.folder = folder
-        self.path = folder / "panoptic.json"
-        self.category_ids = {name: index for index, name in enumerate(vocabulary.names, start=1)}
-        self.categories = [
+        categories = [
             {"id": category_id, "name": item.name, "isthing": int(item.is_thing)}
             for category_id, item in enumerate(vocabulary, start=1)
         ]
-        self.images: list[dict[str, Any]] = []
-        self.annotations: list[dict[str, Any]] = []
-        self._names: set[str] = set()
-        (folder / "panoptic").mkdir(parents=True, exist_ok=True)
+        self._category_ids = [category["id"] for category in categories]
+        self._files = CocoPanopticWriter(folder / "panoptic.json", categories)
 
-    def add(self, source: str, photo: Image.Image, segments: list[dict[str, Any]]) -> Path:
+    @property
+    def path(self) -> Path:
+        """Of the JSON file."""
+        return self._files.path
+
+    def add(self, source: str, photo: Image.Image, segmentation: Segmentation) -> Path:
         """Write one photo's results; returns the path of the overlay picture."""
-        name = self._free_name(source)
-        overlay = self.folder / f"{name}_overlay.png"
-        draw_segments(photo, segments).save(overlay)
-        ids = np.zeros((photo.height, photo.width), dtype=np.int64)
-        for segment_id, segment in enumerate(segments, start=1):
-            ids[np.asarray(segment["mask"]) > 0] = segment_id
-        Image.fromarray(panoptic_to_rgb(ids)).save(self.folder / "panoptic" / f"{name}.png")
-        image_id = len(self.images) + 1
-        self.images.append({"id": image_id, "file_name": source, "height": photo.height, "width": photo.width})
-        infos = segments_info(ids, [self.category_ids[segment["label"]] for segment in segments])
-        for info in infos:
-            info["score"] = segments[info["id"] - 1]["score"]
-        self.annotations.append({"image_id": image_id, "file_name": f"{name}.png", "segments_info": infos})
+        stem = self._files.add(
+            len(self._files.entries) + 1,
+            file_name=source,
+            stem=Path(source.split("?")[0]).stem or "photo",
+            **segmentation.to_panoptic(self._category_ids),
+        )
+        overlay = self.folder / f"{stem}_overlay.png"
+        with written_whole(overlay) as aside:
+            draw_segments(photo, segmentation).save(aside, format="PNG")
         return overlay
 
     def __enter__(self) -> "ResultWriter":
         return self
 
     def __exit__(self, *error: Any) -> None:
-        # Also after an error: what was found until then is not lost.
-        content = {"images": self.images, "annotations": self.annotations, "categories": self.categories}
-        self.path.write_text(json.dumps(content, indent=1), encoding="utf-8")
-
-    def _free_name(self, source: str) -> str:
-        """The photo's own name, numbered where another photo of this run has taken it."""
-        stem = Path(source.split("?")[0]).stem or "photo"
-        name, number = stem, 1
-        while name in self._names:
-            number += 1
-            name = f"{stem}-{number}"
-        self._names.add(name)
-        return name
+        # After an error too: the results until then are not lost.
+        self._files.close()
 
 
 def _parser() -> argparse.ArgumentParser:

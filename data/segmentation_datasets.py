@@ -2,7 +2,7 @@
 
 A record is a dictionary of `image_id` (str), `image` (PIL, RGB), `label` ((H, W) int32 array of segment ids, 0 where
 no segment is) and `segments_info` (a list of `id`, `category_id`, `iscrowd`; instances that may overlap also carry
-their whole mask as run lengths under `segmentation`).
+their whole mask as run lengths under `segmentation`). Records of files also have the photo's `file_name`.
 """
 
 import hashlib
@@ -204,9 +204,10 @@ class FileDataset(SegmentationDataset):
         image = self.image(index)
         label, segments = self._label(entry)
         try:
-            return checked_record(entry.image_id, image, label, segments, categories=self.categories)
+            record = checked_record(entry.image_id, image, label, segments, categories=self.categories)
         except LabelProblem as error:
             raise LabelProblem(f"{entry.image} and its label {entry.label or ''}: {error}") from error
+        return record | {"file_name": entry.image.name}
 
     def image_id(self, index: int) -> str:
         return self.entries[index].image_id

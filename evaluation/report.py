@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from fisa.evaluation.headlines import headlines
 from fisa.evaluation.samples import Sample, read_samples
+from fisa.processing.segmentation import Segmentation
 from fisa.visualization import FAINT_INK, INK, PAPER, draw_legend, paint_segments
 
 
@@ -29,7 +30,7 @@ PANEL_WIDTH, GAP = 420, 14
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One evaluation: its name for people, the content of its `metrics.json`, and the folder that has it."""
+    """One evaluation: its name for people, the content of its `metrics.json`, and the folder that it lies in."""
 
     name: str
     report: dict[str, Any]
@@ -157,9 +158,14 @@ def draw_changes(changes: Sequence[tuple[str, float]], measure: str, *, names: t
 def draw_side_by_side(pairs: Sequence[tuple[Sample, Sample]], *, names: tuple[str, str]) -> Image.Image:
     """One row per photo: photo, ground truth, both predictions; below them the colours of all classes shown."""
     font = ImageFont.load_default(size=16)
-    rows = [[_panel(first, segments) for segments in ([], first.truth, first.prediction, second.prediction)]
-            for first, second in pairs]  # fmt: skip
-    labels = {s["label"] for pair in pairs for sample in pair for s in (*sample.truth, *sample.prediction)}
+    rows = [
+        [
+            _panel_photo(first.photo),
+            *(_panel(first.photo, part) for part in (first.truth, first.prediction, second.prediction)),
+        ]
+        for first, second in pairs
+    ]
+    labels = {segment.label for pair in pairs for s in pair for segment in (*s.truth, *s.prediction)}
     width = 4 * PANEL_WIDTH + 5 * GAP
     title_height = 2 * font.size
     legend = draw_legend(sorted(labels), font=font, width=width) if labels else Image.new("RGB", (width, GAP), PAPER)
@@ -178,10 +184,14 @@ def draw_side_by_side(pairs: Sequence[tuple[Sample, Sample]], *, names: tuple[st
     return sheet
 
 
-def _panel(sample: Sample, segments: list[dict[str, Any]]) -> Image.Image:
-    size = PANEL_WIDTH, max(1, round(sample.photo.height * PANEL_WIDTH / sample.photo.width))
-    scaled = [segment | {"mask": segment["mask"].resize(size, Image.Resampling.NEAREST)} for segment in segments]
-    return paint_segments(sample.photo.resize(size, Image.Resampling.LANCZOS), scaled)
+def _panel_photo(photo: Image.Image) -> Image.Image:
+    size = PANEL_WIDTH, max(1, round(photo.height * PANEL_WIDTH / photo.width))
+    return photo.resize(size, Image.Resampling.LANCZOS)
+
+
+def _panel(photo: Image.Image, segmentation: Segmentation) -> Image.Image:
+    panel = _panel_photo(photo)
+    return paint_segments(panel, segmentation.resized(panel.size))
 
 
 def _pairs(before: Path, after: Path) -> list[tuple[Sample, Sample]]:

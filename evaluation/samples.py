@@ -1,5 +1,4 @@
-"""What an evaluation leaves for people and for other tools: segmentations as COCO panoptic files, and a few photos
-with their ground truth and prediction side by side."""
+"""What an evaluation keeps for people: a few photos with their ground truth and prediction."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,72 +7,55 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
-from fisa.processing.coco_panoptic import panoptic_to_rgb, rgb_to_panoptic, segments_info
-
-
-class PanopticFiles:
-    """Writes segmentations in COCO's panoptic format: `NAME.json` and one PNG per image in `NAME/`.
-
-    Args:
-        path: of the JSON file; the folder beside it has its name.
-        categories: dictionaries of `id`, `name` and `isthing`.
-    """
-
-    def __init__(self, path: Path, categories: Sequence[Mapping[str, Any]]):
-        self.path, self.categories = path, categories
-        self.annotations: list[dict[str, Any]] = []
-        path.with_suffix("").mkdir(parents=True, exist_ok=True)
-
-    def add(self, image_id: str, *, segmentation: np.ndarray, segments_info: list[dict[str, Any]]) -> None:
-        """Write one image's PNG and keep its entry; `segmentation` `(H, W)` holds segment ids, 0 for void."""
-        name = f"{image_id.replace('/', '_')}.png"
-        # New ids: they must fit into three bytes, and the old ones need not.
-        ids = np.zeros(segmentation.shape, np.int32)
-        for number, segment in enumerate(segments_info, start=1):
-            ids[segmentation == segment["id"]] = number
-        Image.fromarray(panoptic_to_rgb(ids)).save(self.path.with_suffix("") / name)
-        self.annotations.append(
-            {"image_id": image_id, "file_name": name, "segments_info": _described(ids, segments_info)}
-        )
-
-    def close(self, annotations: list[dict[str, Any]] | None = None) -> None:
-        """Write the JSON file.
-
-        Args:
-            annotations: entries from all processes that have written PNGs; by default this process's own.
-        """
-        annotations = sorted(annotations or self.annotations, key=lambda annotation: annotation["image_id"])
-        images = [{"id": a["image_id"], "file_name": a["file_name"]} for a in annotations]
-        content = {"images": images, "annotations": annotations, "categories": list(self.categories)}
-        self.path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+from fisa.processing.coco_panoptic import CocoPanopticWriter, rgb_to_panoptic
+from fisa.processing.files import written_whole
+from fisa.processing.segmentation import Segmentation
 
 
 class SampleWriter:
-    """Keeps the first few images of an evaluation: `photos/`, `truth.json` and `prediction.json` in one folder.
+    """Keeps the first few photos of an evaluation: `photos/`, `truth.json` and `prediction.json` in one folder.
 
     Args:
-        folder: where they go.
-        categories: dictionaries of `id`, `name` and `isthing`.
-        limit: how many are kept.
+        folder (`Path`): where they go.
+        categories (`Sequence[Mapping[str, Any]]`): dictionaries of `id`, `name` and `isthing`.
+        limit (`int`, defaults to 8): how many are kept.
+
+    Example:
+
+    ```python
+    >>> writer = SampleWriter(Path("samples"), categories)
+    >>> writer.add("1", photo, segmentation.to_panoptic([1, 2]), reference)
+    >>> writer.close()
+    >>> [sample.image_id for sample in read_samples(Path("samples"))]
+    ['1']
+    ```
     """
 
     def __init__(self, folder: Path, categories: Sequence[Mapping[str, Any]], *, limit: int = 8):
         self.folder, self.limit = folder, limit
         (folder / "photos").mkdir(parents=True, exist_ok=True)
-        self.truth = PanopticFiles(folder / "truth.json", categories)
-        self.prediction = PanopticFiles(folder / "prediction.json", categories)
+        self.truth = CocoPanopticWriter(folder / "truth.json", categories)
+        self.prediction = CocoPanopticWriter(folder / "prediction.json", categories)
 
     def add(
         self, image_id: str, photo: Image.Image, prediction: Mapping[str, Any], reference: Mapping[str, Any]
     ) -> None:
-        """Keep an image, unless there are enough."""
-        if len(self.truth.annotations) >= self.limit:
+        """Keep a photo, unless there are enough. Prediction and reference are dictionaries of `segmentation` (H, W)
+        and `segments_info`, with `id` and `category_id` for each segment."""
+        if len(self.truth.entries) >= self.limit:
             return
-        photo.save(self.folder / "photos" / f"{image_id.replace('/', '_')}.jpg", quality=90)
         for files, segments in ((self.prediction, prediction), (self.truth, reference)):
-            files.add(image_id, segmentation=segments["segmentation"], segments_info=segments["segments_info"])
+            stem = files.add(
+                image_id,
+                file_name=f"photos/{image_id}.jpg",
+                segmentation=segments["segmentation"],
+                segments_info=segments["segments_info"],
+            )
+        with written_whole(self.folder / "photos" / f"{stem}.jpg") as aside:
+            photo.save(aside, format="JPEG", quality=90)
 
     def close(self) -> None:
         """Write the JSON files."""
@@ -83,41 +65,37 @@ class SampleWriter:
 
 @dataclass(frozen=True)
 class Sample:
-    """One image as [`SampleWriter`] kept it. `truth` and `prediction` are lists of segments as `draw_segments` takes
-    them: `label`, and `mask`, an "L" image of the photo's size."""
+    """One photo as [`SampleWriter`] kept it."""
 
     image_id: str
     photo: Image.Image
-    truth: list[dict[str, Any]]
-    prediction: list[dict[str, Any]]
+    truth: Segmentation
+    prediction: Segmentation
 
 
 def read_samples(folder: Path) -> Iterator[Sample]:
-    """The images that [`SampleWriter`] kept in a folder."""
-    truth, prediction = (_segments(folder / f"{name}.json") for name in ("truth", "prediction"))
-    for image_id, segments in truth.items():
-        photo = Image.open(folder / "photos" / f"{image_id.replace('/', '_')}.jpg").convert("RGB")
-        yield Sample(image_id, photo, segments, prediction[image_id])
+    """The photos that [`SampleWriter`] kept in a folder."""
+    truth, prediction = (_segmentations(folder / f"{name}.json") for name in ("truth", "prediction"))
+    for image_id, (stem, segmentation) in truth.items():
+        photo = Image.open(folder / "photos" / f"{stem}.jpg").convert("RGB")
+        yield Sample(image_id, photo, segmentation, prediction[image_id][1])
 
 
-def _described(ids: np.ndarray, segments: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    infos = segments_info(ids, [segment["category_id"] for segment in segments])
-    for info in infos:
-        source = segments[info["id"] - 1]
-        info |= {"iscrowd": int(source.get("iscrowd", 0))}
-        if "score" in source:
-            info["score"] = source["score"]
-    return infos
-
-
-def _segments(path: Path) -> dict[str, list[dict[str, Any]]]:
+def _segmentations(path: Path) -> dict[str, tuple[str, Segmentation]]:
+    """For each image the name of its files, without their ending, and its segmentation."""
     content = json.loads(path.read_text(encoding="utf-8"))
     names = {category["id"]: category["name"] for category in content["categories"]}
-    found = {}
+    segmentations = {}
     for annotation in content["annotations"]:
-        ids = rgb_to_panoptic(Image.open(path.with_suffix("") / annotation["file_name"]))
-        found[annotation["image_id"]] = [
-            {"label": names[info["category_id"]], "mask": Image.fromarray((ids == info["id"]).astype(np.uint8) * 255)}
-            for info in annotation["segments_info"]
-        ]
-    return found
+        with Image.open(path.with_suffix("") / annotation["file_name"]) as image:
+            stored = rgb_to_panoptic(image)
+        ids = np.zeros_like(stored)
+        for number, info in enumerate(annotation["segments_info"], start=1):
+            ids[stored == info["id"]] = number
+        segmentations[annotation["image_id"]] = (
+            Path(annotation["file_name"]).stem,
+            Segmentation.from_map(
+                torch.from_numpy(ids), labels=[names[info["category_id"]] for info in annotation["segments_info"]]
+            ),
+        )
+    return segmentations

@@ -1,10 +1,15 @@
 """COCO's panoptic format: a PNG whose colours are segment ids, and an entry of JSON for each segment."""
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from scipy import ndimage
+
+from fisa.processing.files import write_whole, written_whole
 
 
 LARGEST_ID = 256**3 - 1
@@ -57,11 +62,11 @@ def segments_info(ids: np.ndarray, category_ids: Mapping[int, int] | Sequence[in
     if not isinstance(category_ids, Mapping):
         category_ids = dict(enumerate(category_ids, start=1))
     ids = np.asarray(ids)
-    found, ranks = np.unique(ids, return_inverse=True)
+    present, ranks = np.unique(ids, return_inverse=True)
     ranks = ranks.reshape(ids.shape) + 1
     areas = np.bincount(ranks.flatten())[1:]
     segments = []
-    for segment_id, area, (rows, columns) in zip(found.tolist(), areas.tolist(), ndimage.find_objects(ranks)):
+    for segment_id, area, (rows, columns) in zip(present.tolist(), areas.tolist(), ndimage.find_objects(ranks)):
         if segment_id == 0:
             continue
         if segment_id not in category_ids:
@@ -71,3 +76,101 @@ def segments_info(ids: np.ndarray, category_ids: Mapping[int, int] | Sequence[in
             {"id": segment_id, "category_id": category_ids[segment_id], "area": area, "bbox": box, "iscrowd": 0}
         )
     return segments
+
+
+class CocoPanopticWriter:
+    """Writes segmentations in COCO's panoptic format: `NAME.json`, and in the folder `NAME` beside it a PNG per photo.
+
+    Each file is complete or absent, whenever the process is killed.
+
+    Args:
+        path (`Path`): of the JSON file; folders are made.
+        categories (`Sequence[Mapping[str, Any]]`): dictionaries of `id`, `name` and `isthing`.
+
+    Example:
+
+    ```python
+    >>> writer = CocoPanopticWriter(Path("panoptic.json"), [{"id": 1, "name": "dog", "isthing": 1}])
+    >>> writer.add(1, file_name="photo.jpg", **segmentation.to_panoptic([1]))
+    >>> writer.close()
+    ```
+    """
+
+    def __init__(self, path: Path, categories: Sequence[Mapping[str, Any]]):
+        self.path, self.categories = path, categories
+        self.entries: list[dict[str, Any]] = []
+        self._stems: set[str] = set()
+        path.with_suffix("").mkdir(parents=True, exist_ok=True)
+
+    def add(
+        self,
+        image_id: int | str,
+        *,
+        file_name: str,
+        segmentation: np.ndarray,
+        segments_info: Sequence[Mapping[str, Any]],
+        stem: str | None = None,
+    ) -> str:
+        """Write the PNG of a photo and keep its entry.
+
+        Args:
+            image_id (`int` or `str`): the photo's, as `images` and `annotations` shall have it.
+            file_name (`str`): the photo's file.
+            segmentation (`np.ndarray`): (H, W) integers, the `id` of each pixel's segment.
+            segments_info (`Sequence[Mapping[str, Any]]`):
+                Dictionaries with `id` and `category_id` and, if there are any, `iscrowd` and `score`.
+            stem (`str`, *optional*):
+                What the PNG shall be called, without its ending; the `image_id` if not given. A number is added where
+                another photo has the name already.
+
+        Returns:
+            The PNG's name without its ending.
+        """
+        # Counted anew, for COCO's ids must fit into three bytes and start at 1.
+        ids = np.zeros(segmentation.shape, np.int32)
+        for number, segment in enumerate(segments_info, start=1):
+            ids[segmentation == segment["id"]] = number
+        stem = self._free_stem(str(image_id).replace("/", "_") if stem is None else stem)
+        with written_whole(self.path.with_suffix("") / f"{stem}.png") as aside:
+            Image.fromarray(panoptic_to_rgb(ids)).save(aside, format="PNG")
+        height, width = ids.shape
+        annotation = {
+            "image_id": image_id,
+            "file_name": f"{stem}.png",
+            "segments_info": _described(ids, segments_info),
+        }
+        image = {"id": image_id, "file_name": file_name, "height": height, "width": width}
+        self.entries.append({"image": image, "annotation": annotation})
+        return stem
+
+    def close(self, entries: Iterable[Mapping[str, Any]] | None = None) -> None:
+        """Write the JSON file.
+
+        Args:
+            entries (*optional*): those of all processes that have written PNGs; this one's own if not given.
+        """
+        entries = sorted(self.entries if entries is None else entries, key=lambda entry: entry["image"]["id"])
+        content = {
+            "images": [entry["image"] for entry in entries],
+            "annotations": [entry["annotation"] for entry in entries],
+            "categories": list(self.categories),
+        }
+        write_whole(self.path, json.dumps(content, indent=1) + "\n")
+
+    def _free_stem(self, wanted: str) -> str:
+        stem, number = wanted, 1
+        while stem in self._stems:
+            number += 1
+            stem = f"{wanted}-{number}"
+        self._stems.add(stem)
+        return stem
+
+
+def _described(ids: np.ndarray, segments: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    infos = segments_info(ids, [segment["category_id"] for segment in segments])
+    for info in infos:
+        source = segments[info["id"] - 1]
+        info["iscrowd"] = int(source.get("iscrowd", 0))
+        if "score" in source:
+            info["score"] = source["score"]
+    return infos

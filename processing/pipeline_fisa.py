@@ -5,17 +5,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch.utils.data import Dataset
 from transformers import ImageSegmentationPipeline
 
 from fisa.processing.photos import is_collection, read_photo
+from fisa.processing.post_processing import Subtask
+from fisa.processing.segmentation import Segmentation
+from fisa.processing.vocabulary import Vocabulary
 
 
 SUBTASKS = ("panoptic", "instance", "semantic")
 THRESHOLDS = ("threshold", "mask_threshold", "overlap_mask_area_threshold")
 DOWNLOAD_LIMITS = ("timeout", "max_download_bytes")
-ARGUMENTS = ("candidate_labels", "text_cache", "subtask", *THRESHOLDS, *DOWNLOAD_LIMITS)
+RETURN_TYPES = ("segments", "segmentation")
+ARGUMENTS = ("candidate_labels", "text_cache", "subtask", "return_type", *THRESHOLDS, *DOWNLOAD_LIMITS)
 
 
 class FisaPipeline(ImageSegmentationPipeline):
@@ -53,6 +56,9 @@ class FisaPipeline(ImageSegmentationPipeline):
                 A folder that keeps the encoded `candidate_labels` for other processes: for long lists of them.
             subtask (`"panoptic"`, `"instance"` or `"semantic"`, defaults to `"panoptic"`):
                 Things and stuff without overlaps, things alone, or one mask a class.
+            return_type (`"segments"` or `"segmentation"`, defaults to `"segments"`):
+                A list of dictionaries as transformers' pipelines return it, or one
+                [`~fisa.processing.segmentation.Segmentation`] per photo.
             threshold (`float`, *optional*):
                 Least objectness of a segment, in [0, 1]. The processor's if not given, like the next two.
             mask_threshold (`float`, *optional*):
@@ -91,8 +97,9 @@ class FisaPipeline(ImageSegmentationPipeline):
             )
         # Only what was given: the rest keeps the value that the pipeline was made with.
         given = {name: value for name, value in kwargs.items() if value is not None}
-        if given.get("subtask", "panoptic") not in SUBTASKS:
-            raise ValueError(f"`subtask` was {given['subtask']!r}; it must be one of {', '.join(SUBTASKS)}.")
+        for name, choices in {"subtask": SUBTASKS, "return_type": RETURN_TYPES}.items():
+            if name in given and given[name] not in choices:
+                raise ValueError(f"`{name}` was {given[name]!r}; it must be one of {', '.join(choices)}.")
         preprocess = {name: given.pop(name) for name in DOWNLOAD_LIMITS if name in given}
         if "candidate_labels" in given:
             given["vocabulary"] = self.processor.parse_vocabulary(given.pop("candidate_labels"))
@@ -111,7 +118,9 @@ class FisaPipeline(ImageSegmentationPipeline):
         inputs["photo_orientation"] = torch.tensor([orientation])
         return inputs
 
-    def _forward(self, model_inputs: dict[str, Any], vocabulary: Any = None, text_cache: Any = None) -> dict[str, Any]:
+    def _forward(
+        self, model_inputs: dict[str, Any], vocabulary: Vocabulary | None = None, text_cache: Any = None
+    ) -> dict[str, Any]:
         target_size = model_inputs.pop("target_size")
         encoded = {}
         if vocabulary is not None:
@@ -121,24 +130,18 @@ class FisaPipeline(ImageSegmentationPipeline):
         return outputs
 
     def postprocess(
-        self, model_outputs: Any, vocabulary: Any = None, subtask: str = "panoptic", **thresholds: float
-    ) -> list[dict[str, Any]]:
-        id2label = self.model.config.id2label if vocabulary is None else dict(enumerate(vocabulary.names))
-        target_sizes = model_outputs["target_size"]
-        if subtask == "semantic":
-            (labels,) = self.processor.post_process_semantic_segmentation(model_outputs, target_sizes=target_sizes)
-            found = [(class_id, None, labels == class_id) for class_id in labels.unique().tolist()]
-        else:
-            post_process = getattr(self.processor, f"post_process_{subtask}_segmentation")
-            (result,) = post_process(model_outputs, target_sizes=target_sizes, **thresholds)
-            found = [
-                (segment["label_id"], segment["score"], result["segmentation"] == segment["id"])
-                for segment in result["segments_info"]
-            ]
-        return [
-            {"score": score, "label": id2label[class_id], "mask": _mask_image(mask)} for class_id, score, mask in found
-        ]
-
-
-def _mask_image(mask: torch.Tensor) -> Image.Image:
-    return Image.fromarray(mask.to(torch.uint8).mul(255).numpy(), mode="L")
+        self,
+        model_outputs: Any,
+        vocabulary: Vocabulary | None = None,
+        subtask: Subtask = "panoptic",
+        return_type: str = "segments",
+        **thresholds: float,
+    ) -> list[dict[str, Any]] | Segmentation:
+        (segmentation,) = self.processor.post_process_segmentation(
+            model_outputs,
+            subtask,
+            target_sizes=model_outputs["target_size"],
+            id2label=self.model.config.id2label if vocabulary is None else dict(enumerate(vocabulary.names)),
+            **thresholds,
+        )
+        return segmentation if return_type == "segmentation" else segmentation.to_segments()

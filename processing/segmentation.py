@@ -162,6 +162,18 @@ class Segmentation:
             were_fused=[segment.was_fused for segment in self],
         )
 
+    def to_segments(self) -> list[dict[str, Any]]:
+        """As transformers' pipelines return it: for each segment `label`, `score` and `mask`, an "L" image with 255
+        where the segment is seen."""
+        return [
+            {
+                "score": segment.score,
+                "label": segment.label,
+                "mask": Image.fromarray(self.mask(segment).astype(np.uint8) * 255),
+            }
+            for segment in self
+        ]
+
     def to_transformers(self, *, first_id: int = 1) -> dict[str, Any]:
         """As transformers' image processors return it: `{"segmentation": (H, W) int32, "segments_info": [...]}`.
 
@@ -184,14 +196,13 @@ class Segmentation:
 
     def to_panoptic(self, category_ids: Sequence[int]) -> dict[str, Any]:
         """As the metrics and the COCO panoptic writer take it: `{"segmentation": (H, W) array, "segments_info":
-        [{"id", "category_id", "score"}, …]}`, without the score where there is none.
+        [{"id", "category_id", "score"}, …]}`.
 
         Args:
             category_ids (`Sequence[int]`): the category of each class.
         """
         segments_info = [
-            {"id": segment.id, "category_id": category_ids[segment.class_id]}
-            | ({} if segment.score is None else {"score": segment.score})
+            {"id": segment.id, "category_id": category_ids[segment.class_id], "score": segment.score}
             for segment in self
         ]
         return {"segmentation": self.ids.cpu().numpy(), "segments_info": segments_info}

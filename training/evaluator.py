@@ -18,11 +18,13 @@ from fisa.evaluation.mask_average_precision import MaskAveragePrecision
 from fisa.evaluation.mean_iou import MeanIoU
 from fisa.evaluation.panoptic_quality import PanopticQuality
 from fisa.evaluation.predictors import PREDICTORS, Predictor
-from fisa.evaluation.samples import PanopticFiles, SampleWriter
+from fisa.evaluation.samples import SampleWriter
 from fisa.evaluation.segmentation_metric import SegmentationMetric, as_reference
 from fisa.modeling_fisa.modeling_fisa import FisaForUniversalSegmentation
 from fisa.modeling_fisa.outputs_fisa import FisaOutput
+from fisa.processing.coco_panoptic import CocoPanopticWriter
 from fisa.processing.processing_fisa import FisaProcessor
+from fisa.processing.segmentation import Segmentation
 
 
 METRICS = {"panoptic": PanopticQuality, "instance": MaskAveragePrecision, "semantic": MeanIoU}
@@ -114,7 +116,7 @@ class Evaluator:
         """
         state = PartialState()
         metrics = {task: self._metric(task) for task in self.tasks}
-        files = self.predictions and PanopticFiles(self.predictions, self.categories)
+        files = self.predictions and CocoPanopticWriter(self.predictions, self.categories)
         samples = self.samples and state.is_main_process and SampleWriter(self.samples, self._plainly_named())
         predictor = self._predictor_class(
             model, self.processor, categories=self.categories, vocabulary=self.vocabulary
@@ -130,13 +132,17 @@ class Evaluator:
                 for task, metric in metrics.items():
                     metric.add(prediction=prediction[task], reference=reference)
                 if files:
-                    files.add(record["image_id"], **prediction["panoptic"])
+                    files.add(
+                        record["image_id"],
+                        file_name=record.get("file_name", record["image_id"]),
+                        **prediction["panoptic"],
+                    )
                 if samples:
                     samples.add(record["image_id"], record["image"], prediction["panoptic"], reference)
         if samples:
             samples.close()
         if files:
-            files.close(gather_object(files.annotations))
+            files.close(gather_object(files.entries))
         figures = {task: _merged(metric).compute() for task, metric in metrics.items()}
         return figures | {"num_images": sum(gather_object([count])), "oracle": self.oracle, "data": self.name}
 
@@ -147,36 +153,29 @@ class Evaluator:
     def _predictions(self, records: Sequence[Mapping[str, Any]], outputs: FisaOutput) -> Iterator[dict[str, Any]]:
         """For each photo its prediction as each metric takes it."""
         sizes = [record["label"].shape for record in records]
-        panoptic = self.processor.post_process_panoptic_segmentation(outputs, target_sizes=sizes)
+        segment = partial(self.processor.post_process_segmentation, outputs, target_sizes=sizes)
+        panoptic = segment("panoptic")
         semantic = self.processor.post_process_semantic_segmentation(outputs, target_sizes=sizes)
-        instance = [None] * len(records)
-        if "instance" in self.tasks:
-            # The metric ranks all instances by score: a threshold could only lower it.
-            instance = self.processor.post_process_instance_segmentation(outputs, threshold=0.0, target_sizes=sizes)
+        # The metric sorts by score and looks at all of them: a threshold could only lower it.
+        instance = segment("instance", threshold=0.0) if "instance" in self.tasks else [None] * len(records)
+        category_ids = [category["id"] for category in self.categories]
         for segments, classes, instances in zip(panoptic, semantic, instance):
             yield {
-                "panoptic": self._panoptic(segments),
+                "panoptic": segments.to_panoptic(category_ids),
                 "semantic": classes.cpu().numpy(),
-                "instance": instances and self._instances(instances),
+                "instance": None if instances is None else _instances(instances, category_ids),
             }
 
     def _plainly_named(self) -> list[dict[str, Any]]:
         return [category | {"name": item.name} for category, item in zip(self.categories, self.vocabulary)]
 
-    def _panoptic(self, result: dict[str, Any]) -> dict[str, Any]:
-        infos = [
-            {"id": info["id"], "category_id": self.categories[info["label_id"]]["id"], "score": info["score"]}
-            for info in result["segments_info"]
-        ]
-        return {"segmentation": result["segmentation"].cpu().numpy(), "segments_info": infos}
 
-    def _instances(self, result: dict[str, Any]) -> dict[str, Any]:
-        segmentation, infos = result["segmentation"].cpu().numpy(), result["segments_info"]
-        return {
-            "masks": (segmentation == info["id"] for info in infos),
-            "category_ids": [self.categories[info["label_id"]]["id"] for info in infos],
-            "scores": [info["score"] for info in infos],
-        }
+def _instances(segmentation: Segmentation, category_ids: Sequence[int]) -> dict[str, Any]:
+    return {
+        "masks": map(segmentation.mask, segmentation),
+        "category_ids": [category_ids[segment.class_id] for segment in segmentation],
+        "scores": [segment.score for segment in segmentation],
+    }
 
 
 def _merged(metric: SegmentationMetric) -> SegmentationMetric:

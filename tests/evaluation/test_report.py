@@ -9,7 +9,8 @@ from PIL import Image
 from fisa.data.formats import load_segmentation_dataset
 from fisa.evaluation.headlines import headlines
 from fisa.evaluation.report import GAP, PANEL_WIDTH, class_changes, main
-from fisa.evaluation.samples import PanopticFiles, SampleWriter, read_samples
+from fisa.evaluation.samples import SampleWriter, read_samples
+from fisa.processing.coco_panoptic import CocoPanopticWriter
 from fisa.visualization import class_color
 from tests.evaluation.plain_metrics import CATEGORIES
 
@@ -30,8 +31,8 @@ def test_segmentations_read_back_as_coco_panoptic(tmp_path):
     (tmp_path / "images").mkdir()
     Image.new("RGB", (60, 40)).save(tmp_path / "images" / "street_1.png")
     (tmp_path / "annotations").mkdir()
-    files = PanopticFiles(tmp_path / "annotations" / "panoptic.json", CATEGORIES)
-    files.add("street/1", **SEGMENTATION)
+    files = CocoPanopticWriter(tmp_path / "annotations" / "panoptic.json", CATEGORIES)
+    files.add("street/1", file_name="street_1.png", **SEGMENTATION)
     files.close()
     record = load_segmentation_dataset("coco_panoptic", str(tmp_path), split="validation").check()[0]
     by_category = {info["category_id"]: (record["label"] == info["id"], info) for info in record["segments_info"]}
@@ -40,17 +41,19 @@ def test_segmentations_read_back_as_coco_panoptic(tmp_path):
         np.testing.assert_array_equal(mask, LABEL == info["id"])
         assert found["iscrowd"] == info["iscrowd"]
     content = json.loads((tmp_path / "annotations" / "panoptic.json").read_text())
+    assert content["images"] == [{"id": "street/1", "file_name": "street_1.png", "height": 40, "width": 60}]
     [person] = [info for info in content["annotations"][0]["segments_info"] if info["category_id"] == 1]
     assert person["score"] == 0.75 and person["area"] == 600 and person["bbox"] == [0, 0, 30, 20]
 
 
 def test_files_of_several_processes_make_one_list(tmp_path):
-    shares = [PanopticFiles(tmp_path / "all.json", CATEGORIES) for _ in range(2)]
+    shares = [CocoPanopticWriter(tmp_path / "all.json", CATEGORIES) for _ in range(2)]
     for number in range(4):
-        shares[number % 2].add(str(number), **SEGMENTATION)
-    shares[0].close(shares[1].annotations + shares[0].annotations)
+        shares[number % 2].add(str(number), file_name=f"{number}.jpg", **SEGMENTATION)
+    shares[0].close(shares[1].entries + shares[0].entries)
     content = json.loads((tmp_path / "all.json").read_text())
     assert [annotation["image_id"] for annotation in content["annotations"]] == ["0", "1", "2", "3"]
+    assert [image["file_name"] for image in content["images"]] == ["0.jpg", "1.jpg", "2.jpg", "3.jpg"]
     assert all((tmp_path / "all" / annotation["file_name"]).exists() for annotation in content["annotations"])
 
 
@@ -61,8 +64,18 @@ def test_samples_are_the_first_few(tmp_path):
     writer.close()
     samples = list(read_samples(tmp_path))
     assert [sample.image_id for sample in samples] == ["0", "1"]
-    assert [segment["label"] for segment in samples[0].truth] == ["cat", "sky", "dog"]
-    np.testing.assert_array_equal(np.asarray(samples[0].prediction[0]["mask"]) > 0, LABEL == 70_000)
+    assert [segment.label for segment in samples[0].truth] == ["cat", "sky", "dog"]
+    [cat, *_] = prediction = samples[0].prediction
+    np.testing.assert_array_equal(prediction.mask(cat), LABEL == 70_000)
+
+
+def test_names_that_are_one_on_disk_lose_nothing(tmp_path):
+    writer = SampleWriter(tmp_path, CATEGORIES)
+    for number, image_id in enumerate(("a/b", "a_b")):
+        writer.add(image_id, Image.new("RGB", (60, 40), (200 * number, 0, 0)), SEGMENTATION, SEGMENTATION)
+    writer.close()
+    reds = {sample.image_id: sample.photo.getpixel((0, 0))[0] for sample in read_samples(tmp_path)}
+    assert reds["a/b"] < 10 and reds["a_b"] > 190
 
 
 # Reports

@@ -154,6 +154,9 @@ def test_predictions_are_coco_panoptic_files(tmp_path, checkpoint, photos):
     content = json.loads((tmp_path / "predictions.json").read_text())
     assert [annotation["image_id"] for annotation in content["annotations"]] == ["1", "2", "3"]
     assert all((tmp_path / "predictions" / annotation["file_name"]).exists() for annotation in content["annotations"])
+    for image in content["images"]:
+        with Image.open(next(photos.rglob(image["file_name"]))) as photo:
+            assert (image["width"], image["height"]) == photo.size
     assert report["num_images"] == 3 and not (tmp_path / "merged").exists()
 
 
