@@ -512,7 +512,7 @@ class Run:
             processor=self.processor,
             masks=self._mask_source(class_indices),
             class_indices=class_indices,
-            sampler=VocabularySampler(encoded["prompt_class_ids"].tolist()),
+            sampler=VocabularySampler(encoded.prompt_class_ids.tolist()),
             augmentation=Augmentation(flip=options.flip, crop=options.crop, color=options.color),
             seed=self.options.seed,
         )
@@ -520,9 +520,9 @@ class Run:
         log_priors = None
         if options.logit_adjustment:
             frequencies = log_frequencies(data, class_indices)
-            log_priors = options.logit_adjustment * frequencies[encoded["prompt_class_ids"].cpu()]
+            log_priors = options.logit_adjustment * frequencies[encoded.prompt_class_ids.cpu()]
         collator = TrainingCollator(
-            encoded["class_embeds"].cpu(), vocabulary_size=options.vocabulary_size, log_priors=log_priors
+            encoded.class_embeds.cpu(), vocabulary_size=options.vocabulary_size, log_priors=log_priors
         )
         return examples(data, maker), collator
 

@@ -3,24 +3,11 @@
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import nn
 
 from fisa.acceleration.class_text_files import ClassTextFiles
 
 
 Encode = Callable[[Sequence[str]], torch.Tensor]
-
-
-def average_templates(prompt_embeds: torch.Tensor) -> torch.Tensor:
-    """One unit vector a name from its prompts: normalise, average over the templates, normalise (CLIP's ensembling).
-
-    Args:
-        prompt_embeds (`torch.Tensor` of shape `(num_names, num_templates, projection_dim)`)
-
-    Returns:
-        `torch.Tensor` of shape `(num_names, projection_dim)`.
-    """
-    return nn.functional.normalize(nn.functional.normalize(prompt_embeds, dim=-1).mean(dim=1), dim=-1)
 
 
 class ClassTextCache:

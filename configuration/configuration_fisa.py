@@ -31,15 +31,18 @@ class FisaConfig(PreTrainedConfig):
             0 means any pixel, the rule of MaskCLIP and MasQCLIP, right for fine patches; coarse patches (a dozen or
             fewer across) want about 0.5.
         seve_layers (`list[int]`, defaults to `[0]`):
-            The CLIP layers before which the visual tokens cross-attend to the class texts (SEVE), counted from 0.
-            Early, as the paper asks for; an empty list switches SEVE off.
-        seve_tokens (`"both"`, `"image"`, `"mask"` or `"mask_keys"`, defaults to `"both"`):
-            Which visual tokens attend to the class texts; or, another reading of the paper, `"mask_keys"`: the texts
-            are further keys and values of the mask tokens' own attention, through CLIP's projections.
+            The CLIP layers in which the class texts guide the visual tokens (SEVE), counted from 0. Early, as the
+            paper asks for; an empty list switches SEVE off.
+        seve_tokens (`"mask_keys"`, `"both"`, `"image"` or `"mask"`, defaults to `"mask_keys"`):
+            How the class texts guide. `"mask_keys"`: they are further keys and values of the mask tokens' own
+            attention, through CLIP's projections. The others are another reading of the paper: the visual tokens that
+            are named attend to the class texts before the layer. The default is the better one where both were
+            measured (docs/patchwork.md).
         seve_num_heads (`int`, defaults to 8):
-            Attention heads of SEVE; as text keys it has CLIP's.
+            Attention heads of SEVE. Not read for `"mask_keys"`, which has CLIP's heads.
         seve_width (`int`, defaults to 256):
-            Width of SEVE's queries, keys and values together. Narrow, so that an adapter stays a few megabytes.
+            Width of SEVE's queries, keys and values together. Narrow, so that an adapter stays a few megabytes. Not
+            read for `"mask_keys"`, which has CLIP's width.
         seve_max_texts (`int`, defaults to 4096):
             To how many class texts, synonyms included, the visual tokens attend: all of a vocabulary up to this size,
             an even sample of a larger one; see [`~fisa.modeling_fisa.semantic_guidance.guiding_texts`]. It bounds
@@ -91,7 +94,7 @@ class FisaConfig(PreTrainedConfig):
     logit_scale_init_value: float | int = 2.6592
     mask_coverage_threshold: float | int = 0.0
     seve_layers: list[int] | tuple[int, ...] = (0,)
-    seve_tokens: Literal["both", "image", "mask", "mask_keys"] = "both"
+    seve_tokens: Literal["mask_keys", "both", "image", "mask"] = "mask_keys"
     seve_num_heads: int = 8
     seve_width: int = 256
     seve_max_texts: int = 4096

@@ -1,18 +1,14 @@
-"""Mask tokens beside CLIP's image stream: one a proposal, each seeing only the patches that its proposal covers."""
+"""Mask attention: each mask token sees only the CLS token and the patches that its proposal covers."""
 
-from collections.abc import Callable
-from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import nn
 from transformers import CLIPVisionConfig
-from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.models.clip.modeling_clip import CLIPAttention, CLIPEncoderLayer, eager_attention_forward
+from transformers.models.clip.modeling_clip import CLIPAttention
 from transformers.utils.generic import maybe_autocast
 
-from fisa.configuration.configuration_fisa import FisaConfig
-from fisa.modeling_fisa.semantic_guidance import SemanticGuidance, TextKeys
+from fisa.modeling_fisa.multi_head_attention import attend, split_heads
 
 
 # Fractions are sums of float32 products: a patch that is covered by exactly τ must not be lost to their rounding.
@@ -99,6 +95,25 @@ def mask_attention_bias(coverage: torch.Tensor, *, threshold: float, dtype: torc
     return bias.masked_fill(~attended, float("-inf")).unsqueeze(1)
 
 
+class Attended(NamedTuple):
+    """What [`MaskAttention`] returns.
+
+    Attributes:
+        image_output (`torch.Tensor` of shape `(batch_size, 1 + num_patches, hidden_size)` or `None`):
+            What the image tokens gather, unless the mask tokens are encoded alone.
+        mask_output (`torch.Tensor` of shape `(batch_size, num_proposals, hidden_size)`): what the mask tokens gather.
+        mask_query (`torch.Tensor` of shape `(batch_size, num_heads, num_proposals, head_dim)`):
+            The mask tokens' queries.
+        image_weights, mask_weights: attention weights of both, or `None` where the back-end does not keep them.
+    """
+
+    image_output: torch.Tensor | None
+    mask_output: torch.Tensor
+    mask_query: torch.Tensor
+    image_weights: torch.Tensor | None
+    mask_weights: torch.Tensor | None
+
+
 class MaskAttention(nn.Module):
     """Attention of image tokens to themselves, as in CLIP, and of mask tokens to the image tokens they may see.
 
@@ -117,108 +132,28 @@ class MaskAttention(nn.Module):
         attention_bias: torch.Tensor,
         *,
         clip_attention: CLIPAttention,
-        text_attention: Callable[[torch.Tensor], torch.Tensor] | None = None,
         masks_alone: bool = False,
-        **kwargs,
-    ) -> tuple[torch.Tensor | None, torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        """Returns the image tokens' and the mask tokens' attention outputs, then their attention weights or `None`.
-
+    ) -> Attended:
+        """
         Args:
-            text_attention (*optional*): what the mask tokens' queries find beside the image, added to their output.
+            image_states (`torch.Tensor` of shape `(batch_size, 1 + num_patches, hidden_size)`)
+            mask_states (`torch.Tensor` of shape `(batch_size, num_proposals, hidden_size)`)
+            attention_bias (`torch.Tensor`): of [`mask_attention_bias`].
+            clip_attention (`CLIPAttention`): of the CLIP layer that is running.
             masks_alone (`bool`): leave out the image tokens' output.
         """
-
-        def heads(states: torch.Tensor) -> torch.Tensor:
-            return states.unflatten(-1, (clip_attention.num_heads, clip_attention.head_dim)).transpose(1, 2)
-
-        key, value = heads(clip_attention.k_proj(image_states)), heads(clip_attention.v_proj(image_states))
-        attention = ALL_ATTENTION_FUNCTIONS.get_interface(
-            clip_attention.config._attn_implementation, eager_attention_forward
-        )
-
-        def attend(query: torch.Tensor, bias: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:
-            dropout = clip_attention.dropout if self.training else 0.0
-            output, weights = attention(
-                clip_attention, query, key, value, bias, scaling=clip_attention.scale, dropout=dropout, **kwargs
-            )
-            return clip_attention.out_proj(output.flatten(2)), weights
-
+        clip = clip_attention
+        key, value = (split_heads(project(image_states), clip.num_heads) for project in (clip.k_proj, clip.v_proj))
+        options = {
+            "config": clip.config,
+            "scaling": clip.scale,
+            "dropout": clip.dropout if self.training else 0.0,
+        }
         image_output, image_weights = None, None
         if not masks_alone:
-            image_output, image_weights = attend(heads(clip_attention.q_proj(image_states)), None)
-        if mask_states.shape[1] == 0:  # nothing to attend with, and not every back-end takes that
-            return image_output, mask_states, image_weights, None
-        mask_query = heads(self.query_proj(mask_states))
-        mask_output, mask_weights = attend(mask_query, attention_bias)
-        if text_attention is not None:
-            mask_output = mask_output + text_attention(mask_query)
-        return image_output, mask_output, image_weights, mask_weights
-
-
-class FisaEncoderLayer(GradientCheckpointingLayer):
-    """One of CLIP's encoder layers with the mask tokens beside the image tokens, and SEVE before it where chosen.
-
-    The CLIP layer is handed in at each call rather than owned, so that CLIP's weights keep CLIP's names.
-    """
-
-    def __init__(self, config: FisaConfig, *, layer_index: int):
-        super().__init__()
-        self.mask_attention = MaskAttention(config.vision_config)
-        kind = TextKeys if config.seve_tokens == "mask_keys" else SemanticGuidance
-        self.semantic_guidance = kind(config) if layer_index in config.seve_layers else None
-
-    def forward(
-        self,
-        image_tokens: torch.Tensor,
-        mask_tokens: torch.Tensor,
-        attention_bias: torch.Tensor,
-        class_embeds: torch.Tensor | None,
-        *,
-        clip_layer: CLIPEncoderLayer,
-        masks_alone: bool = False,
-        **kwargs,
-    ) -> tuple[torch.Tensor | None, torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        """Returns the image tokens, the mask tokens, and the attention weights of each or `None`.
-
-        Args:
-            masks_alone (`bool`):
-                Leave out the image tokens (`None`): for the last layer, after which no mask token reads them.
-        """
-        text_attention = None
-        if isinstance(self.semantic_guidance, SemanticGuidance):
-            image_tokens, mask_tokens = self.semantic_guidance(image_tokens, mask_tokens, class_embeds)
-        elif self.semantic_guidance is not None:
-            text_attention = partial(
-                self.semantic_guidance,
-                class_embeds=class_embeds,
-                clip_attention=clip_layer.self_attn,
-                layer_norm=clip_layer.layer_norm1,
-            )
-        image_output, mask_output, image_weights, mask_weights = self.mask_attention(
-            clip_layer.layer_norm1(image_tokens),
-            clip_layer.layer_norm1(mask_tokens),
-            attention_bias,
-            clip_attention=clip_layer.self_attn,
-            text_attention=text_attention,
-            masks_alone=masks_alone,
-            **kwargs,
-        )
-        mask_tokens = mask_tokens + mask_output
-        mask_tokens = mask_tokens + clip_layer.mlp(clip_layer.layer_norm2(mask_tokens))
-        if masks_alone:
-            return None, mask_tokens, None, mask_weights
-        image_tokens = image_tokens + image_output
-        image_tokens = image_tokens + clip_layer.mlp(clip_layer.layer_norm2(image_tokens))
-        return image_tokens, mask_tokens, image_weights, mask_weights
-
-
-class MaskEncoder(nn.Module):
-    """What FISA adds to CLIP's image tower: a position for the mask tokens and a layer beside each of CLIP's."""
-
-    def __init__(self, config: FisaConfig):
-        super().__init__()
-        # An embedding of one row rather than a bare parameter: PEFT adapts leaf modules.
-        self.mask_position = nn.Embedding(1, config.vision_config.hidden_size)
-        self.layers = nn.ModuleList(
-            FisaEncoderLayer(config, layer_index=index) for index in range(config.vision_config.num_hidden_layers)
-        )
+            image_query = split_heads(clip.q_proj(image_states), clip.num_heads)
+            image_output, image_weights = attend(clip, image_query, key, value, **options)
+            image_output = clip.out_proj(image_output)
+        mask_query = split_heads(self.query_proj(mask_states), clip.num_heads)
+        mask_output, mask_weights = attend(clip, mask_query, key, value, attention_bias, **options)
+        return Attended(image_output, clip.out_proj(mask_output), mask_query, image_weights, mask_weights)

@@ -4,84 +4,41 @@ import torch
 from torch import nn
 from transformers.utils.generic import maybe_autocast
 
+from fisa.modeling_fisa.encoded_vocabulary import EncodedVocabulary
 from fisa.processing.vocabulary import plain_name
 
 
 TEXTS_AT_A_TIME = 8192
 
 
-def resolve_prompt_classes(
-    prompt_class_ids: torch.Tensor | None, *, class_embeds: torch.Tensor, class_is_thing: torch.Tensor | None
-) -> tuple[torch.Tensor | None, int]:
-    """Which class each prompt names, `None` if each names its own in their order, and how many classes there are.
-
-    Args:
-        prompt_class_ids (`torch.Tensor` of shape `(num_prompts,)`, *optional*)
-        class_embeds (`torch.Tensor` of shape `(..., num_prompts, projection_dim)`)
-        class_is_thing (`torch.Tensor` of shape `(num_classes,)`, *optional*)
-
-    Raises:
-        `ValueError`: not one class a prompt, or a class without a prompt.
-    """
-    num_prompts = class_embeds.shape[-2]
-    if prompt_class_ids is None:
-        named = range(num_prompts)
-    elif prompt_class_ids.shape[0] != num_prompts:
-        raise ValueError(
-            f"`prompt_class_ids` has {len(prompt_class_ids)} entries for {num_prompts} prompts; each needs its class."
-        )
-    elif torch.compiler.is_compiling() and class_is_thing is not None:  # values cannot be looked at while tracing
-        return prompt_class_ids, class_is_thing.shape[0]
-    else:
-        named = prompt_class_ids.unique().tolist()
-    num_classes = len(named) if class_is_thing is None else len(class_is_thing)
-    if list(named) != list(range(num_classes)):
-        shown = ", ".join(map(str, named[:8])) + (", …" if len(named) > 8 else "")
-        given = "" if class_is_thing is None else f" and `class_is_thing` has {num_classes} entries"
-        raise ValueError(
-            f"The prompts name the classes {shown}{given}; "
-            f"they must name each of 0 to {num_classes - 1} at least once."
-        )
-    if num_prompts == num_classes and prompt_class_ids is not None and prompt_class_ids.tolist() == named:
-        return None, num_classes
-    return prompt_class_ids, num_classes
-
-
 def class_logits(
-    mask_embeds: torch.Tensor,
-    class_embeds: torch.Tensor,
-    *,
-    logit_scale: torch.Tensor,
-    prompt_class_ids: torch.Tensor | None,
-    num_classes: int,
+    mask_embeds: torch.Tensor, vocabulary: EncodedVocabulary, *, logit_scale: torch.Tensor
 ) -> torch.Tensor:
     """CLIP's temperature times the cosine of each mask with each class, a class counting as its best synonym.
 
     Args:
         mask_embeds (`torch.Tensor` of shape `(batch_size, num_proposals, projection_dim)`)
-        class_embeds (`torch.Tensor` of shape `(num_prompts, projection_dim)`): or one set a photo, batch first.
+        vocabulary ([`EncodedVocabulary`])
         logit_scale (`torch.Tensor` of shape `()`): logarithm of the inverse temperature.
-        prompt_class_ids (`torch.Tensor` of shape `(num_prompts,)`):
-            Which class each prompt names. `None`: each its own, in their order.
-        num_classes (`int`): every class must have a prompt.
 
     Returns:
         `torch.Tensor` of shape `(batch_size, num_proposals, num_classes)`, float32.
     """
+    texts = vocabulary.class_embeds
     mask_embeds = nn.functional.normalize(mask_embeds.float(), dim=-1)
     # A large vocabulary goes in parts, of which no copy is kept. While tracing, its size may be open.
-    whole = torch.compiler.is_compiling() or class_embeds.shape[-2] <= TEXTS_AT_A_TIME
-    parts = [class_embeds] if whole else class_embeds.split(TEXTS_AT_A_TIME, dim=-2)
+    whole = torch.compiler.is_compiling() or texts.shape[-2] <= TEXTS_AT_A_TIME
+    parts = [texts] if whole else texts.split(TEXTS_AT_A_TIME, dim=-2)
     scale = logit_scale.float().exp()
     with maybe_autocast(mask_embeds.device.type, enabled=False):  # it would round logits of up to 100 to eight bits
         scores = [
             mask_embeds @ nn.functional.normalize(part.float(), dim=-1).transpose(-1, -2) * scale for part in parts
         ]
     logits = scores[0] if whole else torch.cat(scores, dim=-1)
-    if prompt_class_ids is None:
+    if vocabulary.one_prompt_per_class:
         return logits
-    best = logits.new_full((*logits.shape[:-1], num_classes), float("-inf"))
-    return best.scatter_reduce(-1, prompt_class_ids.expand_as(logits), logits, reduce="amax")
+    best = logits.new_full((*logits.shape[:-1], vocabulary.num_classes), float("-inf"))
+    return best.scatter_reduce(-1, vocabulary.prompt_class_ids.expand_as(logits), logits, reduce="amax")
 
 
 def known_class_ids(class_names: list[list[str]], generator_labels: dict[int, str]) -> list[int]:

@@ -1,48 +1,23 @@
-"""SEVE, semantic-guided visual encoding: visual tokens attend to the class texts before CLIP encodes them further, or
-mask tokens find the texts among the keys of their own attention."""
+"""SEVE, semantic-guided visual encoding: the class texts of the vocabulary in use guide CLIP's image tower.
+
+The paper leaves open how. Two readings are classes here, and a layer without SEVE has a third that does nothing; all
+three have the same two methods:
+
+- [`TextCrossAttention`] acts *before* a layer: the visual tokens cross-attend to the texts.
+- [`TextKeys`] acts *beside* a layer's attention: the texts are further keys and values for the mask tokens' queries.
+- [`SemanticGuidance`] itself passes everything on as it is.
+"""
 
 import torch
 from torch import nn
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.models.clip.modeling_clip import CLIPAttention, eager_attention_forward
+from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 
 from fisa.configuration.configuration_fisa import FisaConfig
-
-
-@torch.no_grad()
-def _spread_out(class_embeds: torch.Tensor, count: int) -> torch.Tensor:
-    """Indices `(..., count)` of texts at even distances in the order of their embeddings' sums, which does not depend
-    on the order that they are given in."""
-    ranked = class_embeds.float().sum(dim=-1).argsort(dim=-1, stable=True)
-    num_texts = ranked.shape[-1]
-    kept = ranked[..., torch.arange(count, device=ranked.device) * num_texts // count]
-    return kept.sort(dim=-1).values
-
-
-def guiding_texts(class_embeds: torch.Tensor, *, at_most: int) -> torch.Tensor:
-    """The class texts that SEVE attends to: all of them or, of a larger vocabulary, an even sample.
-
-    Attention is a weighted mean over the texts, and a sample estimates a mean without leaning to any side. The texts
-    most like the photo lean to one, which moves the scores more than what a sample leaves out
-    (`python -m fisa.studies.benchmarks.vocabulary_bound` measures both). That holds while attention is broad, as
-    SEVE's is in the shipped model; if it came to rest on a few of very many texts, a sample would miss them. The same
-    texts are kept for every photo, whatever their order.
-
-    Args:
-        class_embeds (`torch.Tensor` of shape `(num_prompts, projection_dim)`): or one set a photo, batch first.
-        at_most (`int`): how many texts are kept.
-
-    Returns:
-        `torch.Tensor` of shape `(min(num_prompts, at_most), projection_dim)`, or one set a photo. While tracing, for
-        `torch.compile` or an export, whose number of texts is left open, all texts.
-    """
-    if torch.compiler.is_compiling() or class_embeds.shape[-2] <= at_most:
-        return class_embeds
-    return class_embeds.take_along_dim(_spread_out(class_embeds, at_most).unsqueeze(-1), dim=-2)
+from fisa.modeling_fisa.multi_head_attention import attend, split_heads
 
 
 class ZeroLinear(nn.Linear):
-    """A linear layer that starts at zero: what it ends is absent until it is trained."""
+    """A linear layer that starts at zero: the branch that it ends changes nothing until it is trained."""
 
 
 class GuidanceLayerNorm(nn.LayerNorm):
@@ -59,7 +34,44 @@ class GuidanceLayerNorm(nn.LayerNorm):
 
 
 class SemanticGuidance(nn.Module):
-    """Cross-attention from visual tokens to the class text embeddings of the vocabulary in use, added to the tokens.
+    """Guidance that does nothing and has no parameters: for layers without SEVE, and what both readings build on."""
+
+    def before(
+        self, image_tokens: torch.Tensor, mask_tokens: torch.Tensor, texts: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Guide the tokens before the layer encodes them.
+
+        Args:
+            image_tokens (`torch.Tensor` of shape `(batch_size, 1 + num_patches, hidden_size)`)
+            mask_tokens (`torch.Tensor` of shape `(batch_size, num_proposals, hidden_size)`)
+            texts (`torch.Tensor` of shape `(num_texts, projection_dim)`): or one set per photo, batch first.
+
+        Returns:
+            Both kinds of tokens, shapes unchanged.
+        """
+        return image_tokens, mask_tokens
+
+    def beside(
+        self, mask_output: torch.Tensor, mask_query: torch.Tensor, texts: torch.Tensor, clip_layer: CLIPEncoderLayer
+    ) -> torch.Tensor:
+        """Guide what the mask tokens gather from the image.
+
+        Args:
+            mask_output (`torch.Tensor` of shape `(batch_size, num_proposals, hidden_size)`):
+                The mask tokens' attention output.
+            mask_query (`torch.Tensor` of shape `(batch_size, num_heads, num_proposals, head_dim)`):
+                The queries that it was gathered with.
+            texts (`torch.Tensor` of shape `(num_texts, projection_dim)`): or one set per photo, batch first.
+            clip_layer (`CLIPEncoderLayer`): the layer of CLIP that is running.
+
+        Returns:
+            `torch.Tensor` of the shape of `mask_output`.
+        """
+        return mask_output
+
+
+class TextCrossAttention(SemanticGuidance):
+    """Cross-attention of its own from visual tokens to the class texts, added to the tokens before the layer.
 
     The order of the classes does not matter. The output projection starts at zero, so that untrained guidance leaves
     every token as it was, bit for bit.
@@ -82,40 +94,26 @@ class SemanticGuidance(nn.Module):
         self.v_proj = nn.Linear(text_width, config.seve_width)
         self.out_proj = ZeroLinear(config.seve_width, token_width)
 
-    def forward(
-        self, image_tokens: torch.Tensor, mask_tokens: torch.Tensor, class_embeds: torch.Tensor
+    def before(
+        self, image_tokens: torch.Tensor, mask_tokens: torch.Tensor, texts: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """
-        Args:
-            image_tokens (`torch.Tensor` of shape `(batch_size, 1 + num_patches, hidden_size)`)
-            mask_tokens (`torch.Tensor` of shape `(batch_size, num_proposals, hidden_size)`)
-            class_embeds (`torch.Tensor` of shape `(num_prompts, projection_dim)`): or one set a photo, batch first.
+        """Add to the tokens that `seve_tokens` names what they find in the texts."""
+        texts = self.text_norm(texts.to(image_tokens.dtype)).expand(image_tokens.shape[0], -1, -1)
+        key, value = (split_heads(projection(texts), self.num_heads) for projection in (self.k_proj, self.v_proj))
 
-        Returns:
-            Both kinds of tokens, shapes unchanged, those of `seve_tokens` guided by the texts.
-        """
-        texts = self.text_norm(class_embeds.to(image_tokens.dtype))
-        texts = texts.expand(image_tokens.shape[0], -1, -1)
-        key, value = self._heads(self.k_proj(texts)), self._heads(self.v_proj(texts))
+        def guided(tokens: torch.Tensor) -> torch.Tensor:
+            query = split_heads(self.q_proj(self.token_norm(tokens)), self.num_heads)
+            output, _ = attend(self, query, key, value, config=self.config, scaling=self.scale)
+            return tokens + self.out_proj(output)
+
         if self.tokens in ("both", "image"):
-            image_tokens = image_tokens + self._attend(image_tokens, key, value)
+            image_tokens = guided(image_tokens)
         if self.tokens in ("both", "mask"):
-            mask_tokens = mask_tokens + self._attend(mask_tokens, key, value)
+            mask_tokens = guided(mask_tokens)
         return image_tokens, mask_tokens
 
-    def _heads(self, states: torch.Tensor) -> torch.Tensor:
-        return states.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
-    def _attend(self, tokens: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        if tokens.shape[1] == 0:  # nothing to attend with, and not every back-end takes that
-            return tokens
-        attention = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
-        query = self._heads(self.q_proj(self.token_norm(tokens)))
-        output, _ = attention(self, query, key, value, None, scaling=self.scale)
-        return self.out_proj(output.flatten(2))
-
-
-class TextKeys(nn.Module):
+class TextKeys(SemanticGuidance):
     """The class texts, projected to CLIP's width, as further keys and values of the mask tokens' own attention.
 
     CLIP's projections make keys and values of them as of image tokens. They have a softmax of their own, and what
@@ -132,31 +130,52 @@ class TextKeys(nn.Module):
         self.text_proj = nn.Linear(text_width, token_width)
         self.out_proj = ZeroLinear(token_width, token_width)
 
-    def forward(
-        self,
-        query: torch.Tensor,
-        class_embeds: torch.Tensor,
-        *,
-        clip_attention: CLIPAttention,
-        layer_norm: nn.LayerNorm,
+    def beside(
+        self, mask_output: torch.Tensor, mask_query: torch.Tensor, texts: torch.Tensor, clip_layer: CLIPEncoderLayer
     ) -> torch.Tensor:
-        """
-        Args:
-            query (`torch.Tensor` of shape `(batch_size, num_heads, num_proposals, head_dim)`): of the mask tokens.
-            class_embeds (`torch.Tensor` of shape `(num_prompts, projection_dim)`): or one set a photo, batch first.
-            clip_attention, layer_norm: of CLIP's layer, which image tokens pass through too.
+        """Add to the mask tokens' attention output what their queries find in the texts."""
+        clip = clip_layer.self_attn
+        texts = clip_layer.layer_norm1(self.text_proj(self.text_norm(texts.to(mask_query.dtype))))
+        texts = texts.expand(mask_query.shape[0], -1, -1)
+        key, value = (split_heads(projection(texts), clip.num_heads) for projection in (clip.k_proj, clip.v_proj))
+        output, _ = attend(self, mask_query, key, value, config=clip.config, scaling=clip.scale)
+        return mask_output + self.out_proj(output)
 
-        Returns:
-            What the texts add to the mask tokens, `(batch_size, num_proposals, hidden_size)`.
-        """
-        texts = layer_norm(self.text_proj(self.text_norm(class_embeds.to(query.dtype))))
-        texts = texts.expand(query.shape[0], -1, -1)
-        key, value = (
-            projection(texts).unflatten(-1, (clip_attention.num_heads, -1)).transpose(1, 2)
-            for projection in (clip_attention.k_proj, clip_attention.v_proj)
-        )
-        attention = ALL_ATTENTION_FUNCTIONS.get_interface(
-            clip_attention.config._attn_implementation, eager_attention_forward
-        )
-        output, _ = attention(self, query, key, value, None, scaling=clip_attention.scale)
-        return self.out_proj(output.flatten(2))
+
+def semantic_guidance(config: FisaConfig, *, layer_index: int) -> SemanticGuidance:
+    """The guidance that a config asks for in one layer of CLIP's image tower."""
+    if layer_index not in config.seve_layers:
+        return SemanticGuidance()
+    return TextKeys(config) if config.seve_tokens == "mask_keys" else TextCrossAttention(config)
+
+
+def guiding_texts(class_embeds: torch.Tensor, *, at_most: int) -> torch.Tensor:
+    """The class texts that SEVE attends to: all of them or, of a larger vocabulary, an even sample.
+
+    Attention is a weighted mean over the texts, and an even sample estimates it without bias. Choosing the texts most
+    like the photo would bias it, which moves the scores more than what a sample leaves out
+    (`python -m fisa.studies.benchmarks.vocabulary_bound` measures both). That holds while attention is broad, as
+    SEVE's is in the shipped model; if it came to rest on a few of very many texts, a sample would miss them. The same
+    texts are kept for every photo, whatever their order.
+
+    Args:
+        class_embeds (`torch.Tensor` of shape `(num_prompts, projection_dim)`): or one set per photo, batch first.
+        at_most (`int`): how many texts are kept.
+
+    Returns:
+        `torch.Tensor` of shape `(min(num_prompts, at_most), projection_dim)`, or one set per photo. While tracing, for
+        `torch.compile` or an export, whose number of texts is left open, all texts.
+    """
+    if torch.compiler.is_compiling() or class_embeds.shape[-2] <= at_most:
+        return class_embeds
+    return class_embeds.take_along_dim(_spread_out(class_embeds, at_most).unsqueeze(-1), dim=-2)
+
+
+@torch.no_grad()
+def _spread_out(class_embeds: torch.Tensor, count: int) -> torch.Tensor:
+    """Indices `(..., count)` of texts at even distances in the order of their embeddings' sums, which does not depend
+    on the order that they are given in."""
+    ranked = class_embeds.float().sum(dim=-1).argsort(dim=-1, stable=True)
+    num_texts = ranked.shape[-1]
+    kept = ranked[..., torch.arange(count, device=ranked.device) * num_texts // count]
+    return kept.sort(dim=-1).values

@@ -14,7 +14,7 @@ from transformers.utils import TensorType
 
 from fisa.processing.image_processing_fisa import FisaImageProcessor
 from fisa.processing.segmentation import Segmentation
-from fisa.processing.vocabulary import Vocabulary, quoted, resolve_templates
+from fisa.processing.vocabulary import Vocabulary, VocabularyLike, quoted, resolve_templates
 
 
 _CLIP_CONTEXT_LENGTH = 77
@@ -65,7 +65,7 @@ class FisaProcessor(ProcessorMixin):
     def __call__(
         self,
         images: ImageInput | None = None,
-        text: Any = None,
+        text: VocabularyLike | None = None,
         return_tensors: str | TensorType | None = None,
         **images_kwargs: Any,
     ) -> BatchFeature:
@@ -111,7 +111,7 @@ class FisaProcessor(ProcessorMixin):
             inputs.update(BatchFeature(classes, tensor_type=return_tensors))
         return inputs
 
-    def parse_vocabulary(self, labels: Any) -> Vocabulary:
+    def parse_vocabulary(self, labels: VocabularyLike) -> Vocabulary:
         """The classes, checked: see [`Vocabulary.parse`]."""
         return Vocabulary.parse(labels)
 

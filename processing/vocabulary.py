@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 
 PROMPT_TEMPLATES: dict[str, tuple[str, ...]] = {
@@ -97,7 +97,7 @@ class Vocabulary(Sequence[Class]):
         _refuse_duplicates(self._classes)
 
     @classmethod
-    def parse(cls, labels: Any) -> "Vocabulary":
+    def parse(cls, labels: "VocabularyLike") -> "Vocabulary":
         """Make a vocabulary of whatever says plainly what the classes are.
 
         Args:
@@ -190,6 +190,10 @@ class Vocabulary(Sequence[Class]):
 
     def __repr__(self) -> str:
         return f"Vocabulary of {len(self)}: {quoted(self.names)}"
+
+
+VocabularyLike: TypeAlias = Vocabulary | str | Iterable[str | Class | Mapping[str, Any]] | Mapping[str, Iterable[str]]
+"""What [`Vocabulary.parse`] takes."""
 
 
 def resolve_templates(templates: str | Sequence[str]) -> tuple[str, ...]:

@@ -133,6 +133,7 @@ def tiny_config(generator: str | None = None, *, vision: dict[str, Any] | None =
             "vision_config": tiny_vision_config(**(vision or {})),
             "mask_generator_config": None if generator is None else tiny_generator_config(generator),
             "projection_dim": PROJECTION_DIM,
+            "seve_tokens": "both",
             "seve_width": 16,
             "seve_num_heads": 2,
             **options,

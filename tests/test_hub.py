@@ -94,7 +94,7 @@ def test_loads_without_the_package_and_gives_bit_equal_outputs(exported, checkpo
 
 def test_loads_with_the_package_without_trust(exported, photo):
     model = AutoModel.from_pretrained(exported / "exported")
-    assert type(model).__module__ == "fisa.modeling_fisa.modeling_fisa"
+    assert type(model) is fisa.FisaModel
     segmenter = pipeline("image-segmentation", model=str(exported / "exported"), pipeline_class=fisa.FisaPipeline)
     segments = segmenter(photo, candidate_labels="house", threshold=0.0, overlap_mask_area_threshold=0.0)
     assert {segment["label"] for segment in segments} == {"house"}

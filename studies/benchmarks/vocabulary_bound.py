@@ -21,6 +21,7 @@ from torch import nn
 from fisa import FisaForUniversalSegmentation, FisaProcessor
 from fisa.data.class_lists import FIRST_IDS, class_list
 from fisa.evaluation.oracle import perfect_masks
+from fisa.modeling_fisa.encoded_vocabulary import EncodedVocabulary
 from fisa.modeling_fisa.mask_classification import class_logits
 from fisa.modeling_fisa.semantic_guidance import guiding_texts
 from fisa.pretrained import patchwork
@@ -55,7 +56,7 @@ def measure(
     words = [{"name": word.name, "synonyms": word.synonyms} for word in WORDS]
     vocabulary = [*words, *other_words(num_words - len(words))]
     encoded = model.encode_vocabulary(processor, vocabulary)
-    texts, class_ids = encoded["class_embeds"], encoded["prompt_class_ids"]
+    texts = encoded.class_embeds
     model.config.seve_max_texts = len(texts)  # `guiding_texts` is called below instead
     changes: dict[str, list[torch.Tensor]] = {}
     for pixels, masks, truth in scenes:
@@ -66,10 +67,10 @@ def measure(
             "like_photo": texts[most_like(model.fisa.get_image_features(pixels), texts, bound)],
             "like_masks": texts[most_like(whole[0], texts, bound)],
         }
-        before = probabilities(model, whole, texts, class_ids, num_words)
+        before = probabilities(model, whole, encoded)
         for name, guides in kept.items():
             embeds = model.fisa(pixels, masks, class_embeds=guides).mask_embeds
-            after = probabilities(model, embeds, texts, class_ids, num_words)
+            after = probabilities(model, embeds, encoded)
             changes.setdefault(name, []).append(changed(before, after, truth))
     for name, values in changes.items():
         of_masks = torch.cat(values)
@@ -120,16 +121,10 @@ def most_like(queries: torch.Tensor, texts: torch.Tensor, count: int) -> torch.T
 
 
 def probabilities(
-    model: FisaForUniversalSegmentation,
-    mask_embeds: torch.Tensor,
-    texts: torch.Tensor,
-    class_ids: torch.Tensor,
-    num_classes: int,
+    model: FisaForUniversalSegmentation, mask_embeds: torch.Tensor, vocabulary: EncodedVocabulary
 ) -> torch.Tensor:
     """p(class) of each mask among all classes, `(G, num_classes)`."""
-    scale = model.fisa.logit_scale
-    logits = class_logits(mask_embeds, texts, logit_scale=scale, prompt_class_ids=class_ids, num_classes=num_classes)
-    return logits[0].softmax(dim=-1)
+    return class_logits(mask_embeds, vocabulary, logit_scale=model.fisa.logit_scale)[0].softmax(dim=-1)
 
 
 def changed(before: torch.Tensor, after: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:

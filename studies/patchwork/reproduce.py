@@ -245,7 +245,7 @@ def image_tower_accuracy(
     Args:
         with_seve: whether the tower is guided by these names.
     """
-    texts = model.fisa.encode_vocabulary(processor, [word.name for word in THINGS])["class_embeds"]
+    texts = model.fisa.encode_vocabulary(processor, [word.name for word in THINGS]).class_embeds
     painter, right = Painter(artist, seed=RETENTION_SEED), 0
     for start in range(0, RETENTION_PICTURES, 100):
         scenes = [painter.paint(CLOSE_UP, number) for number in range(start, start + 100)]

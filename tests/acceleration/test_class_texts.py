@@ -86,6 +86,7 @@ def test_prompts_in_forward_equal_their_embeddings():
 
 def test_gradients_reach_the_text_encoder_through_prompts():
     model = tiny_segmentation_model(seve_layers=[])
+    model.fisa.text_model.requires_grad_(True)  # frozen unless asked for
     inputs = tiny_inputs()
     del inputs["class_embeds"]
     input_ids, attention_mask = tokens(4, 9, 2)
@@ -281,7 +282,7 @@ def test_classes_that_the_generator_knows_are_ensembled_given_or_stored():
         "pixel_values": torch.randn(1, 3, 96, 96),
         "mask_generator_pixel_values": torch.randn(1, 3, 64, 64),
     }
-    encoded = model.encode_vocabulary(processor, WORDS)
+    encoded = dict(model.encode_vocabulary(processor, WORDS))
     assert encoded["generator_class_ids"].tolist() == [-1, 0, -1]
     given = model(**inputs, **encoded)
     model.set_vocabulary(processor, WORDS)

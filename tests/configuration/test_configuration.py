@@ -8,6 +8,7 @@ import torch
 from transformers import AutoConfig, PreTrainedConfig
 
 from fisa import FisaConfig, FisaForUniversalSegmentation, FisaModel
+from fisa.pretrained.patchwork import CHECKPOINT
 from tests.configurations import GENERATOR_KINDS, tiny_config, tiny_generator_inputs, tiny_inputs, tiny_text_config
 from tests.models import randomise
 
@@ -53,6 +54,19 @@ def test_defaults_are_a_clip_without_generator_or_vocabulary():
     assert config.vision_config.model_type == "clip_vision_model"
     assert config.num_labels == config.num_prompts == 0 and config.vocabulary == []
     assert config.seve_layers == [0]
+
+
+def test_the_shipped_checkpoint_reads_seve_as_the_default_does():
+    default, shipped = FisaConfig(), FisaConfig.from_pretrained(CHECKPOINT)
+    assert (shipped.seve_tokens, shipped.seve_layers) == (default.seve_tokens, default.seve_layers)
+
+
+def test_a_saved_config_states_its_reading_of_seve(tmp_path):
+    """So that a folder keeps its own, whatever the default."""
+    for tokens in ("mask_keys", "both"):
+        FisaConfig(seve_tokens=tokens).save_pretrained(tmp_path)
+        assert json.loads((tmp_path / "config.json").read_text())["seve_tokens"] == tokens
+        assert FisaConfig.from_pretrained(tmp_path).seve_tokens == tokens
 
 
 def test_parts_may_be_given_as_dicts():

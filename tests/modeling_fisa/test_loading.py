@@ -60,10 +60,9 @@ def assert_starts_from_clip(model: FisaModel, clip: CLIPModel) -> None:
     for index, layer in enumerate(model.mask_encoder.layers):
         for kind, tensor in layer.mask_attention.query_proj.state_dict().items():
             assert torch.equal(tensor, original[f"vision_model.encoder.layers.{index}.self_attn.q_proj.{kind}"])
-        assert (layer.semantic_guidance is not None) == (index in model.config.seve_layers)
-        if layer.semantic_guidance is None:
-            continue
-        for name, tensor in layer.semantic_guidance.state_dict().items():
+        guidance = layer.semantic_guidance.state_dict()
+        assert bool(guidance) == (index in model.config.seve_layers)
+        for name, tensor in guidance.items():
             if name.startswith("out_proj") or name.endswith("bias"):
                 assert not tensor.any(), name
             elif "norm" in name:

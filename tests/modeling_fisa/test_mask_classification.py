@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from fisa.modeling_fisa.encoded_vocabulary import EncodedVocabulary
 from fisa.modeling_fisa.mask_classification import (
     class_logits,
     ensemble_with_generator,
@@ -17,10 +18,9 @@ NONE = torch.tensor(0.0)
 
 
 def logits_of(mask_embeds, class_embeds, *, class_ids=None, scale=NONE):
-    class_ids = torch.arange(class_embeds.shape[-2]) if class_ids is None else torch.tensor(class_ids)
-    return class_logits(
-        mask_embeds, class_embeds, logit_scale=scale, prompt_class_ids=class_ids, num_classes=int(class_ids.max()) + 1
-    )
+    class_ids = None if class_ids is None else torch.tensor(class_ids)
+    vocabulary = EncodedVocabulary(class_embeds, prompt_class_ids=class_ids)
+    return class_logits(mask_embeds, vocabulary, logit_scale=scale)
 
 
 def test_logits_are_cosines_times_the_temperature():

@@ -20,6 +20,13 @@ class TestFisaModel(ModelTester):
         return tiny_inputs()
 
 
+class TestFisaModelWithTextKeys(TestFisaModel):
+    """With SEVE as the default reads it."""
+
+    def config(self):
+        return tiny_config(seve_layers=[0, 1], seve_tokens="mask_keys")
+
+
 class TestWithReadyProposals(ModelTester):
     model_class = FisaForUniversalSegmentation
     auto_class = AutoModelForImageSegmentation

@@ -1,0 +1,377 @@
+"""FisaModel: CLIP whose image tower encodes mask proposals beside the image."""
+
+from collections.abc import MutableMapping, Sequence
+from os import PathLike
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import CLIPModel, CLIPTextModel, CLIPVisionModel, PreTrainedModel, initialization
+from transformers.utils import can_return_tuple
+
+from fisa.acceleration.class_text_files import ClassTextFiles, text_fingerprint
+from fisa.acceleration.class_texts import ClassTextCache
+from fisa.acceleration.offloaded_weights import computing_device
+from fisa.configuration.configuration_fisa import FisaConfig
+from fisa.modeling_fisa.adapter_vocabulary import pop_vocabulary
+from fisa.modeling_fisa.encoded_vocabulary import EncodedVocabulary, average_templates
+from fisa.modeling_fisa.mask_attention import mask_attention_bias, patch_coverage
+from fisa.modeling_fisa.mask_encoder import MaskEncoder
+from fisa.modeling_fisa.outputs_fisa import FisaModelOutput
+from fisa.modeling_fisa.semantic_guidance import ZeroLinear, guiding_texts
+from fisa.processing.processing_fisa import FisaProcessor
+from fisa.processing.vocabulary import VocabularyLike
+
+
+class FisaPreTrainedModel(PreTrainedModel):
+    """Weight initialisation, and what both models share."""
+
+    config: FisaConfig
+    config_class = FisaConfig
+    base_model_prefix = "fisa"
+    main_input_name = "pixel_values"
+    input_modalities = ("image", "text")
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    # Its layers work with the parts of CLIP's, which must therefore be where they are.
+    _no_split_modules = ["FisaModel"]
+    # Modules that a call is given, which accelerate's hooks must not move.
+    _skip_keys_device_placement = ["clip_layers", "clip_layer", "clip_attention"]
+
+    @classmethod
+    def is_custom_code(cls) -> bool:
+        """False: `_init_weights` asks each tensor whether it was loaded, as transformers' own models do.
+
+        For code outside transformers the library skips modules without parameters of their own, and with them CLIP's
+        and the generator's own initialisation.
+        """
+        return False
+
+    @property
+    def is_gradient_checkpointing(self) -> bool:
+        """The older name of `is_activation_checkpointing`, by which PEFT still asks for it."""
+        return self.is_activation_checkpointing
+
+    @classmethod
+    def from_pretrained(cls, *arguments: Any, **options: Any) -> Any:
+        """As transformers' own: see [`~transformers.PreTrainedModel.from_pretrained`]."""
+        loaded = super().from_pretrained(*arguments, **options)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        model.freeze_untrained_parts()  # loading puts new parameters in place, all of which ask for gradients
+        model._check_offloading()
+        return loaded
+
+    def _check_offloading(self) -> None:
+        """Refuse weights that lie where the model cannot bring them in from."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes, also where its weights lie elsewhere between calls."""
+        device = super().device
+        return computing_device(self) or device if device.type == "meta" else device
+
+    def freeze_untrained_parts(self) -> None:
+        """Let the parts that no training of FISA changes not ask for gradients.
+
+        Gradients that nobody uses cost memory, and distributed training waits in vain for those that never come.
+        """
+        for part in self._untrained_parts():
+            part.requires_grad_(False)
+
+    def _untrained_parts(self) -> list[nn.Module]:
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, ZeroLinear):
+            initialization.zeros_(module.weight)
+            initialization.zeros_(module.bias)
+        elif isinstance(module, FisaModel):
+            factor = self.config.text_config.initializer_factor
+            for projection in (module.text_projection, module.visual_projection):
+                initialization.normal_(projection.weight, std=projection.in_features**-0.5 * factor)
+            initialization.constant_(module.logit_scale, self.config.logit_scale_init_value)
+            if module.class_embeds is not None:
+                initialization.zeros_(module.class_embeds)
+            module.init_mask_encoder_from_clip()
+
+
+class FisaModel(FisaPreTrainedModel):
+    """CLIP whose image tower encodes mask proposals beside the image: one embedding per proposal.
+
+    CLIP's parts bear CLIP's names, so that `FisaModel.from_pretrained(clip_folder, config=...)` takes a CLIP
+    checkpoint as it is; what FISA adds lies in `mask_encoder` and starts from CLIP's weights.
+
+    Example:
+
+    ```python
+    >>> model = FisaModel.from_pretrained(clip_folder, config=FisaConfig.from_pretrained(fisa_folder)).eval()
+    >>> outputs = model(pixel_values, mask_proposals, class_embeds=class_embeds)
+    >>> outputs.mask_embeds.shape
+    torch.Size([1, 100, 512])
+    ```
+    """
+
+    _keys_to_ignore_on_load_unexpected = [r"^mask_generator\."]
+
+    def __init__(self, config: FisaConfig):
+        super().__init__(config)
+        text_config, vision_config = config.text_config, config.vision_config
+        self.text_model = CLIPTextModel._from_config(text_config)
+        self.vision_model = CLIPVisionModel._from_config(vision_config)
+        self.visual_projection = nn.Linear(vision_config.hidden_size, config.projection_dim, bias=False)
+        self.text_projection = nn.Linear(text_config.hidden_size, config.projection_dim, bias=False)
+        self.logit_scale = nn.Parameter(torch.tensor(float(config.logit_scale_init_value)))
+        self.mask_encoder = MaskEncoder(config)
+        stored = torch.zeros(config.num_prompts, config.projection_dim) if config.num_prompts else None
+        self.register_buffer("class_embeds", stored)
+        self._text_cache = ClassTextCache()
+        self.register_load_state_dict_pre_hook(_take_over_vocabulary)
+        self.post_init()
+        self.freeze_untrained_parts()
+
+    def _untrained_parts(self) -> list[nn.Module]:
+        return [self.text_model, self.text_projection]
+
+    @torch.no_grad()
+    def init_mask_encoder_from_clip(self) -> None:
+        """Let the mask tokens start as CLIP's class token, unless a checkpoint brought their weights."""
+        position = self.vision_model.embeddings.position_embedding.weight
+        initialization.copy_(self.mask_encoder.mask_position.weight, position[:1])
+        for layer, clip_layer in zip(self.mask_encoder.layers, self.vision_model.encoder.layers):
+            query_proj = layer.mask_attention.query_proj
+            initialization.copy_(query_proj.weight, clip_layer.self_attn.q_proj.weight)
+            initialization.copy_(query_proj.bias, clip_layer.self_attn.q_proj.bias)
+
+    def adopt_clip(self, clip: CLIPModel) -> None:
+        """Take over a loaded CLIP's parts as they are and start the mask encoder anew from them."""
+        for name in ("text_model", "vision_model", "text_projection", "visual_projection", "logit_scale"):
+            setattr(self, name, getattr(clip, name))
+        self.freeze_untrained_parts()
+        with torch.device(clip.device):
+            self.mask_encoder = MaskEncoder(self.config).to(clip.dtype)
+        self.mask_encoder.apply(self._init_weights)
+        self.init_mask_encoder_from_clip()
+
+    def get_input_embeddings(self) -> nn.Module:
+        # Of the tokens, which a tokenizer is measured against; the image tower has its own.
+        return self.text_model.get_input_embeddings()
+
+    def get_text_features(
+        self, input_ids: torch.LongTensor, attention_mask: torch.Tensor | None = None
+    ) -> torch.FloatTensor:
+        """CLIP's text embeddings, `(num_prompts, projection_dim)`, not normalised."""
+        outputs = self.text_model(input_ids=input_ids, attention_mask=attention_mask)
+        return self.text_projection(outputs.pooler_output)
+
+    def get_image_features(self, pixel_values: torch.Tensor) -> torch.FloatTensor:
+        """CLIP's own image embeddings, `(batch_size, projection_dim)`, not normalised, without SEVE."""
+        outputs = self.vision_model(pixel_values=pixel_values, interpolate_pos_encoding=True)
+        return self.visual_projection(outputs.pooler_output)
+
+    def get_class_features(
+        self, input_ids: torch.LongTensor, attention_mask: torch.Tensor | None = None
+    ) -> torch.FloatTensor:
+        """One unit vector per name, averaged over its prompts.
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(num_names, num_templates, length)` or `(num_names, length)`)
+            attention_mask (`torch.Tensor`, *optional*): of the same shape.
+
+        Returns:
+            `torch.FloatTensor` of shape `(num_names, projection_dim)`.
+        """
+        input_ids = input_ids if input_ids.ndim == 3 else input_ids.unsqueeze(1)
+        if attention_mask is not None:
+            attention_mask = attention_mask.reshape(-1, attention_mask.shape[-1])
+        embeds = self.get_text_features(input_ids.flatten(0, 1), attention_mask)
+        return average_templates(embeds.unflatten(0, input_ids.shape[:2]))
+
+    @torch.no_grad()
+    def encode_vocabulary(
+        self,
+        processor: FisaProcessor,
+        labels: VocabularyLike,
+        *,
+        batch_size: int = 256,
+        text_cache: str | PathLike | None = None,
+    ) -> EncodedVocabulary:
+        """Turn class names into what `forward` takes: `model(**inputs, **model.encode_vocabulary(processor, labels))`.
+
+        Names seen before are not encoded again, whatever vocabulary they stood in (see [`ClassTextCache`]).
+
+        Args:
+            processor ([`FisaProcessor`]): holds the tokenizer and the prompt templates.
+            labels: whatever [`Vocabulary.parse`] takes: a list of names or classes, a string with commas, …
+            batch_size (`int`): names encoded at a time.
+            text_cache (`str` or `os.PathLike`, *optional*):
+                A folder that keeps what is encoded for other processes. It may serve many models, whose texts are
+                told apart by their weights and templates; see [`ClassTextFiles`].
+
+        Returns:
+            [`EncodedVocabulary`] with `class_embeds` `(num_prompts, projection_dim)`, `prompt_class_ids`
+            `(num_prompts,)` and `class_is_thing` `(num_classes,)`.
+        """
+        vocabulary = processor.parse_vocabulary(labels)
+
+        def encode(names: Sequence[str]) -> torch.Tensor:
+            prompts = processor.tokenize(names).to(self.device)
+            return self.get_class_features(prompts["input_ids"], prompts["attention_mask"])
+
+        def open_files() -> ClassTextFiles:
+            return ClassTextFiles(text_cache, encoder=text_fingerprint(self, processor))
+
+        class_embeds = self._text_cache.embed(
+            vocabulary.prompts(), encode, batch_size=batch_size, open_files=open_files if text_cache else None
+        )
+        return EncodedVocabulary(
+            class_embeds,
+            prompt_class_ids=torch.tensor(vocabulary.prompt_class_ids, device=self.device),
+            class_is_thing=torch.tensor(vocabulary.is_thing, device=self.device),
+        )
+
+    def set_vocabulary(
+        self, processor: FisaProcessor, labels: VocabularyLike, *, text_cache: str | PathLike | None = None
+    ) -> None:
+        """Encode a vocabulary once and store it with the model and its config: both are saved with it.
+
+        Args:
+            processor, labels, text_cache: as for [`encode_vocabulary`].
+        """
+        vocabulary = processor.parse_vocabulary(labels)
+        encoded = self.encode_vocabulary(processor, vocabulary, text_cache=text_cache)
+        self.store_vocabulary(vocabulary.to_config(), encoded.class_embeds)
+
+    def store_vocabulary(self, classes: list[dict[str, Any]], class_embeds: torch.Tensor) -> None:
+        """Store a vocabulary that is encoded already.
+
+        Args:
+            classes: as [`FisaConfig.vocabulary`] has them.
+            class_embeds (`torch.Tensor` of shape `(num_prompts, projection_dim)`)
+        """
+        self.config.store_vocabulary(classes)
+        self.register_buffer("class_embeds", class_embeds.to(self.device, self.dtype))
+
+    def resolve_class_embeds(
+        self,
+        input_ids: torch.LongTensor | None,
+        attention_mask: torch.Tensor | None,
+        class_embeds: torch.Tensor | None,
+    ) -> torch.Tensor | None:
+        """The class texts of a call: ready embeddings, else prompts, else the stored vocabulary, else `None`."""
+        if class_embeds is not None and input_ids is not None:
+            raise ValueError(
+                "Found both `input_ids` and `class_embeds`; a call takes its vocabulary as one of the two."
+            )
+        if input_ids is not None:
+            return self.get_class_features(input_ids, attention_mask)
+        return self.class_embeds if class_embeds is None else class_embeds
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: torch.FloatTensor,
+        mask_proposals: torch.Tensor,
+        proposal_sizes: torch.Tensor | None = None,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        class_embeds: torch.FloatTensor | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        output_image_tokens: bool = True,
+    ) -> FisaModelOutput:
+        r"""
+        Args:
+            pixel_values (`torch.FloatTensor` of shape `(batch_size, 3, height, width)`):
+                Photos as CLIP wants them, at any size: CLIP's positions are interpolated.
+            mask_proposals (`torch.Tensor` of shape `(batch_size, num_proposals, mask_height, mask_width)`):
+                Each spans its photo: boolean or integer masks, or logits, inside where positive.
+            proposal_sizes (`torch.Tensor` of shape `(batch_size, 2)`, *optional*):
+                The part of each mask that spans its photo, where masks are padded to a common size.
+            input_ids, attention_mask (`torch.LongTensor` of shape `(num_names, num_templates, length)`, *optional*):
+                The vocabulary as tokenised prompts; or
+            class_embeds (`torch.FloatTensor` of shape `(num_prompts, projection_dim)`, *optional*):
+                as ready text embeddings, also `(batch_size, num_prompts, projection_dim)`; or neither: the stored one.
+            output_image_tokens (`bool`):
+                False leaves out `last_hidden_state`, and with it most of the last layer: masks do not need it.
+        """
+        class_embeds = self.resolve_class_embeds(input_ids, attention_mask, class_embeds)
+        self._check_shapes(pixel_values, mask_proposals, class_embeds)
+        image_tokens, mask_tokens = self.mask_encoder.embed(
+            pixel_values, mask_proposals.shape[1], clip=self.vision_model
+        )
+        attention_bias = self._attention_bias(pixel_values, mask_proposals, proposal_sizes, dtype=image_tokens.dtype)
+        encoded = self.mask_encoder(
+            image_tokens,
+            mask_tokens,
+            attention_bias,
+            self._guiding_texts(class_embeds),
+            clip_layers=self.vision_model.encoder.layers,
+            output_hidden_states=self._asked_for("output_hidden_states", output_hidden_states),
+            output_attentions=self._asked_for("output_attentions", output_attentions),
+            output_image_tokens=output_image_tokens,
+        )
+        return FisaModelOutput(
+            mask_embeds=self.visual_projection(self.vision_model.post_layernorm(encoded.mask_tokens)),
+            class_embeds=None if class_embeds is None else class_embeds.expand(pixel_values.shape[0], -1, -1),
+            last_hidden_state=encoded.image_tokens,
+            hidden_states=encoded.hidden_states,
+            mask_hidden_states=encoded.mask_hidden_states,
+            attentions=encoded.attentions,
+            mask_attentions=encoded.mask_attentions,
+        )
+
+    def _asked_for(self, name: str, argument: bool | None) -> bool:
+        return getattr(self.config, name) if argument is None else argument
+
+    def _attention_bias(
+        self,
+        pixel_values: torch.Tensor,
+        mask_proposals: torch.Tensor,
+        proposal_sizes: torch.Tensor | None,
+        *,
+        dtype: torch.dtype,
+    ) -> torch.Tensor:
+        coverage = patch_coverage(
+            mask_proposals,
+            image_size=pixel_values.shape[-2:],
+            patch_size=self.vision_model.embeddings.patch_size,
+            proposal_sizes=proposal_sizes,
+        )
+        return mask_attention_bias(coverage, threshold=self.config.mask_coverage_threshold, dtype=dtype)
+
+    def _guiding_texts(self, class_embeds: torch.Tensor | None) -> torch.Tensor | None:
+        if not self.config.seve_layers:
+            return None
+        if class_embeds is None:
+            raise ValueError(
+                "SEVE needs class texts and none were found: pass `input_ids` or `class_embeds`, "
+                "or store a vocabulary with `model.set_vocabulary(processor, [...])`."
+            )
+        return guiding_texts(class_embeds, at_most=self.config.seve_max_texts)
+
+    def _check_shapes(
+        self, pixel_values: torch.Tensor, mask_proposals: torch.Tensor, class_embeds: torch.Tensor | None
+    ) -> None:
+        if mask_proposals.shape[0] != pixel_values.shape[0]:
+            raise ValueError(
+                f"`mask_proposals` are for {len(mask_proposals)} photos and `pixel_values` holds {len(pixel_values)}; "
+                "there must be one set of proposals per photo."
+            )
+        width = self.config.projection_dim
+        if class_embeds is not None and class_embeds.shape[-1] != width:
+            raise ValueError(
+                f"`class_embeds` has shape {tuple(class_embeds.shape)}; its last dimension must be the model's "
+                f"projection_dim, {width}."
+            )
+
+
+def _take_over_vocabulary(model: FisaModel, tensors: MutableMapping[str, torch.Tensor], prefix: str, *_: Any) -> None:
+    """Store the vocabulary that comes with an adapter's weights."""
+    vocabulary = pop_vocabulary(tensors, prefix)
+    if vocabulary is not None:
+        model.store_vocabulary(*vocabulary)
+
+
+__all__ = ["FisaModel", "FisaPreTrainedModel"]
