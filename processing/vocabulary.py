@@ -4,6 +4,7 @@
 import json
 import os
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -41,6 +42,8 @@ _KINDS = {"thing": True, "stuff": False}
 _KIND_SUFFIX = re.compile(r"\s*\[([^\[\]]*)\]\s*$")
 # COCO's way of saying "what remains of this kind, merged": no one calls a wall a wall-other-merged.
 _COCO_MARKS = re.compile(r"(-other|-stuff|-merged)+$")
+_SEPARATOR = re.compile(r"\s*[,;]\s*|\s*\n\s*")
+_FULL_STOP = re.compile(r"\.(?:\s+|$)")
 _COMMENT = re.compile(r"(^|\s)#.*")
 
 
@@ -102,7 +105,8 @@ class Vocabulary(Sequence[Class]):
 
         Args:
             labels (`Vocabulary`, `str`, `Iterable` or `Mapping`):
-                - a string of names with commas between them: `"dog, grass, red car"`;
+                - a string of names with commas, semicolons or line breaks between them: `"dog, grass, red car"`; or
+                  each with a full stop behind it, as grounding models take them: `"dog. grass. red car."`;
                 - a list whose items are names, [`Class`]es or dictionaries with `name`, `synonyms` and `is_thing`
                   (COCO's `isthing` and further keys such as `id` and `color` are fine);
                 - a dictionary from each name to the list of its synonyms, possibly empty;
@@ -116,7 +120,7 @@ class Vocabulary(Sequence[Class]):
         if isinstance(labels, Vocabulary):
             return labels
         if isinstance(labels, str):
-            labels = labels.split(",") if labels.strip() else ()
+            labels = _split_names(labels.strip())
         elif isinstance(labels, Mapping):
             labels = (_class_of_text(name, synonyms) for name, synonyms in labels.items())
         elif not isinstance(labels, Iterable) or isinstance(labels, AbstractSet):
@@ -250,22 +254,47 @@ def _refuse_empty(classes: Sequence[Class]) -> None:
     if not classes:
         raise ValueError("The vocabulary is empty: name at least one class.")
     for class_id, item in enumerate(classes):
-        if not all(item.prompts):
+        if not all(map(_looks, item.prompts)):
             before = f"after {quoted(classes[class_id - 1].prompts)}" if class_id else "at the start"
             raise ValueError(f"An empty name in the vocabulary, {before}: {quoted(item.prompts)}. Name or remove it.")
 
 
 def _refuse_duplicates(classes: Sequence[Class]) -> None:
-    owners: dict[str, str] = {}
+    owners: dict[str, tuple[str, str]] = {}
     clashes = []
     for item in classes:
         for prompt in item.prompts:
-            key = prompt.casefold()
-            if key in owners:
-                clashes.append(f'"{prompt}" of class "{item.name}" is already in class "{owners[key]}"')
-            owners[key] = item.name
+            looks = _looks(prompt)
+            if looks in owners:
+                owner, twin = owners[looks]
+                spelling = (
+                    "" if prompt.lower() == twin.lower() else f" (spelt {ascii(prompt)} and {ascii(twin)})"
+                )
+                clashes.append(f'"{prompt}" of class "{item.name}" is already in class "{owner}"{spelling}')
+            owners[looks] = item.name, prompt
     if clashes:
         raise ValueError(f"Names that occur twice in the vocabulary: {_listed(clashes)}. Keep each name once.")
+
+
+def _looks(name: str) -> str:
+    """A name without what no one sees: case, Unicode's different codes for one letter, and zero-width characters."""
+    visible = (letter for letter in unicodedata.normalize("NFKC", name) if unicodedata.category(letter) != "Cf")
+    return " ".join("".join(visible).casefold().split())
+
+
+def _split_names(text: str) -> list[str]:
+    """Split a string of names. Between commas a full stop is part of a name: "St. Bernard, dog"."""
+    if not text:
+        return []
+    names = _SEPARATOR.split(text)
+    if len(names) > 1 or not _FULL_STOP.search(text):
+        return names
+    if not text.endswith("."):
+        raise ValueError(
+            f'"{text}" may be one name or several. Put commas between several names; pass a list for one with a full '
+            "stop in it."
+        )
+    return [name.strip() for name in _FULL_STOP.split(text)[:-1]]
 
 
 def _class_of(item: Any) -> Class:

@@ -26,6 +26,53 @@ def test_every_form_of_labels_says_the_same(labels):
     assert Vocabulary.parse(labels) == Vocabulary([Class("dog", (), True), Class("curtain", (), False)])
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "bird; red fish",
+        "bird\nred fish\n",
+        "bird,\n  red fish",
+        "bird\n\nred  fish",
+        "bird. red fish.",
+        "bird . red fish .",
+        " bird.\tred fish. ",
+    ],
+)
+def test_separators_that_people_use(text):
+    assert Vocabulary.parse(text).names == ["bird", "red fish"]
+
+
+def test_full_stops_in_names():
+    assert Vocabulary.parse("St. Bernard, dog").names == ["St. Bernard", "dog"]
+    assert Vocabulary.parse(["St. Bernard", "No. 5."]).names == ["St. Bernard", "No. 5."]
+    assert Vocabulary.parse("size 3.5").names == ["size 3.5"]
+    with pytest.raises(ValueError, match="one name or several"):
+        Vocabulary.parse("bird. fish")
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("caf\u00e9", "cafe\u0301"),  # composed and decomposed
+        ("fish", "\ufb01sh"),  # a ligature
+        ("dog", "d\u200bog"),  # a zero-width space
+        ("dog", "\ufeffdog"),
+        ("red car", "red\u00a0car"),
+    ],
+)
+def test_names_that_look_the_same_are_refused_with_their_spellings(one, other):
+    for labels in ([one, other], {"thing": [one, other]}, {one: [], "thing": [other]}):
+        with pytest.raises(ValueError, match="occur twice") as error:
+            Vocabulary.parse(labels)
+        if other != "red\u00a0car":  # white space is tidied before names are compared
+            assert ascii(one) in str(error.value) and ascii(other) in str(error.value)
+
+
+def test_a_name_that_nobody_sees_is_empty():
+    with pytest.raises(ValueError, match="empty name"):
+        Vocabulary.parse(["dog", "\u200b"])
+
+
 def test_prompts_come_class_by_class_with_the_name_first():
     vocabulary = Vocabulary.parse({"dog": ["puppy", "hound"], "sky": [], "car": ["automobile"]})
     assert vocabulary.names == ["dog", "sky", "car"]
