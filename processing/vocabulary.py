@@ -267,9 +267,7 @@ def _refuse_duplicates(classes: Sequence[Class]) -> None:
             looks = _looks(prompt)
             if looks in owners:
                 owner, twin = owners[looks]
-                spelling = (
-                    "" if prompt.lower() == twin.lower() else f" (spelt {ascii(prompt)} and {ascii(twin)})"
-                )
+                spelling = "" if prompt.lower() == twin.lower() else f" (spelt {ascii(prompt)} and {ascii(twin)})"
                 clashes.append(f'"{prompt}" of class "{item.name}" is already in class "{owner}"{spelling}')
             owners[looks] = item.name, prompt
     if clashes:

@@ -74,6 +74,16 @@ def test_labels_of_every_form_name_the_segments(segmenter, photo, labels):
     assert {segment["label"] for segment in segments} <= {"house", "tree"}
 
 
+@pytest.mark.parametrize("subtask", ["panoptic", "instance", "semantic"])
+def test_segmentation_instead_of_masks(segmenter, photo, subtask):
+    options = {"candidate_labels": "house, tree", "threshold": 0.0, "subtask": subtask}
+    segmentation = segmenter(photo, return_type="segmentation", **options)
+    assert segmentation.size == photo.size and len(segmentation)
+    assert same(segmentation.to_segments(), segmenter(photo, **options))
+    with pytest.raises(ValueError, match="'masks'.*segments, segmentation"):
+        segmenter(photo, return_type="masks")
+
+
 def test_encoded_labels_are_kept_where_the_call_says(segmenter, photo, tmp_path):
     options = {"candidate_labels": "house, tree, pond", "threshold": 0.0, "overlap_mask_area_threshold": 0.0}
     wanted = segmenter(photo, text_cache=tmp_path, **options)
