@@ -197,6 +197,15 @@ def test_oracles_on_the_real_photos(tmp_path, checkpoint, coco_sample, oracle):
         assert report["panoptic"]["all"]["pq"] < 100
 
 
+def test_an_evaluation_prints_its_figures_in_percent(tmp_path, checkpoint, photos, capsys):
+    report = run(tmp_path, model=checkpoint, data=photos, do_eval=True, oracle="both")
+    figures = dict(line.split() for line in capsys.readouterr().out.splitlines() if len(line.split()) == 2)
+    assert figures["pq"] == f"{report['panoptic']['all']['pq']:.2f}" == "100.00"
+    assert (
+        figures["miou"] == f"{report['semantic']['miou']:.2f}" and figures["ap"] == f"{report['instance']['ap']:.2f}"
+    )
+
+
 def test_two_evaluations_make_a_report(tmp_path, checkpoint, photos):
     for oracle in ("none", "classifier"):
         run(tmp_path / oracle, model=checkpoint, data=photos, do_eval=True, oracle=oracle)
