@@ -210,7 +210,7 @@ class TestCocoPanoptic:
         ]
         assert segments_info(np.zeros((4, 4), dtype=int), []) == []
 
-    @pytest.mark.parametrize("ids", [[[-1]], [[256**3]]])
+    @pytest.mark.parametrize("ids", [[[-1, 5]], [[5, 256**3]]])
     def test_ids_that_a_png_cannot_hold_are_refused(self, ids):
         with pytest.raises(ValueError, match="0 to 16777215"):
             panoptic_to_rgb(np.array(ids))
