@@ -62,6 +62,10 @@ def test_a_batch_in_pieces_has_the_gradients_of_the_whole():
 def test_a_label_that_is_no_class_is_refused(wrong):
     with pytest.raises(ValueError, match=f"holds {wrong}; classes go from 0 to 2"):
         mask_classification_loss(logits_for(LABELS), torch.full_like(LABELS, wrong))
+    only_the_last = LABELS.clone()
+    only_the_last[-1, -1] = wrong
+    with pytest.raises(ValueError, match=f"holds {wrong}; classes go from 0 to 2"):
+        mask_classification_loss(logits_for(LABELS), only_the_last)
 
 
 def test_labels_of_another_shape_are_refused():
