@@ -24,6 +24,7 @@ _OVERSHOOT = 0.01
 # A floating-point photo of 0 to 255 is brighter than this somewhere; one of 0 to 1, or normalised, never is.
 _BRIGHTER_THAN_NORMALISED = 8
 _BIT_DEPTHS = (10, 12, 14, 16)
+_STRIP_ROWS = 1024
 
 # What brings the stored pixels upright; Pillow's `exif_transpose` chokes on damaged EXIF data that nobody asked for.
 _UPRIGHT = {
@@ -269,9 +270,17 @@ def _turned_back(photo: Photo) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.has_transparency_data:
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), _in_mode("RGBA", image))
-    return _in_mode("RGB", image)
+    return _over_white(image) if image.has_transparency_data else _in_mode("RGB", image)
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    # Strip by strip: in whole, the largest photos would take three times their memory.
+    result = Image.new("RGB", image.size)
+    for top in range(0, image.height, _STRIP_ROWS):
+        box = (0, top, image.width, min(top + _STRIP_ROWS, image.height))
+        strip = _in_mode("RGBA", image.crop(box))
+        result.paste(Image.alpha_composite(Image.new("RGBA", strip.size, "white"), strip).convert("RGB"), box)
+    return result
 
 
 def _in_mode(mode: str, image: Image.Image) -> Image.Image:

@@ -125,6 +125,13 @@ def test_transparency_shows_white(pixels):
         np.testing.assert_allclose(values(load_photo(image)).astype(float), expected, atol=1)
 
 
+def test_transparency_of_high_photos():
+    rgba = np.random.default_rng(0).integers(0, 256, (2100, 3, 4), dtype=np.uint8)
+    white = Image.new("RGBA", (3, 2100), "white")
+    expected = Image.alpha_composite(white, Image.fromarray(rgba)).convert("RGB")
+    np.testing.assert_array_equal(values(load_photo(rgba)), np.asarray(expected))
+
+
 def test_palettes_with_and_without_transparency(pixels):
     palette = Image.fromarray(pixels).quantize(16)
     plain = np.asarray(palette.convert("RGB"))
