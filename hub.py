@@ -126,7 +126,7 @@ def model_card(
         base_model=list(base_models) or None,
         tags=["fisa", "open-vocabulary", "panoptic-segmentation"],
     )
-    names = list(model.config.id2label.values())
+    names = list((model.config.id2label or {}).values())
     shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
     stored = STORED_VOCABULARY.format(names=shown, repo_id=repo_id) if names else ""
     parts = [f"- `{name}`: {part_license}" for name, part_license in base_models.items()]

@@ -64,7 +64,8 @@ class MeanIoU(SegmentationMetric):
 
     def merge(self, states: Iterable[bytes]) -> None:
         shape = self._confusion.shape
-        self._confusion = sum(np.frombuffer(state, np.int64).reshape(shape) for state in states)
+        counts = (np.frombuffer(state, np.int64).reshape(shape) for state in states)
+        self._confusion = sum(counts, start=np.zeros(shape, np.int64))
 
     def _computed(self) -> dict[str, Any]:
         """`miou`, `pixel_accuracy`, `mean_accuracy`, `fwiou` (by frequency), and `"per_class"`, by name, `iou`

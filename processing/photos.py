@@ -288,7 +288,7 @@ def _in_mode(mode: str, image: Image.Image) -> Image.Image:
 
 
 def _pixels_of_array(array: Any, input_data_format: str | ChannelDimension | None) -> tuple[np.ndarray, int]:
-    likely_axes = (-1, -3)
+    likely_axes: tuple[int, ...] = (-1, -3)
     if is_torch_tensor(array):
         likely_axes = (-3, -1)
         array = array.detach().cpu()

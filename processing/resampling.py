@@ -136,12 +136,12 @@ def label_pixels(
     at_a_time = max(1, NUMBERS_AT_A_TIME // (pixels * values.shape[1]))
     for cells in (~agree).nonzero().split(at_a_time):
         row, column = cells.T
-        sources = [
+        corners = [
             first[row] * width + second[column]
             for first in (rows.before, rows.after)
             for second in (columns.before, columns.after)
         ]
-        sources = torch.stack(sources, 1)[:, None].expand(-1, pixels, -1)
+        sources = torch.stack(corners, 1)[:, None].expand(-1, pixels, -1)
         weights = row_weights.index_select(0, row) * column_weights.index_select(0, column)
         # Gathers and mixes the four corners of each pixel in one pass.
         mixed = F.embedding_bag(sources.reshape(-1, 4), values, per_sample_weights=weights.view(-1, 4), mode="sum")

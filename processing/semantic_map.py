@@ -1,5 +1,7 @@
 """The likeliest class of each pixel, computed without ever holding the scores of all classes at the photo's size."""
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 
@@ -32,7 +34,7 @@ def semantic_map(class_probs: torch.Tensor, mask_logits: torch.Tensor, size: tup
     num_classes, all_proposals = class_probs.shape[1], torch.arange(len(class_probs), device=labels.device)
     of_favourites = class_probs[:, class_probs.argmax(-1).unique()]
     by_class = F.pad(class_probs.T, (0, 0, 0, 1))  # one more class, of probability 0, to fill up with
-    grid = tuple(mask_logits.shape[-2:])
+    grid = mask_logits.shape[-2], mask_logits.shape[-1]
     for rows, columns in tiles(grid, size, columns=max(class_probs.shape), device=labels.device):
         masks = at_points(mask_logits, all_proposals, rows, columns)
         rivals = by_class[:-1]
@@ -52,9 +54,9 @@ def _can_win(masks: torch.Tensor, by_class: torch.Tensor, of_favourites: torch.T
     they score with each mask at its highest no less than the best of the proposals' favourites with each at its
     lowest."""
     sides = [min(cells + 1, side) for side in masks.shape[-2:]]  # in points
-    window = {"kernel_size": sides, "stride": cells, "ceil_mode": True}
-    highest = F.max_pool2d(masks, **window).flatten(1).T
-    lowest = -F.max_pool2d(-masks, **window).flatten(1).T
+    highest_in_blocks = partial(F.max_pool2d, kernel_size=sides, stride=cells, ceil_mode=True)
+    highest = highest_in_blocks(masks).flatten(1).T
+    lowest = -highest_in_blocks(-masks).flatten(1).T
     to_beat = (lowest @ of_favourites).amax(-1, keepdim=True)
     # The two products need not round alike.
     return (~(highest @ by_class.T < (1 - 1e-5) * to_beat)).any(0).nonzero().flatten()

@@ -31,7 +31,7 @@ def strongest_claims(
     """
     codes = torch.zeros(size, dtype=torch.int32, device=mask_logits.device)
     least, most = torch.zeros_like(proposals), torch.zeros_like(proposals)
-    grid = tuple(mask_logits.shape[-2:])
+    grid = mask_logits.shape[-2], mask_logits.shape[-1]
     for rows, columns in tiles(grid, size, columns=len(proposals), device=mask_logits.device):
         probs = at_points(mask_logits, proposals, rows, columns)
         claims = probs * scores[:, None, None]
@@ -72,7 +72,7 @@ def first_inside(
         (H, W) int32, the winner's place among the K proposals, or K where there is none.
     """
     winners = torch.zeros(size, dtype=torch.int32, device=mask_logits.device)
-    grid = tuple(mask_logits.shape[-2:])
+    grid = mask_logits.shape[-2], mask_logits.shape[-1]
     for rows, columns in tiles(grid, size, columns=len(proposals), device=mask_logits.device):
         probs = at_points(mask_logits, proposals, rows, columns).flatten(1)
         present = (probs.amax(1) >= mask_threshold).nonzero().flatten()

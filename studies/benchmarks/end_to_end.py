@@ -63,7 +63,7 @@ def model_and_processor() -> tuple[FisaForUniversalSegmentation, FisaProcessor]:
 
 
 def inputs(*, num_names: int | None = None) -> dict[str, torch.Tensor]:
-    """A photo of noise as the model takes it, with so many names encoded; the stored ones if not given."""
+    """A photo of noise as the model takes it, with this many names encoded; by default the stored ones."""
     photo = {
         "pixel_values": torch.randn(1, 3, CLIP_SIDE, CLIP_SIDE),
         "mask_generator_pixel_values": torch.randn(1, 3, GENERATOR_SIDE, GENERATOR_SIDE),

@@ -24,7 +24,7 @@ from fisa.studies.benchmarks.measure import highest_memory, machine, paired_medi
 SIZE, GRID, THEIR_GRID, NUM_PROPOSALS = (1080, 1920), (270, 480), (384, 384), 100
 CASES = (("semantic", 150), ("semantic", 847), ("panoptic", 150), ("instance", 150))
 QUICK_CASES = (("semantic", 150), ("panoptic", 150), ("instance", 150))
-FEW, MANY = 150, 10_000  # ours alone: with so many theirs would hold 80 GB
+FEW, MANY = 150, 10_000  # MANY for ours alone: theirs would hold 80 GB
 
 
 def main() -> None:

@@ -31,7 +31,7 @@ from fisa.studies.patchwork.dataset import load_patchwork
 
 
 ARCHITECTURE = "clip-vit-base-patch16"
-NAMES, PHOTOS_AT_A_TIME = (64, 8), 12  # names, of so many tokens
+NAMES, PHOTOS_AT_A_TIME = (64, 8), 12  # names and tokens of each
 
 
 def main() -> None:

@@ -46,7 +46,7 @@ class JointTrainer(FisaTrainer):
         return self.accelerator.unwrap_model(self.model).get_base_model().mask_generator
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
-        """The adapter's parameters as ever, the generator's as in pre-training."""
+        """The adapter's parameters as in any run, the generator's as in pre-training."""
         if self.optimizer is None:
             adapter = super().create_optimizer(model).param_groups
             kept = [{name: group[name] for name in ("params", "lr", "weight_decay")} for group in adapter]

@@ -37,7 +37,7 @@ def texture(name: str, random: Random, *, artist: str) -> np.ndarray:
 
 
 def _noise(random: Random, rows: int, columns: int | None = None) -> np.ndarray:
-    """Smooth noise with so many cells along each side."""
+    """Smooth noise with this many cells along each side."""
     cells = random.random((rows + 2, (columns or rows) + 2)).astype(np.float32)
     return np.clip(np.asarray(Image.fromarray(cells).resize((SIDE, SIDE), Image.BICUBIC)), 0, 1)
 
