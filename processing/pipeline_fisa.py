@@ -1,15 +1,18 @@
 """FisaPipeline: transformers' image segmentation pipeline with the class names as an argument of the call."""
 
 from collections.abc import Mapping
+from os import PathLike
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
-from transformers import ImageSegmentationPipeline
+from transformers import ImageSegmentationPipeline, PreTrainedModel, PreTrainedTokenizerBase
 
+from fisa.processing.image_processing_fisa import FisaImageProcessor
 from fisa.processing.photos import is_collection, read_photo
 from fisa.processing.post_processing import Subtask
+from fisa.processing.processing_fisa import FisaProcessor
 from fisa.processing.segmentation import Segmentation
 from fisa.processing.vocabulary import Vocabulary
 
@@ -36,10 +39,45 @@ class FisaPipeline(ImageSegmentationPipeline):
     """
 
     task = "open-vocabulary-image-segmentation"
-    _load_processor = True
+    _load_processor = None  # where there is none to load, it is put together of parts
     _load_image_processor = False
     _load_feature_extractor = False
     _load_tokenizer = False
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        *,
+        processor: FisaProcessor | None = None,
+        image_processor: FisaImageProcessor | None = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        **kwargs: Any,
+    ):
+        """What `transformers.pipeline` calls.
+
+        Args:
+            model ([`FisaForUniversalSegmentation`])
+            processor ([`FisaProcessor`], *optional*): or its parts, `image_processor` and
+                `tokenizer`; what is not given is read from where the model was loaded.
+
+        Raises:
+            ValueError: a part was neither given nor is there a place to read it from.
+        """
+        if processor is None:
+            processor = _processor_of_parts(image_processor, tokenizer, folder=model.config.name_or_path)
+        super().__init__(
+            model=model, processor=processor, image_processor=image_processor, tokenizer=tokenizer, **kwargs
+        )
+
+    def save_pretrained(self, save_directory: str | PathLike, **kwargs: Any) -> None:
+        """Save model and processor, prompt templates included: what `pipeline(..., model=save_directory)` loads.
+
+        Args:
+            save_directory (`str` or `os.PathLike`)
+            kwargs: of the model's and the processor's `save_pretrained`.
+        """
+        self.model.save_pretrained(save_directory, **kwargs)
+        self.processor.save_pretrained(save_directory, **kwargs)
 
     def __call__(self, inputs: Any, **kwargs: Any) -> list[dict[str, Any]] | list[list[dict[str, Any]]]:
         """Find and name the segments of one photo or several.
@@ -145,3 +183,21 @@ class FisaPipeline(ImageSegmentationPipeline):
             **thresholds,
         )
         return segmentation if return_type == "segmentation" else segmentation.to_segments()
+
+
+def _processor_of_parts(
+    image_processor: FisaImageProcessor | None, tokenizer: PreTrainedTokenizerBase | None, *, folder: str
+) -> FisaProcessor:
+    if image_processor is not None and tokenizer is not None:
+        return FisaProcessor(image_processor=image_processor, tokenizer=tokenizer)
+    if not folder:
+        raise ValueError(
+            "This model was not loaded from a folder or the Hub, where its processor would be: "
+            "pass `processor=`, or `image_processor=` and `tokenizer=`."
+        )
+    processor = FisaProcessor.from_pretrained(folder)
+    return FisaProcessor(
+        image_processor=image_processor or processor.image_processor,
+        tokenizer=tokenizer or processor.tokenizer,
+        prompt_templates=processor.prompt_templates,
+    )
