@@ -1,6 +1,7 @@
-"""Class texts: prompts to CLIP text embeddings, in batches, each prompt once."""
+"""Class texts in memory: prompts to CLIP text embeddings, in batches, each prompt once."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 
@@ -10,6 +11,41 @@ from fisa.acceleration.class_text_files import ClassTextFiles
 Encode = Callable[[Sequence[str]], torch.Tensor]
 
 
+@dataclass(frozen=True)
+class _KeptTexts:
+    """Embeddings of names, never changed: who adds names makes a new one.
+
+    Attributes:
+        probe: a name and what it was encoded to, to be compared with what it is encoded to later.
+        rows: the row of each name in the table.
+        table: `(number of names, projection_dim)`.
+    """
+
+    probe: tuple[str, torch.Tensor]
+    rows: dict[str, int]
+    table: torch.Tensor
+
+    def embeds(self, names: Sequence[str]) -> torch.Tensor:
+        return self.table[[self.rows[name] for name in names]]
+
+    def only(self, names: Sequence[str]) -> "_KeptTexts":
+        return _KeptTexts(self.probe, _numbered(names), self.embeds(names))
+
+    def plus(self, names: Sequence[str], embeds: torch.Tensor) -> "_KeptTexts":
+        table = torch.cat([self.table, embeds]) if self.rows else embeds
+        return _KeptTexts(self.probe, self.rows | _numbered(names, start=len(self.rows)), table)
+
+    def is_what(self, encode: Encode) -> bool:
+        """Whether the probe is still encoded as it was, bit for bit."""
+        name, before = self.probe
+        again = encode([name])
+        return again.dtype == before.dtype and again.device == before.device and torch.equal(again, before)
+
+
+def _numbered(names: Sequence[str], *, start: int = 0) -> dict[str, int]:
+    return {name: row for row, name in enumerate(names, start=start)}
+
+
 class ClassTextCache:
     """Keeps the embedding of each name, so that a vocabulary used again, or grown by a word, is not encoded again.
 
@@ -17,14 +53,16 @@ class ClassTextCache:
     embeddings has changed (weights, an adapter, a template, the type), whatever the way, and everything is forgotten.
     Only a change that spares that name, such as new embeddings for single tokens, is not seen.
     Beyond `max_names` only the vocabulary that was used last is kept. Copies of a model start with nothing kept.
+
+    Threads may share a cache without waiting for each other: each call works on what was kept when it began, which
+    nobody changes, and leaves its own in its place. Of two calls that end together one's new names are forgotten, and
+    encoded again when they are next used.
     """
 
     max_names = 20_000
 
     def __init__(self):
-        self._rows: dict[str, int] = {}
-        self._table: torch.Tensor | None = None
-        self._probe: tuple[str, torch.Tensor] | None = None
+        self._kept: _KeptTexts | None = None
 
     def __reduce__(self):
         return ClassTextCache, ()
@@ -45,37 +83,36 @@ class ClassTextCache:
             batch_size: how many names are encoded at a time.
             open_files: gives the files where names that are not kept here are looked for, and added when encoded.
         """
-        if self._probe is None or not self._is_as_before(encode):
-            self._probe = names[0], encode(names[:1])
-            self._rows, self._table = {}, self._probe[1][:0]
-        missing = [name for name in dict.fromkeys(names) if name not in self._rows]
-        if missing and len(self._rows) + len(missing) > self.max_names:
-            self._keep([name for name in dict.fromkeys(names) if name in self._rows])
+        kept = self._kept  # read once: other threads may replace it at any time
+        if kept is None or not kept.is_what(encode):
+            probe = names[0], encode(names[:1])
+            kept = _KeptTexts(probe, _numbered(()), probe[1][:0])
+        distinct = list(dict.fromkeys(names))
+        missing = [name for name in distinct if name not in kept.rows]
         if missing:
-            self._add(missing, encode, batch_size, open_files() if open_files else None)
-        return self._table[[self._rows[name] for name in names]]
+            if len(kept.rows) + len(missing) > self.max_names:
+                kept = kept.only([name for name in distinct if name in kept.rows])
+            files = open_files() if open_files else None
+            into = kept.table.new_empty(len(missing), kept.table.shape[1])
+            _encode_all(missing, encode, batch_size=batch_size, files=files, into=into)
+            kept = kept.plus(missing, into)
+        self._kept = kept
+        return kept.embeds(names)
 
-    def _keep(self, names: Sequence[str]) -> None:
-        self._table = self._table[[self._rows[name] for name in names]]
-        self._rows = {name: row for row, name in enumerate(names)}
 
-    def _add(self, names: Sequence[str], encode: Encode, batch_size: int, files: ClassTextFiles | None) -> None:
-        new = self._table.new_empty(len(names), self._table.shape[1])
+def _encode_all(
+    names: Sequence[str], encode: Encode, *, batch_size: int, files: ClassTextFiles | None, into: torch.Tensor
+) -> None:
+    """Fill `into` with the embeddings of `names`: from the files, or encoded and added to them."""
+    read = set()
+    if files is not None:
+        files.check(encode)
+        read = files.read(names, into=into)
+    left = [row for row in range(len(names)) if row not in read]
+    step = batch_size if files is None else max(batch_size, files.names_per_file)
+    for start in range(0, len(left), step):
+        rows = left[start : start + step]
+        for batch in (rows[i : i + batch_size] for i in range(0, len(rows), batch_size)):
+            into[batch] = encode([names[row] for row in batch])
         if files is not None:
-            files.check(encode)
-        found = set() if files is None else files.read(names, into=new)
-        left = [row for row in range(len(names)) if row not in found]
-        step = batch_size if files is None else max(batch_size, files.names_per_file)
-        for start in range(0, len(left), step):
-            rows = left[start : start + step]
-            for batch in (rows[i : i + batch_size] for i in range(0, len(rows), batch_size)):
-                new[batch] = encode([names[row] for row in batch])
-            if files is not None:
-                files.write([names[row] for row in rows], new[rows])
-        self._rows.update((name, row) for row, name in enumerate(names, start=len(self._rows)))
-        self._table = torch.cat([self._table, new]) if len(self._table) else new
-
-    def _is_as_before(self, encode: Encode) -> bool:
-        name, before = self._probe
-        now = encode([name])
-        return now.dtype == before.dtype and now.device == before.device and torch.equal(now, before)
+            files.write([names[row] for row in rows], into[rows])

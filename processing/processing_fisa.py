@@ -1,6 +1,7 @@
 """FisaProcessor: photos and class names in, the model's inputs out."""
 
 import os
+import threading
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -18,6 +19,8 @@ from fisa.processing.vocabulary import Vocabulary, VocabularyLike, quoted, resol
 
 
 _CLIP_CONTEXT_LENGTH = 77
+# A tokenizer keeps truncation and padding as its own state and refuses to change it while another thread reads.
+_TOKENIZING = threading.Lock()
 
 
 class FisaProcessor(ProcessorMixin):
@@ -128,8 +131,15 @@ class FisaProcessor(ProcessorMixin):
         prompts = [template.replace("{}", name) for name in names for template in self.prompt_templates]
         limit = self.tokenizer.model_max_length
         limit = limit if limit < LARGE_INTEGER else _CLIP_CONTEXT_LENGTH
-        encoded = self.tokenizer(prompts, padding=True, truncation=True, max_length=limit, return_tensors="np")
-        self._warn_of_truncation(prompts, encoded["attention_mask"], limit)
+        with _TOKENIZING:
+            encoded = self.tokenizer(prompts, padding=True, truncation=True, max_length=limit, return_tensors="np")
+            longer = self._cut_prompts(prompts, encoded["attention_mask"], limit)
+        if longer:
+            warnings.warn(
+                f"Prompts of more than the {limit} tokens that CLIP reads lose their end: {quoted(longer)}. "
+                f"Shorten the class names or the templates.",
+                stacklevel=3,
+            )
         tokens = {
             name: encoded[name].astype(np.int64).reshape(len(names), len(self.prompt_templates), -1)
             for name in ("input_ids", "attention_mask")
@@ -157,12 +167,6 @@ class FisaProcessor(ProcessorMixin):
         """What a call can return."""
         return [*super().model_input_names, "prompt_class_ids", "class_is_thing"]
 
-    def _warn_of_truncation(self, prompts: list[str], attention_mask: np.ndarray, limit: int) -> None:
+    def _cut_prompts(self, prompts: list[str], attention_mask: np.ndarray, limit: int) -> list[str]:
         full = [prompts[row] for row in np.flatnonzero(attention_mask.sum(axis=1) >= limit)]
-        longer = [prompt for prompt in full if len(self.tokenizer(prompt, verbose=False)["input_ids"]) > limit]
-        if longer:
-            warnings.warn(
-                f"Prompts of more than the {limit} tokens that CLIP reads lose their end: {quoted(longer)}. "
-                f"Shorten the class names or the templates.",
-                stacklevel=4,
-            )
+        return [prompt for prompt in full if len(self.tokenizer(prompt, verbose=False)["input_ids"]) > limit]
