@@ -115,6 +115,25 @@ class FisaConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
         self.label2id = {label: index for index, label in self.id2label.items()}
 
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """As transformers' own; called with what `from_pretrained` was given.
+
+        Raises:
+            `ValueError`: label names other than those of the stored vocabulary, whose encoded texts would stay.
+        """
+        stored = {int(index): label for index, label in (config_dict.get("id2label") or {}).items()}
+        given = {int(index): label for index, label in (kwargs.get("id2label") or {}).items()}
+        given |= {int(index): label for label, index in (kwargs.get("label2id") or {}).items()}
+        if given and given != stored:
+            names = ", ".join(repr(given[index]) for index in sorted(given)[:3])
+            raise ValueError(
+                f"`id2label` and `label2id` name {len(given)} classes ({names}, …), and their texts must be encoded. "
+                "Load the model without them and store them as its vocabulary: "
+                "`model.set_vocabulary(processor, list(id2label.values()))`."
+            )
+        return super().from_dict(config_dict, **kwargs)
+
     @property
     def num_prompts(self) -> int:
         """How many names the stored vocabulary has, synonyms included; 0 when none is stored."""
