@@ -93,6 +93,7 @@ def test_wheel_holds_every_module_and_nothing_else(checkout, distributions):
     lists = {name.removeprefix("fisa/data/vocabularies/") for name in names if "/vocabularies/" in name}
     assert lists == {path.name for path in (checkout / "data" / "vocabularies").iterdir()}
     assert not any(name.startswith("fisa/tests/") for name in names)
+    assert "fisa/py.typed" in names
 
 
 def test_wheel_holds_what_users_run_and_no_more(distributions):
