@@ -168,8 +168,7 @@ def photo(row: Mapping[str, Any]) -> Image.Image:
     """The row's photo, RGB."""
     if row["image"] is None:
         raise ValueError("has no photo.")
-    content = row["image"]["bytes"]
-    return load_photo(row["image"]["path"] if content is None else Image.open(io.BytesIO(content)))
+    return load_photo(row["image"])
 
 
 def image_id(row: Mapping[str, Any], index: int) -> str:

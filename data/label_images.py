@@ -1,33 +1,31 @@
 """Label images: what their pixels say, whatever way they are stored, or why they cannot be read."""
 
-import struct
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from fisa.data.segmentation_datasets import LabelProblem
+from fisa.processing.photos import DECODER_ERRORS
 
 
 @contextmanager
-def opened_label(path: Path) -> Iterator[Image.Image]:
+def opened_label(file: Path | BinaryIO) -> Iterator[Image.Image]:
     """A label image, read in full.
 
     Raises:
         LabelProblem: it cannot be read; the message says why, the caller which file it is.
     """
     try:
-        with Image.open(path) as image:
-            image.load()
-            yield image
-    except UnidentifiedImageError as error:
-        raise LabelProblem("is not an image that can be read.") from error
-    except (EOFError, SyntaxError, IndexError, struct.error, zlib.error, Image.DecompressionBombError) as error:
-        raise LabelProblem(f"is not an image that can be read ({error}).") from error
+        image = Image.open(file)
+        image.load()
+    except DECODER_ERRORS as error:
+        raise LabelProblem(f"cannot be read as an image: {error}") from error
+    with image:
+        yield image
 
 
 def read_values(path: Path) -> np.ndarray:

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from transformers.utils import logging
 
 from fisa.data.categories import Category
-from fisa.processing.photos import exif_orientation, load_photo
+from fisa.processing.photos import DECODER_ERRORS, exif_orientation, load_photo
 
 
 logger = logging.get_logger(__name__)
@@ -350,5 +350,8 @@ def _content_digests(entry: Entry) -> list[str]:
 
 def size_of_photo(path: Path) -> tuple[int, int]:
     """Width and height, right side up, from the header alone."""
-    with Image.open(path) as image:
-        return image.size[::-1] if exif_orientation(image) >= 5 else image.size
+    try:
+        with Image.open(path) as image:
+            return image.size[::-1] if exif_orientation(image) >= 5 else image.size
+    except DECODER_ERRORS as error:
+        raise LabelProblem(f"{path} cannot be read as an image: {error}") from error

@@ -38,7 +38,7 @@ _UPRIGHT = {
 }
 
 # What Pillow's decoders raise when a file is damaged; a bug of theirs looks no different from outside.
-_DECODER_ERRORS = (
+DECODER_ERRORS = (
     ArithmeticError,
     AssertionError,
     AttributeError,
@@ -209,7 +209,7 @@ def _from_base64(source: str, error: OSError) -> bytes:
     try:
         content = base64.b64decode("".join(source.split()), validate=True)
         Image.open(io.BytesIO(content))
-    except _DECODER_ERRORS:
+    except DECODER_ERRORS:
         raise ValueError(f"{error.strerror}; nor is it the base64 text of an image.") from error
     return content
 
@@ -217,7 +217,7 @@ def _from_base64(source: str, error: OSError) -> bytes:
 def _photo_of_image(image: Image.Image) -> Photo:
     try:
         return _loaded(image)
-    except _DECODER_ERRORS as error:
+    except DECODER_ERRORS as error:
         raise ValueError(f"The {image.format or 'PIL'} image cannot be read: {_reason(error)}") from error
 
 
@@ -226,7 +226,7 @@ def _decoded(file: Any) -> Photo:
         return _loaded(Image.open(file))._replace(is_file=True)
     except Image.UnidentifiedImageError as error:
         raise ValueError("it is in no image format that Pillow knows, or damaged at its start.") from error
-    except _DECODER_ERRORS as error:
+    except DECODER_ERRORS as error:
         raise ValueError(_reason(error)) from error
 
 
@@ -256,7 +256,7 @@ def exif_orientation(image: Image.Image) -> int:
     """What EXIF says of the stored pixels, 1 (upright) to 8; 1 where it says nothing or nothing that makes sense."""
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except _DECODER_ERRORS:  # the pixels are whole: viewers show them as they are
+    except DECODER_ERRORS:  # the pixels are whole: viewers show them as they are
         return 1
     return orientation if isinstance(orientation, int) and orientation in _UPRIGHT else 1
 
