@@ -7,6 +7,8 @@ from PIL import Image
 from fisa.data.class_lists import FIRST_IDS, class_list
 from fisa.data.formats import DATASET_FORMATS, load_segmentation_dataset
 from tests.data.made_files import (
+    HEIGHT,
+    WIDTH,
     quarters,
     write_ade20k,
     write_ade20k_full,
@@ -156,6 +158,56 @@ def test_a_class_named_underscore_is_no_label(tmp_path):
     data = opened("label_maps", tmp_path, split="train")
     assert classes_per_quarter(data) == [None, "sky", "dog", None]
     assert [category.name for category in data.categories] == ["sky", "dog"]
+
+
+def test_any_number_of_values_may_be_no_label(tmp_path):
+    write_plain(tmp_path, quarters(0, 1, 2, 3), classes="_\nsky\n_\ndog\n_\n")
+    data = opened("label_maps", tmp_path, split="train")
+    assert classes_per_quarter(data) == [None, "sky", None, "dog"]
+    assert [category.id for category in data.categories] == [1, 3]
+
+
+def alpha_beside_values(values):
+    return Image.merge("LA", (Image.fromarray(values), Image.new("L", (WIDTH, HEIGHT), 9)))
+
+
+# Of a palette image the indices are the labels, whatever colours they stand for.
+STORED = {
+    "8 bits": (lambda values: Image.fromarray(values), "png"),
+    "16 bits": (lambda values: Image.fromarray(values.astype(np.uint16)), "png"),
+    "32 bits": (lambda values: Image.fromarray(values.astype(np.int32)), "tif"),
+    "floating point": (lambda values: Image.fromarray(values.astype(np.float32)), "tif"),
+    "1 bit": (lambda values: Image.fromarray(values.astype(bool)), "png"),
+}
+NO_MAPS = {
+    "half a class": (lambda values: Image.fromarray(values / np.float32(2)), "tif", "holds 0.5"),
+    "NaN": (lambda values: Image.fromarray(np.where(values == 1, np.nan, 0).astype(np.float32)), "tif", "holds nan"),
+    "alpha": (alpha_beside_values, "png", "is a colour image .LA."),
+    "CMYK": (lambda values: Image.new("CMYK", (WIDTH, HEIGHT)), "tif", "is a colour image .CMYK."),
+    "RGBA": (lambda values: Image.new("RGBA", (WIDTH, HEIGHT)), "png", "is a colour image .RGBA."),
+    "negative": (lambda values: Image.fromarray(values.astype(np.int32) - 1), "tif", "holds the values .-1."),
+    "not an image": (None, "png", "cannot be read as an image"),
+}
+
+
+@pytest.mark.parametrize("stored", STORED)
+def test_values_are_read_however_they_are_stored(tmp_path, stored):
+    write_plain(tmp_path, quarters(0, 1, 1, 1))
+    (tmp_path / "labels" / "one.png").unlink()
+    make, ending = STORED[stored]
+    make(quarters(0, 1, 1, 0)).save(tmp_path / "labels" / f"one.{ending}")
+    assert classes_per_quarter(opened("label_maps", tmp_path)) == ["sky", "dog", "dog", "sky"]
+
+
+@pytest.mark.parametrize("stored", NO_MAPS)
+def test_what_is_no_label_map_is_named(tmp_path, stored):
+    write_plain(tmp_path, quarters(0, 1, 1, 1))
+    (tmp_path / "labels" / "one.png").unlink()
+    make, ending, problem = NO_MAPS[stored]
+    path = tmp_path / "labels" / f"one.{ending}"
+    path.write_bytes(b"not an image") if make is None else make(quarters(0, 1, 1, 0)).save(path)
+    with pytest.raises(ValueError, match=f"one.{ending}: {problem}"):
+        opened("label_maps", tmp_path)
 
 
 def test_classes_may_lie_elsewhere(tmp_path):

@@ -4,13 +4,23 @@ import copy
 import pickle
 import shutil
 
+import datasets
 import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
 from fisa.data.formats import load_segmentation_dataset
-from fisa.data.segmentation_datasets import checked_record, size_of_photo
-from tests.data.made_files import HEIGHT, WIDTH, rewrite_json, write_coco_panoptic, write_photo
+from fisa.data.segmentation_datasets import StreamedSegmentationDataset, checked_record, size_of_photo
+from tests.data.made_files import (
+    HEIGHT,
+    WIDTH,
+    quarters,
+    rewrite_json,
+    write_coco_panoptic,
+    write_photo,
+    write_values,
+    write_voc,
+)
 
 
 def opened(root):
@@ -33,6 +43,23 @@ def break_photo(root):
     (root / "val2017" / "000000000002.jpg").write_bytes(b"not a photo")
 
 
+def cut_photo_short(root):
+    path = root / "val2017" / "000000000002.jpg"
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def cut_label_short(root):
+    path = root / "annotations" / "panoptic_val2017" / "000000000002.png"
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def unlist_a_segment(root):
+    rewrite_json(
+        root / "annotations" / "panoptic_val2017.json",
+        lambda content: content["annotations"][1]["segments_info"].pop(),
+    )
+
+
 def unknown_category(root):
     def change(content):
         content["annotations"][1]["segments_info"][0]["category_id"] = 999
@@ -45,6 +72,9 @@ BROKEN = {
     remove_label: ["000000000002.png", "no such file"],
     resize_photo: ["000000000002.jpg", "16 x 30", "16 x 12", "same size"],
     break_photo: ["000000000002.jpg"],
+    cut_photo_short: ["000000000002.jpg"],
+    cut_label_short: ["000000000002.png"],
+    unlist_a_segment: ["000000000002.png", "300", "does not list"],
     unknown_category: ["000000000002.png", "999", "4 categories"],
 }
 
@@ -59,6 +89,48 @@ def test_what_is_broken_is_named_before_training_or_left_out_with_a_count(tmp_pa
     kept = opened(tmp_path).check(skip_broken=True)
     assert [kept.image_id(index) for index in range(len(kept))] == ["1", "3"]
     assert kept[1]["image_id"] == "3"
+
+
+def test_categories_that_never_occur_are_told_to_who_trains(tmp_path, caplog):
+    write_photo(tmp_path / "images" / "one.jpg")
+    write_values(tmp_path / "labels" / "one.png", quarters(0, 255, 255, 0))
+    (tmp_path / "classes.txt").write_text("background\ncar\n")
+    data = load_segmentation_dataset("label_maps", str(tmp_path), split="train")
+    data.check()
+    assert not caplog.text
+    data.check(teaches=True)
+    assert "1 of 2 categories never occur in the 1 records: car (1)" in caplog.text and "0 and 255" in caplog.text
+
+
+def test_a_stream_leaves_broken_records_out_when_it_meets_them(caplog):
+    def record(row, index):
+        if row["id"] == 1:
+            raise ValueError(f"row {index}: broken")
+        return row
+
+    rows = datasets.Dataset.from_list([{"id": number} for number in range(3)]).to_iterable_dataset()
+    stream = StreamedSegmentationDataset(rows, record, ())
+    with pytest.raises(ValueError, match="row 1: broken"):
+        list(stream.check())
+    assert [row["id"] for row in stream.check(skip_broken=True)] == [0, 2]
+    assert "1 of 2 records are left out so far. The last: row 1: broken" in caplog.text
+    assert [row["id"] for row in stream.check(skip_broken=True).take(2)] == [0]
+
+
+@pytest.mark.parametrize("name", ["../../secret.png", "/etc/passwd", "a/../../b.png"])
+@pytest.mark.parametrize("kind", ["images", "annotations"])
+def test_files_outside_of_the_data_set_are_refused_by_name(tmp_path, kind, name):
+    path = write_coco_panoptic(tmp_path / "data")
+    rewrite_json(path, lambda content: content[kind][1].update(file_name=name))
+    with pytest.raises(ValueError, match=f"{kind}.1.: file_name must name a file inside .*{name}"):
+        opened(tmp_path / "data")
+
+
+@pytest.mark.parametrize("name", ["../2007_000033", "/etc/passwd"])
+def test_so_are_those_of_a_list_of_names(tmp_path, name):
+    (write_voc(tmp_path) / "VOC2012" / "ImageSets" / "Segmentation" / "val.txt").write_text(name)
+    with pytest.raises(ValueError, match=f"val.txt: each line must name a file inside .*{name}"):
+        load_segmentation_dataset("voc_20", str(tmp_path), split="validation")
 
 
 def test_of_many_broken_records_the_first_few_are_shown(tmp_path):
