@@ -71,6 +71,8 @@ class FisaImageProcessorKwargs(TypedDict, total=False):
             What `post_process_*` uses where the call does not say; see there.
         post_processing_rule (`"open_vocabulary"` or `"closed_vocabulary"`, defaults to the former):
             Which proposals become segments: see [`~fisa.processing.post_processing.Rule`].
+        do_convert_rgb (`bool`, defaults to `True`):
+            Photos of every kind become RGB; `False` is refused.
         input_data_format (`str` or `ChannelDimension`, *optional*):
             `"channels_first"` or `"channels_last"`, for arrays from whose shape it cannot be told.
         return_tensors (`str`, *optional*):
@@ -94,6 +96,7 @@ class FisaImageProcessorKwargs(TypedDict, total=False):
     mask_threshold: float
     overlap_mask_area_threshold: float
     post_processing_rule: str
+    do_convert_rgb: bool
     input_data_format: str | ChannelDimension | None
     return_tensors: str | TensorType | None
 
@@ -145,6 +148,7 @@ class FisaImageProcessor(PilBackend):
     mask_threshold = 0.5
     overlap_mask_area_threshold = 0.8
     post_processing_rule = "open_vocabulary"
+    do_convert_rgb = True
 
     def __init__(self, **kwargs: Unpack[FisaImageProcessorKwargs]):
         super().__init__(**kwargs)
@@ -267,6 +271,8 @@ class FisaImageProcessor(PilBackend):
                 "mask_generator_size", mask_generator_size, {"height", "width"}, {"shortest_edge", "longest_edge"}
             )
         kwargs["mask_generator_size"] = mask_generator_size
+        if kwargs.pop("do_convert_rgb", True) is False:
+            raise ValueError("`do_convert_rgb` is False, and CLIP reads RGB alone; leave it at True.")
         return {name: tuple(value) if isinstance(value, list) else value for name, value in kwargs.items()}
 
     def _preprocess_image_like_inputs(

@@ -3,7 +3,7 @@
 import os
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from fisa.processing.vocabulary import Vocabulary, VocabularyLike, quoted, resol
 
 
 _CLIP_CONTEXT_LENGTH = 77
+TEXT_OPTIONS = ("padding", "truncation", "max_length")
 # A tokenizer keeps truncation and padding as its own state and refuses to change it while another thread reads.
 _TOKENIZING = threading.Lock()
 
@@ -70,7 +71,10 @@ class FisaProcessor(ProcessorMixin):
         images: ImageInput | None = None,
         text: VocabularyLike | None = None,
         return_tensors: str | TensorType | None = None,
-        **images_kwargs: Any,
+        *,
+        images_kwargs: Mapping[str, Any] | None = None,
+        text_kwargs: Mapping[str, Any] | None = None,
+        **kwargs: Any,
     ) -> BatchFeature:
         """Make the model's inputs.
 
@@ -83,8 +87,12 @@ class FisaProcessor(ProcessorMixin):
                 synonyms and so on. Not given: the model uses its stored vocabulary.
             return_tensors (`str`, *optional*):
                 `"pt"` for torch tensors; NumPy arrays otherwise.
-            images_kwargs:
+            images_kwargs (`Mapping[str, Any]`, *optional*):
                 Settings of the image processor for this call; see [`FisaImageProcessorKwargs`].
+            text_kwargs (`Mapping[str, Any]`, *optional*):
+                `padding`, `truncation` and `max_length`; see [`FisaProcessor.tokenize`].
+            kwargs:
+                Either kind of settings by their names.
 
         Returns:
             [`BatchFeature`] with, for `images`, what [`FisaImageProcessor`] returns, and for `text`, with S names and
@@ -98,15 +106,28 @@ class FisaProcessor(ProcessorMixin):
 
         Raises:
             ValueError: neither is given, a photo cannot be read, or the vocabulary is refused.
+            TypeError: a setting that neither the image processor nor the tokenizer has.
+
+        Example:
+
+        ```python
+        >>> inputs = processor(images="photo.jpg", text=["dog", "grass"], return_tensors="pt")
+        >>> inputs["input_ids"].shape[:2], inputs["class_is_thing"].tolist()
+        (torch.Size([2, 1]), [True, False])
+        ```
         """
+        text_options = {name: kwargs.pop(name) for name in TEXT_OPTIONS if name in kwargs} | dict(text_kwargs or {})
+        image_options = kwargs | dict(images_kwargs or {})
+        _refuse_unknown("images", image_options, self.image_processor.valid_kwargs.__annotations__)
+        _refuse_unknown("text", text_options, TEXT_OPTIONS)
         if images is None and text is None:
             raise ValueError("Pass `images`, `text` (the class names), or both.")
         inputs = BatchFeature()
         if images is not None:
-            inputs.update(self.image_processor(images, return_tensors=return_tensors, **images_kwargs))
+            inputs.update(self.image_processor(images, return_tensors=return_tensors, **image_options))
         if text is not None:
             vocabulary = self.parse_vocabulary(text)
-            inputs.update(self.tokenize(vocabulary.prompts(), return_tensors=return_tensors))
+            inputs.update(self.tokenize(vocabulary.prompts(), return_tensors=return_tensors, **text_options))
             classes = {
                 "prompt_class_ids": np.array(vocabulary.prompt_class_ids, np.int64),
                 "class_is_thing": np.array(vocabulary.is_thing, bool),
@@ -118,28 +139,57 @@ class FisaProcessor(ProcessorMixin):
         """The classes, checked: see [`Vocabulary.parse`]."""
         return Vocabulary.parse(labels)
 
-    def tokenize(self, names: Sequence[str], *, return_tensors: str | TensorType | None = "pt") -> BatchFeature:
+    def tokenize(
+        self,
+        names: Sequence[str],
+        *,
+        return_tensors: str | TensorType | None = "pt",
+        padding: bool | str = True,
+        truncation: bool | str = True,
+        max_length: int | None = None,
+    ) -> BatchFeature:
         """Put each name into each template and tokenise: the first two entries of what a call returns for `text`.
 
         Args:
             names (`Sequence[str]`): S names.
             return_tensors (`str`, *optional*, defaults to `"pt"`): NumPy arrays if `None`.
+            padding (`bool` or `str`, defaults to `True`):
+                `True` pads to the longest prompt, `"max_length"` to `max_length`. `False` is for prompts of one
+                length.
+            truncation (`bool` or `str`, defaults to `True`): `False` refuses prompts of more than `max_length` tokens.
+            max_length (`int`, *optional*): as many tokens as CLIP reads if not given.
 
         Returns:
             [`BatchFeature`] with `input_ids` and `attention_mask` (S, T, L), int64.
+
+        Raises:
+            ValueError: prompts of different lengths without padding, ones that are too long without truncation, or
+                names that are the same once the end of their prompts is cut off.
         """
         prompts = [template.replace("{}", name) for name in names for template in self.prompt_templates]
         limit = self.tokenizer.model_max_length
-        limit = limit if limit < LARGE_INTEGER else _CLIP_CONTEXT_LENGTH
+        limit = max_length or (limit if limit < LARGE_INTEGER else _CLIP_CONTEXT_LENGTH)
+        options = {"padding": padding or "longest", "truncation": truncation or True, "max_length": limit}
         with _TOKENIZING:
-            encoded = self.tokenizer(prompts, padding=True, truncation=True, max_length=limit, return_tensors="np")
-            longer = self._cut_prompts(prompts, encoded["attention_mask"], limit)
+            encoded = self.tokenizer(prompts, return_tensors="np", **options)
+            lengths = encoded["attention_mask"].sum(axis=1)
+            longer = self._cut_prompts(prompts, lengths, limit)
+        if not padding and len(set(lengths)) > 1:
+            raise ValueError(
+                f"The prompts have {lengths.min()} to {lengths.max()} tokens, which make no array; leave `padding` at "
+                "True."
+            )
+        if longer and not truncation:
+            raise ValueError(
+                f"Prompts of more than {limit} tokens: {quoted(longer)}. Shorten them, or leave `truncation` at True."
+            )
         if longer:
             warnings.warn(
                 f"Prompts of more than the {limit} tokens that CLIP reads lose their end: {quoted(longer)}. "
                 f"Shorten the class names or the templates.",
                 stacklevel=3,
             )
+            _refuse_equal_tokens(names, encoded["input_ids"].reshape(len(names), -1))
         tokens = {
             name: encoded[name].astype(np.int64).reshape(len(names), len(self.prompt_templates), -1)
             for name in ("input_ids", "attention_mask")
@@ -167,6 +217,23 @@ class FisaProcessor(ProcessorMixin):
         """What a call can return."""
         return [*super().model_input_names, "prompt_class_ids", "class_is_thing"]
 
-    def _cut_prompts(self, prompts: list[str], attention_mask: np.ndarray, limit: int) -> list[str]:
-        full = [prompts[row] for row in np.flatnonzero(attention_mask.sum(axis=1) >= limit)]
+    def _cut_prompts(self, prompts: Sequence[str], lengths: np.ndarray, limit: int) -> list[str]:
+        full = [prompts[row] for row in np.flatnonzero(lengths >= limit)]
         return [prompt for prompt in full if len(self.tokenizer(prompt, verbose=False)["input_ids"]) > limit]
+
+
+def _refuse_unknown(kind: str, options: Mapping[str, Any], known: Collection[str]) -> None:
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise TypeError(f"FisaProcessor has no setting {', '.join(unknown)} for {kind}; it has {', '.join(known)}.")
+
+
+def _refuse_equal_tokens(names: Sequence[str], tokens: np.ndarray) -> None:
+    first: dict[bytes, str] = {}
+    for name, row in zip(names, tokens):
+        twin = first.setdefault(row.tobytes(), name)
+        if twin != name:
+            raise ValueError(
+                f'"{twin}" and "{name}" are the same to CLIP, which reads no more than the beginning of their '
+                "prompts. Shorten them so that they differ within it."
+            )

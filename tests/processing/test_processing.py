@@ -125,6 +125,46 @@ def test_long_prompts_lose_their_end_with_one_warning_that_quotes_them(limit):
     assert decoded(processor, inputs)[3] == ["c" * (limit - 2)]
 
 
+@pytest.mark.filterwarnings("ignore:Prompts of more")
+def test_names_that_are_one_once_they_are_cut_off_are_refused():
+    long = "a" * 100
+    with pytest.raises(ValueError, match=f'"{long}b" and "{long}c" are the same to CLIP'):
+        make_processor()(text=["dog", f"{long}b", f"{long}c"])
+    assert len(make_processor()(text=[f"b{long}", f"c{long}"])["input_ids"]) == 2
+
+
+def test_settings_as_transformers_takes_them():
+    processor = make_processor()
+    plain = processor(images=PHOTO, text=LABELS)
+    for given in (
+        {"padding": True, "truncation": True, "do_convert_rgb": True},
+        {"text_kwargs": {"padding": "longest", "max_length": 77}, "images_kwargs": {"do_convert_rgb": True}},
+    ):
+        for name, value in processor(images=PHOTO, text=LABELS, **given).items():
+            np.testing.assert_array_equal(value, plain[name])
+    assert processor(text=LABELS, padding="max_length", max_length=30)["input_ids"].shape == (6, 1, 30)
+    assert processor(text="dog, cat", padding=False)["input_ids"].shape[:2] == (2, 1)
+    flat, nested = processor(images=PHOTO, do_normalize=False), processor(PHOTO, images_kwargs={"do_normalize": False})
+    np.testing.assert_array_equal(flat["pixel_values"], nested["pixel_values"])
+    assert (flat["pixel_values"] != plain["pixel_values"]).any()
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        ({"nonsense": 1}, TypeError, "no setting nonsense for images"),
+        ({"images_kwargs": {"padding": True}}, TypeError, "no setting padding for images"),
+        ({"text_kwargs": {"do_normalize": True}}, TypeError, "no setting do_normalize for text"),
+        ({"padding": False}, ValueError, "leave `padding` at True"),
+        ({"truncation": False, "max_length": 15}, ValueError, 'more than 15 tokens: "a photo of a puppy"'),
+        ({"images": PHOTO, "do_convert_rgb": False}, ValueError, "RGB alone"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(given, error, message):
+    with pytest.raises(error, match=message):
+        make_processor()(text=LABELS, **given)
+
+
 def test_prompts_that_fit_are_not_warned_of():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
