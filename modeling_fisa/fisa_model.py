@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import CLIPModel, CLIPTextModel, CLIPVisionModel, PreTrainedModel, initialization
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import can_return_tuple
 
 from fisa.acceleration.class_text_files import ClassTextFiles, text_fingerprint
@@ -158,17 +159,37 @@ class FisaModel(FisaPreTrainedModel):
         # Of the tokens, which a tokenizer is measured against; the image tower has its own.
         return self.text_model.get_input_embeddings()
 
+    @can_return_tuple
     def get_text_features(
         self, input_ids: torch.LongTensor, attention_mask: torch.Tensor | None = None
-    ) -> torch.FloatTensor:
-        """CLIP's text embeddings, `(num_prompts, projection_dim)`, not normalised."""
-        outputs = self.text_model(input_ids=input_ids, attention_mask=attention_mask)
-        return self.text_projection(outputs.pooler_output)
+    ) -> BaseModelOutputWithPooling:
+        """What CLIP's text tower makes of prompts, as `CLIPModel.get_text_features` returns it.
 
-    def get_image_features(self, pixel_values: torch.Tensor) -> torch.FloatTensor:
-        """CLIP's own image embeddings, `(batch_size, projection_dim)`, not normalised, without SEVE."""
+        Args:
+            input_ids, attention_mask (`torch.LongTensor` of shape `(num_prompts, length)`)
+
+        Returns:
+            The tower's outputs, whose `pooler_output` `(num_prompts, projection_dim)` are CLIP's text embeddings, not
+            normalised.
+        """
+        outputs = self.text_model(input_ids=input_ids, attention_mask=attention_mask)
+        outputs.pooler_output = self.text_projection(outputs.pooler_output)
+        return outputs
+
+    @can_return_tuple
+    def get_image_features(self, pixel_values: torch.Tensor) -> BaseModelOutputWithPooling:
+        """What CLIP's own image tower makes of photos, without SEVE, as `CLIPModel.get_image_features` returns it.
+
+        Args:
+            pixel_values (`torch.FloatTensor` of shape `(batch_size, 3, height, width)`)
+
+        Returns:
+            The tower's outputs, whose `pooler_output` `(batch_size, projection_dim)` are CLIP's image embeddings, not
+            normalised.
+        """
         outputs = self.vision_model(pixel_values=pixel_values, interpolate_pos_encoding=True)
-        return self.visual_projection(outputs.pooler_output)
+        outputs.pooler_output = self.visual_projection(outputs.pooler_output)
+        return outputs
 
     def get_class_features(
         self, input_ids: torch.LongTensor, attention_mask: torch.Tensor | None = None
@@ -185,7 +206,7 @@ class FisaModel(FisaPreTrainedModel):
         input_ids = input_ids if input_ids.ndim == 3 else input_ids.unsqueeze(1)
         if attention_mask is not None:
             attention_mask = attention_mask.reshape(-1, attention_mask.shape[-1])
-        embeds = self.get_text_features(input_ids.flatten(0, 1), attention_mask)
+        embeds = self.get_text_features(input_ids.flatten(0, 1), attention_mask).pooler_output
         return average_templates(embeds.unflatten(0, input_ids.shape[:2]))
 
     @torch.no_grad()

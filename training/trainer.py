@@ -162,8 +162,9 @@ def representation_shift(model: PeftModel, pixel_values: torch.Tensor) -> torch.
     """
     clip = model.get_base_model().fisa
     with torch.no_grad(), model.disable_adapter():
-        original = clip.get_image_features(pixel_values)
-    return (1 - torch.nn.functional.cosine_similarity(clip.get_image_features(pixel_values), original)).mean()
+        original = clip.get_image_features(pixel_values).pooler_output
+    adapted = clip.get_image_features(pixel_values).pooler_output
+    return (1 - torch.nn.functional.cosine_similarity(adapted, original)).mean()
 
 
 class _EpochTeller(TrainerCallback):

@@ -120,7 +120,7 @@ class TextEmbeddings(nn.Module):
         self.model = model
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        return self.model.get_text_features(input_ids, attention_mask)
+        return self.model.get_text_features(input_ids, attention_mask).pooler_output
 
 
 @torch.no_grad()

@@ -64,7 +64,7 @@ def measure(
         kept = {
             "all": texts,
             "sample": guiding_texts(texts, at_most=bound),
-            "like_photo": texts[most_like(model.fisa.get_image_features(pixels), texts, bound)],
+            "like_photo": texts[most_like(model.fisa.get_image_features(pixels).pooler_output, texts, bound)],
             "like_masks": texts[most_like(whole[0], texts, bound)],
         }
         before = probabilities(model, whole, encoded)

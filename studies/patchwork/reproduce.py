@@ -255,7 +255,7 @@ def image_tower_accuracy(
             tokens = model.fisa(pixels, no_masks, class_embeds=texts).last_hidden_state[:, 0]
             embeds = model.fisa.visual_projection(model.fisa.vision_model.post_layernorm(tokens))
         else:
-            embeds = model.fisa.get_image_features(pixels)
+            embeds = model.fisa.get_image_features(pixels).pooler_output
         predicted = (nn.functional.normalize(embeds, dim=-1) @ texts.T).argmax(dim=-1)
         right += sum(int(place) == scene.class_indices[0] for place, scene in zip(predicted, scenes))
     return 100 * right / RETENTION_PICTURES

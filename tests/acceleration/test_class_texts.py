@@ -38,7 +38,7 @@ def test_text_features_are_clips_own(end_token):
     model = FisaForUniversalSegmentation.from_clip_and_mask_generator(clip, seve_width=16).fisa
     input_ids, attention_mask = tokens(4, 9, 2)
     wanted = clip.get_text_features(input_ids, attention_mask).pooler_output
-    assert torch.equal(model.get_text_features(input_ids, attention_mask), wanted)
+    assert torch.equal(model.get_text_features(input_ids, attention_mask).pooler_output, wanted)
 
 
 @torch.no_grad()
@@ -50,7 +50,7 @@ def test_class_features_are_normalised_averaged_over_templates_and_normalised():
         total = torch.zeros_like(found[0])
         for template in range(3):
             row = 3 * name + template
-            embed = model.get_text_features(input_ids[row : row + 1], attention_mask[row : row + 1])[0]
+            embed = model.get_text_features(input_ids[row : row + 1], attention_mask[row : row + 1]).pooler_output[0]
             total += embed / embed.norm()
         torch.testing.assert_close(found[name], total / total.norm(), atol=1e-5, rtol=1e-5)
 

@@ -194,8 +194,8 @@ def test_parts_answer_as_they_did_alone(kind):
     # Mask2Former's deformable attention sums in another order than it did.
     masks = model.mask_generator(pixel_values=photos).masks_queries_logits
     torch.testing.assert_close(masks, wanted_masks, atol=1e-4, rtol=1e-5)
-    image = normalize(model.fisa.get_image_features(pixels), dim=-1)
-    text = normalize(model.fisa.get_text_features(tokens), dim=-1)
+    image = normalize(model.fisa.get_image_features(pixels).pooler_output, dim=-1)
+    text = normalize(model.fisa.get_text_features(tokens).pooler_output, dim=-1)
     torch.testing.assert_close(image, wanted_clip.image_embeds, atol=1e-6, rtol=1e-6)
     torch.testing.assert_close(text, wanted_clip.text_embeds, atol=1e-6, rtol=1e-6)
     assert_outputs_equal(clip(input_ids=tokens, pixel_values=pixels), wanted_clip)
