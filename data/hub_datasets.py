@@ -120,7 +120,7 @@ class RowReader:
 
 
 class HubDataset(SegmentationDataset):
-    """A data set of the Hub that is here whole.
+    """A data set of the Hub that is on this machine as a whole.
 
     Args:
         rows: with columns as [`RowReader`] wants them.
@@ -213,7 +213,7 @@ def _categories(features: Mapping[str, Any], classes: str | None, source: str) -
         names = _class_names(features)
         if names is None:
             raise ValueError(
-                f"{source} does not name its classes: pass --classes with a file of them, one a line in the order of "
+                f"{source} does not name its classes: pass --classes with a file of them, one per line in the order of "
                 f"their ids from 0, a JSON file with COCO's `categories`, or one of {', '.join(FIRST_IDS)}."
             )
         return categories_of(Vocabulary.parse(names))

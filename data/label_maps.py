@@ -99,7 +99,7 @@ def ade20k(root: Path, *, split: str) -> SegmentationDataset:
     vocabulary = _object_info(root / "objectInfo150.txt") or class_list("ade20k_150")
     reader = ClassMapReader(ClassMap(_numbered(150, first=1), frozenset({0})), read_values)
     categories = categories_of(vocabulary, first_id=1)
-    return _of_folders(root / "images" / split, root / "annotations" / split, categories, reader)
+    return _paired_folders(root / "images" / split, root / "annotations" / split, categories, reader)
 
 
 def ade20k_full(root: Path, *, split: str) -> SegmentationDataset:
@@ -111,7 +111,7 @@ def ade20k_full(root: Path, *, split: str) -> SegmentationDataset:
     split = {"train": "training"}.get(split, split)
     reader = ClassMapReader(ClassMap(_numbered(847), frozenset({65535})), read_values)
     folders = (root / f"{kind}_detectron2" / split for kind in ("images", "annotations"))
-    return _of_folders(*folders, categories_of(class_list("ade20k_847")), reader)
+    return _paired_folders(*folders, categories_of(class_list("ade20k_847")), reader)
 
 
 def pascal_context_459(root: Path, *, split: str) -> SegmentationDataset:
@@ -176,7 +176,7 @@ def cityscapes(root: Path, *, split: str) -> SegmentationDataset:
         for path in sorted(photos.glob("*/*_leftImg8bit.png"))
     ]
     reader = CityscapesReader({category.id: category.isthing for category in categories})
-    return FileDataset(_some(entries, photos, "*/*_leftImg8bit.png"), categories, read_label=reader)
+    return FileDataset(_nonempty(entries, photos, "*/*_leftImg8bit.png"), categories, read_label=reader)
 
 
 # road, sidewalk, building, wall, fence, pole, traffic light, traffic sign, vegetation, terrain, sky, person, rider,
@@ -209,7 +209,7 @@ class CityscapesReader:
 
 def label_maps(root: Path, *, split: str, classes: str | None = None) -> SegmentationDataset:
     """A plain folder: `images/`, `labels/` with a PNG or TIFF of the same name for each photo, and `classes.txt` with
-    a class a line; or the same in `images/train/`, `labels/train/` and so on, by split.
+    one class per line; or the same in `images/train/`, `labels/train/` and so on, by split.
 
     Pixel value v is the v-th class of `classes.txt`, counted from 0; 255 is ignored unless there are so many classes,
     and 65535 likewise. Classes named `_`, any number of them, are ignored as well: put one first where 0 means "no
@@ -217,30 +217,30 @@ def label_maps(root: Path, *, split: str, classes: str | None = None) -> Segment
     """
     path = Path(classes) if classes else root / "classes.txt"
     if not path.exists():
-        raise ValueError(f"{path}: no such file. Write the classes there, one a line, in the order of their values.")
+        raise ValueError(f"{path}: no such file. Write the classes there, one per line, in the order of their values.")
     categories = categories_from_file(path)
     ignored = frozenset(category.id for category in categories if category.name == "_")
     numbered = _numbered(len(categories))
     reader = ClassMapReader(ClassMap(numbered, ignored | ({VOID, 65535} - numbered.keys())), read_values)
     kept = tuple(category for category in categories if category.id not in ignored)
     part = "" if is_undivided("label_maps", root, split=split) else split
-    return _of_folders(root / "images" / part, root / "labels" / part, kept, reader)
+    return _paired_folders(root / "images" / part, root / "labels" / part, kept, reader)
 
 
-def _of_folders(
+def _paired_folders(
     photos: Path, labels: Path, categories: tuple[Category, ...], reader: ClassMapReader
 ) -> SegmentationDataset:
     """Photos and label maps of the same names in two folders."""
     for folder in (photos, labels):
         if not folder.is_dir():
             raise ValueError(f"{folder}: no such folder. Name the folder above it, and the --…_split.")
-    found = {path.stem: path for path in labels.iterdir() if path.suffix.lower() in LABEL_ENDINGS}
+    label_paths = {path.stem: path for path in labels.iterdir() if path.suffix.lower() in LABEL_ENDINGS}
     entries = [
-        Entry(image_id=path.stem, image=path, label=found.get(path.stem, labels / f"{path.stem}.png"))
+        Entry(image_id=path.stem, image=path, label=label_paths.get(path.stem, labels / f"{path.stem}.png"))
         for path in sorted(photos.iterdir())
         if path.suffix.lower() in PHOTO_ENDINGS
     ]
-    return FileDataset(_some(entries, photos, "photos"), categories, read_label=reader)
+    return FileDataset(_nonempty(entries, photos, "photos"), categories, read_label=reader)
 
 
 def _voc(root: Path, split: str, vocabulary: Vocabulary, *, first: int, void: frozenset[int]) -> SegmentationDataset:
@@ -329,7 +329,7 @@ def _deduplicated(names: list[list[str]], is_thing: list[bool]) -> Iterator[Clas
         yield Class(name, free, thing)
 
 
-def _some(entries: list[Entry], folder: Path, what: str) -> list[Entry]:
+def _nonempty(entries: list[Entry], folder: Path, what: str) -> list[Entry]:
     if not entries:
         raise ValueError(f"{folder}: no {what} found there. Name the folder above it, and the --…_split.")
     return entries

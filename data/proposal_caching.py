@@ -71,10 +71,10 @@ def cached_proposals(
     # One loader for all shards: its workers go on reading while a shard is written.
     loader = DataLoader(views, batch_size=None, sampler=[*chain(*indices.values())], num_workers=num_workers)
     bar = tqdm(loader, desc="caching proposals", unit="view", disable=not mine or not state.is_main_process)
-    found = (_matched(item["inputs"], item["truth"], model=model) for item in bar)
+    matched = (_matched(item["inputs"], item["truth"], model=model) for item in bar)
     for shard in mine:
-        cache.write_shard(shard, [*islice(found, len(indices[shard]))])
-    next(found, None)  # nothing is left: ends the loader and its bar
+        cache.write_shard(shard, [*islice(matched, len(indices[shard]))])
+    next(matched, None)  # nothing is left: ends the loader and its bar
     state.wait_for_everyone()
     if state.is_main_process:
         remove_leftovers(cache.folder)
@@ -125,7 +125,9 @@ class _Views(Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         record, change = self.data[index // self.num_views], VIEWS[index % self.num_views]
         inputs = self.images(change.photo(record["image"]), return_tensors="pt")
-        truth = GroundTruthMasks.of(record, self.class_indices, unlabelled=self.data.unlabelled).changed(change)
+        truth = GroundTruthMasks.from_record(record, self.class_indices, unlabelled=self.data.unlabelled).changed(
+            change
+        )
         return {"inputs": inputs, "truth": truth}
 
 

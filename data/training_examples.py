@@ -20,8 +20,8 @@ from fisa.processing.processing_fisa import FisaProcessor
 class VocabularySampler:
     """Draws the vocabulary that a photo is trained with: its own classes and random others, under any of their names.
 
-    SEVE would otherwise see one and the same list of classes and learn it by heart. A vocabulary a photo rather than a
-    batch: more of them, and a photo's loss does not depend on its neighbours.
+    SEVE would otherwise see one and the same list of classes and learn it by heart. One vocabulary per photo rather
+    than per batch: they vary more, and a photo's loss does not depend on its neighbours.
 
     Args:
         prompt_class_ids: the class of each name, `(S,)`; names of a class are next to each other.
@@ -149,7 +149,7 @@ class TrainingCollator:
     """Makes a batch of examples.
 
     Args:
-        prompt_embeds: text embeddings of all S names, `(S, projection_dim)`, found once: the text tower is frozen.
+        prompt_embeds: text embeddings of all S names, `(S, projection_dim)`, computed once: the text tower is frozen.
         vocabulary_size: how many classes a photo chooses from; more where a photo of the batch has more.
         log_priors: what is added to the logits of each name in the loss, `(S,)`; see [`log_frequencies`].
     """
@@ -190,8 +190,8 @@ def log_frequencies(data: SegmentationDataset, class_indices: Mapping[int, int])
         class_indices: class index of each category id.
     """
     segments = (segment for index in range(len(data)) for segment in data.segments_info(index))
-    found = Counter(class_indices[segment["category_id"]] for segment in segments if not segment["iscrowd"])
-    counts = torch.tensor([1.0 + found[index] for index in range(len(class_indices))])
+    occurrences = Counter(class_indices[segment["category_id"]] for segment in segments if not segment["iscrowd"])
+    counts = torch.tensor([1.0 + occurrences[index] for index in range(len(class_indices))])
     return (counts / counts.sum()).log()
 
 

@@ -35,7 +35,7 @@ class GroundTruthMasks:
     segment_ids: np.ndarray
 
     @classmethod
-    def of(
+    def from_record(
         cls,
         record: Mapping[str, Any],
         class_indices: Mapping[int, int],
@@ -107,7 +107,11 @@ class GroundTruthSource:
     wants_generator_view = False
 
     def __call__(self, record: Mapping[str, Any], change: PhotoChange, *, index: int) -> dict[str, torch.Tensor]:
-        truth = GroundTruthMasks.of(record, self.class_indices, unlabelled=self.unlabelled).changed(change).teaching()
+        truth = (
+            GroundTruthMasks.from_record(record, self.class_indices, unlabelled=self.unlabelled)
+            .changed(change)
+            .teaching()
+        )
         seen = seen_patches(truth.masks, self.config, image_size=self.image_size)
         return {"mask_proposals": seen, "class_labels": torch.from_numpy(truth.labels)}
 
@@ -123,7 +127,7 @@ class GeneratorSource:
     wants_generator_view = True
 
     def __call__(self, record: Mapping[str, Any], change: PhotoChange, *, index: int) -> dict[str, torch.Tensor]:
-        truth = GroundTruthMasks.of(record, self.class_indices, unlabelled=self.unlabelled).changed(change)
+        truth = GroundTruthMasks.from_record(record, self.class_indices, unlabelled=self.unlabelled).changed(change)
         masks = torch.from_numpy(np.ascontiguousarray(truth.masks))
         return {"mask_labels": masks, "class_labels": torch.from_numpy(truth.labels)}
 

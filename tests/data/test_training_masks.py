@@ -34,7 +34,7 @@ def record(*, crowd=1):
 
 
 def truth(*, unlabelled="ignored", **options):
-    return GroundTruthMasks.of(record(**options), CLASS_INDICES, unlabelled=unlabelled)
+    return GroundTruthMasks.from_record(record(**options), CLASS_INDICES, unlabelled=unlabelled)
 
 
 def test_void_and_crowds_are_masks_that_teach_nothing():
