@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import sys
+from argparse import ArgumentTypeError
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,8 +14,10 @@ import torch
 import yaml
 from accelerate import PartialState
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors import SafetensorError
 from transformers import EarlyStoppingCallback, HfArgumentParser, set_seed
 
+from fisa.commands.options import model_name, output_folder
 from fisa.configuration.configuration_simo import SimoConfig
 from fisa.data.augmentation import Augmentation
 from fisa.data.categories import vocabulary_of
@@ -260,9 +263,12 @@ def train_and_evaluate(arguments: Sequence[str], *, trainer_class: type[FisaTrai
         model_options, data_options, training_options = parser.parse_args_into_dataclasses(
             with_recipe(list(arguments))
         )
+        output_folder(training_options.output_dir)
+        if model_options.model is not None:
+            model_name(model_options.model)
         run = Run(model_options, data_options, training_options, trainer_class=trainer_class)
-    except (OSError, ValueError) as error:
-        parser.error(str(error))
+    except (OSError, ValueError, SafetensorError, ArgumentTypeError) as error:
+        parser.error(" ".join(str(error).split()))
     _warn_if_alone()
     if training_options.do_train:
         run.train()

@@ -3,12 +3,12 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from transformers.utils import PROCESSOR_NAME, cached_file
 
-from fisa.commands.options import add_vocabulary_options, given_vocabulary
+from fisa.commands.options import add_vocabulary_options, given_vocabulary, model_name, output_folder
 from fisa.export import FILES, export_program, save
 from fisa.modeling_fisa.modeling_fisa import FisaForUniversalSegmentation
 from fisa.pretrained import patchwork
@@ -29,22 +29,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
-        _check_output(Path(options.output))
         vocabulary = given_vocabulary(options)
         model, processor = _load(options.model)
         if vocabulary is not None:
             model.set_vocabulary(processor, vocabulary)
         program = export_program(model, processor, open_vocabulary=options.open)
         path = save(program, model, processor, options.output, file_format=options.format)
-    except (ImportError, OSError, ValueError) as error:
+    except (ImportError, OSError, ValueError, SafetensorError) as error:
         parser.error(" ".join(str(error).split()))
     print(f"{path}, with its processor and config beside it")
     return 0
-
-
-def _check_output(folder: Path) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"--output {folder} is a file; name a folder.")
 
 
 def _load(folder: str | None) -> tuple[FisaForUniversalSegmentation, FisaProcessor]:
@@ -67,13 +61,14 @@ def _parser() -> argparse.ArgumentParser:
         "model",
         nargs="?",
         metavar="MODEL",
+        type=model_name,
         help="folder or Hub name of a FISA model or adapter (default: the small one that comes along)",
     )
     parser.add_argument("--format", choices=tuple(FILES), default="onnx", help="(default: %(default)s)")
     words = parser.add_mutually_exclusive_group()
     add_vocabulary_options(words)
     words.add_argument("--open", action="store_true", help="leave the classes open: their texts are an input")
-    parser.add_argument("--output", required=True, metavar="FOLDER")
+    parser.add_argument("--output", required=True, metavar="FOLDER", type=output_folder)
     return parser
 
 

@@ -1,6 +1,11 @@
 """What the commands' command lines share."""
 
 import argparse
+import json
+import os
+from pathlib import Path
+
+import torch
 
 from fisa.processing.vocabulary import Vocabulary
 
@@ -16,3 +21,61 @@ def given_vocabulary(options: argparse.Namespace) -> Vocabulary | None:
     if options.labels_file is not None:
         return Vocabulary.from_file(options.labels_file)
     return None if options.labels is None else Vocabulary.parse(options.labels)
+
+
+def model_name(text: str) -> str:
+    """The folder or Hub name of a FISA model or adapter, as the type of an argument.
+
+    Raises:
+        argparse.ArgumentTypeError: a file, or a folder that holds neither.
+    """
+    folder = Path(text)
+    if folder.is_dir() and not (folder / "adapter_config.json").is_file():
+        config = folder / "config.json"
+        if not config.is_file():
+            raise argparse.ArgumentTypeError(
+                f"{text} is no model: it has no file named config.json or adapter_config.json"
+            )
+        try:
+            model_type = json.loads(config.read_text(encoding="utf-8")).get("model_type")
+        except (OSError, ValueError, AttributeError) as error:
+            raise argparse.ArgumentTypeError(f"{config} cannot be read: {error}") from error
+        if model_type != "fisa":
+            raise argparse.ArgumentTypeError(f"{text} is a model of type {model_type!r}, not of FISA")
+    elif folder.is_file():
+        raise argparse.ArgumentTypeError(f"{text} is a file: name the folder of a model")
+    return text
+
+
+def output_folder(text: str) -> Path:
+    """A folder to write to, which need not be there yet, as the type of an argument.
+
+    Raises:
+        argparse.ArgumentTypeError: it is a file, or nothing can be written there.
+    """
+    folder = Path(text)
+    try:
+        nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{text}: {error.strerror}") from error
+    if not nearest.is_dir():
+        raise argparse.ArgumentTypeError(f"{nearest} is a file; name a folder for the results")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise argparse.ArgumentTypeError(f"{nearest} cannot be written to")
+    return folder
+
+
+def available_device(text: str) -> torch.device:
+    """A device that PyTorch can use here, as the type of an argument.
+
+    Raises:
+        argparse.ArgumentTypeError: a device that is not here, or no device at all.
+    """
+    try:
+        device = torch.device(text)
+        torch.zeros(1, device=device).item()
+    # A PyTorch that was built without CUDA asserts that it has it.
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise argparse.ArgumentTypeError(f"{text} cannot be used here: {reason}") from error
+    return device

@@ -2,6 +2,7 @@
 
 import argparse
 import glob
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,11 +11,18 @@ from typing import Any
 
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from tqdm import tqdm
 from transformers import pipeline
 
 import fisa
-from fisa.commands.options import add_vocabulary_options, given_vocabulary
+from fisa.commands.options import (
+    add_vocabulary_options,
+    available_device,
+    given_vocabulary,
+    model_name,
+    output_folder,
+)
 from fisa.pretrained import patchwork
 from fisa.processing.coco_panoptic import CocoPanopticWriter
 from fisa.processing.files import written_whole
@@ -46,9 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         photos = find_photos(options.photos)
         segmenter = _segmenter(options)
         vocabulary = words or _stored_vocabulary(segmenter.model.config)
-    except (OSError, ValueError) as error:
-        parser.error(str(error))
-    with ResultWriter(Path(options.output), vocabulary) as writer:
+    except (OSError, ValueError, SafetensorError) as error:
+        parser.error(" ".join(str(error).split()))
+    with ResultWriter(options.output, vocabulary) as writer:
         unreadable = segment_photos(
             segmenter,
             photos,
@@ -123,14 +131,16 @@ def find_photos(places: Iterable[str]) -> list[str]:
     endings = set(Image.registered_extensions())
     photos: list[str] = []
     for place in places:
-        if place.startswith(("http://", "https://")) or not (Path(place).is_dir() or glob.has_magic(place)):
+        is_folder = os.path.isdir(place)
+        is_pattern = not is_folder and glob.has_magic(place) and not os.path.exists(place)
+        if place.startswith(("http://", "https://")) or not (is_folder or is_pattern):
             photos.append(place)
             continue
-        found = Path(place).iterdir() if Path(place).is_dir() else map(Path, glob.glob(place, recursive=True))
-        found = sorted(str(path) for path in found if path.suffix.lower() in endings)
-        if not found:
+        paths = Path(place).iterdir() if is_folder else map(Path, glob.glob(place, recursive=True))
+        of_photos = sorted(str(path) for path in paths if path.suffix.lower() in endings)
+        if not of_photos:
             raise ValueError(f"{place}: no photo found there; give files, folders with photos, patterns or URLs.")
-        photos += found
+        photos += of_photos
     return photos
 
 
@@ -156,7 +166,7 @@ class ResultWriter:
         stem = self._files.add(
             len(self._files.entries) + 1,
             file_name=source,
-            stem=Path(source.split("?")[0]).stem or "photo",
+            stem=Path(source.split("?")[0]).stem.strip(".") or "photo",
             **segmentation.to_panoptic(self._category_ids),
         )
         overlay = self.folder / f"{stem}_overlay.png"
@@ -182,6 +192,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("photos", nargs="+", metavar="PHOTO", help="files, folders, patterns or URLs")
     parser.add_argument(
         "--model",
+        type=model_name,
         help="folder or Hub name of a FISA model or adapter (default: the small one that comes along, which "
         "knows Patchwork's pictograms and no photos)",
     )
@@ -193,14 +204,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--threshold", type=_fraction, help="least objectness of a segment, 0 to 1 (default: the model's)"
     )
-    parser.add_argument("--device", help="cpu, cuda, mps, … (default: the fastest there is)")
+    parser.add_argument("--device", type=available_device, help="cpu, cuda, mps, … (default: the fastest there is)")
     parser.add_argument(
         "--dtype",
         choices=("auto", "mixed", "float32", "bfloat16", "float16"),
         default="auto",
         help="mixed: CLIP's image tower in bfloat16, the mask generator as it is (default: as stored)",
     )
-    parser.add_argument("--output", default="segments", help="folder for the results (default: %(default)s)")
+    parser.add_argument(
+        "--output", type=output_folder, default="segments", help="folder for the results (default: %(default)s)"
+    )
     return parser
 
 

@@ -1,0 +1,110 @@
+"""Mistakes on the command line: status 2 and one line that names what to change, whichever command it is."""
+
+import json
+import shutil
+
+import pytest
+
+from fisa import train
+from fisa.commands import export, segment
+
+
+TRAINING = ("--train_format", "label_maps", "--train_data", "photos", "--do_train", "--use_cpu")
+COMMANDS = {
+    "fisa-segment": (segment.main, ["photo.png", "--labels", "dog"], "--output"),
+    "fisa-export": (export.main, ["--labels", "dog"], "--output"),
+    "fisa-train": (train.main, list(TRAINING), "--output_dir"),
+}
+MODELS = {
+    "a folder with no model": "no file named config.json or adapter_config.json",
+    "a file": "name the folder of a model",
+    "a model of another kind": "'clip'",
+    "a config cut short": "cannot be read",
+    "weights cut short": "weights",
+}
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch, photo, checkpoint):
+    """A working directory with a photo, a file and models that are none."""
+    monkeypatch.chdir(tmp_path)
+    photo.save(tmp_path / "photo.png")
+    for kind in ("images", "labels"):
+        (tmp_path / "photos" / kind).mkdir(parents=True)
+        photo.convert("L").point(lambda value: 0).save(tmp_path / "photos" / kind / "one.png")
+    (tmp_path / "photos" / "classes.txt").write_text("sky\n")
+    (tmp_path / "a file").write_text("x")
+    (tmp_path / "a folder with no model").mkdir()
+    for name, content in (
+        ("a model of another kind", json.dumps({"model_type": "clip"})),
+        ("a config cut short", "{"),
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(content)
+    weights = shutil.copytree(checkpoint, tmp_path / "weights cut short") / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:2000])
+    return tmp_path
+
+
+def refusal(command, arguments, capsys) -> str:
+    """What a command says on ending with status 2."""
+    with pytest.raises(SystemExit) as stop:
+        command(list(map(str, arguments)))
+    assert stop.value.code == 2
+    *_, last = capsys.readouterr().err.strip().splitlines()
+    assert ": error: " in last
+    return last
+
+
+def with_model(name, model) -> list[str]:
+    return [model] if name == "fisa-export" else ["--model", model]
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("name", COMMANDS)
+def test_what_is_no_model(place, capsys, name, model):
+    command, arguments, output = COMMANDS[name]
+    message = refusal(command, [*with_model(name, model), *arguments, output, "results"], capsys)
+    if model != "weights cut short":
+        assert MODELS[model] in message
+    assert not (place / "results").exists()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_an_output_that_is_a_file_or_lies_in_one(place, checkpoint, capsys, name):
+    command, arguments, output = COMMANDS[name]
+    for folder in ("a file", "a file/results"):
+        message = refusal(command, [*with_model(name, str(checkpoint)), *arguments, output, folder], capsys)
+        assert "a file is a file" in message and "folder" in message
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "meta", "toaster"])
+def test_a_device_that_is_not_here(place, checkpoint, capsys, device):
+    options = ["--labels", "dog", "--output", "results", "--model", checkpoint, "--device", device]
+    assert f"{device} cannot be used here" in refusal(segment.main, ["photo.png", *options], capsys)
+    assert not (place / "results").exists()
+
+
+def test_recipes_that_are_none(place, capsys):
+    (place / "broken.yaml").write_text("model: [\n")
+    (place / "list.yaml").write_text("- model\n")
+    for recipe, named in (("broken.yaml", "broken.yaml"), ("list.yaml", "mapping"), ("coco", "coco_panoptic")):
+        assert named in refusal(train.main, [recipe, "--output_dir", "results"], capsys)
+
+
+@pytest.mark.parametrize("name", ["photo[1].png", "..png", "x" * 240 + ".png", "a%20b #1.png", "café ☃.png"])
+def test_file_names_of_real_life(tmp_path, checkpoint, photo, name):
+    photo.save(tmp_path / name, "PNG")
+    output = tmp_path / "out"
+    arguments = [str(tmp_path / name), "--labels", "house", "--model", str(checkpoint), "--output", str(output)]
+    assert segment.main(arguments) == 0
+    assert len(list(output.glob("*_overlay.png"))) == 1
+    [entry] = json.loads((output / "panoptic.json").read_text())["annotations"]
+    assert (output / "panoptic" / entry["file_name"]).exists()
+
+
+def test_a_name_that_begins_with_a_dash_follows_two(tmp_path, checkpoint, photo, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    photo.save("-dash.png")
+    assert segment.main(["--labels", "house", "--model", str(checkpoint), "--output", "out", "--", "-dash.png"]) == 0
+    assert (tmp_path / "out" / "-dash_overlay.png").exists()
