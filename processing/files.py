@@ -32,7 +32,8 @@ def written_whole(path: str | os.PathLike) -> Iterator[Path]:
         ...     aside.write_text("{}")
     """
     path = Path(path)
-    aside = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL}")
+    # The start of the name tells whose it is; the whole of a long one would make it too long for file systems.
+    aside = path.with_name(f"{path.name[:40]}.{uuid.uuid4().hex}{PARTIAL}")
     try:
         yield aside
     except BaseException:
