@@ -213,8 +213,8 @@ def _categories(features: Mapping[str, Any], classes: str | None, source: str) -
         names = _class_names(features)
         if names is None:
             raise ValueError(
-                f"{source} does not name its classes: pass --classes with a file of them, one per line in the order of "
-                f"their ids from 0, a JSON file with COCO's `categories`, or one of {', '.join(FIRST_IDS)}."
+                f"{source} does not name its classes: pass --classes with a file of them, one per line in the order "
+                f"of their ids from 0, a JSON file with COCO's `categories`, or one of {', '.join(FIRST_IDS)}."
             )
         return categories_of(Vocabulary.parse(names))
     if classes in FIRST_IDS:
