@@ -93,7 +93,7 @@ class FisaPipeline(ImageSegmentationPipeline):
             text_cache (`str` or `os.PathLike`, *optional*):
                 A folder that keeps the encoded `candidate_labels` for other processes: for long lists of them.
             subtask (`"panoptic"`, `"instance"` or `"semantic"`, defaults to `"panoptic"`):
-                Things and stuff without overlaps, things alone, or one mask a class.
+                Things and stuff without overlaps, things alone, or one mask per class.
             return_type (`"segments"` or `"segmentation"`, defaults to `"segments"`):
                 A list of dictionaries as transformers' pipelines return it, or one
                 [`~fisa.processing.segmentation.Segmentation`] per photo.

@@ -210,13 +210,13 @@ def instance_segmentation(
         overlapping=return_binary_maps,
         rule=rule,
     )
-    found = [result.to_transformers(first_id=FIRST_ID["instance"]) for result in results]
-    for content, result in zip(found, results):
+    contents = [result.to_transformers(first_id=FIRST_ID["instance"]) for result in results]
+    for content, result in zip(contents, results):
         if return_coco_annotation:
             content["segmentation"] = convert_segmentation_to_rle(content["segmentation"].cpu())
         elif return_binary_maps and len(result):
             content["segmentation"] = result.masks.float()
-    return found
+    return contents
 
 
 def semantic_segmentation(

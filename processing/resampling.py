@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 
-# A tile of this many pixels a side is small enough to tell things apart in, and large enough for PyTorch's overhead.
+# A tile of this many pixels per side is small enough to tell things apart in, and large enough for PyTorch's overhead.
 PIXELS_PER_TILE_SIDE = 128
 # How many numbers the points of a tile have: 16 MiB, unless pixels are fewer than points.
 NUMBERS_PER_TILE = 2**22
@@ -94,10 +94,10 @@ def at_points(mask_logits: torch.Tensor, proposals: torch.Tensor, rows: Span, co
 
 def areas(inside: torch.Tensor, rows: Span, columns: Span) -> tuple[torch.Tensor, torch.Tensor]:
     """How many of a tile's pixels are inside each mask, at the least and at the most: (K, P, P') bool → twice (K,)."""
-    found = _corners(inside, rows, columns)
+    corners = _corners(inside, rows, columns)
     counts = rows.counts[:, None] * columns.counts
-    surely = found[0] & found[1] & found[2] & found[3]
-    maybe = found[0] | found[1] | found[2] | found[3]
+    surely = corners[0] & corners[1] & corners[2] & corners[3]
+    maybe = corners[0] | corners[1] | corners[2] | corners[3]
     least, most = ((cells * counts).sum((1, 2)).long() for cells in (surely, maybe))
     return least, most
 

@@ -50,7 +50,7 @@ def semantic_map(class_probs: torch.Tensor, mask_logits: torch.Tensor, size: tup
 
 
 def _can_win(masks: torch.Tensor, by_class: torch.Tensor, of_favourites: torch.Tensor, *, cells: int) -> torch.Tensor:
-    """Places of the classes that can be likeliest somewhere in a tile: in some block of it, this many cells a side,
+    """Places of the classes that can be likeliest somewhere in a tile: in some block of it, this many cells per side,
     they score with each mask at its highest no less than the best of the proposals' favourites with each at its
     lowest."""
     sides = [min(cells + 1, side) for side in masks.shape[-2:]]  # in points

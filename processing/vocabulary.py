@@ -136,8 +136,8 @@ class Vocabulary(Sequence[Class]):
 
         Args:
             path (`str` or `os.PathLike`):
-                A `.txt` file (UTF-8) with a class a line, `name, synonym, synonym`, optionally followed by `[thing]`
-                or `[stuff]`; what follows a `#` is a comment. Or a `.json` file with anything that
+                A `.txt` file (UTF-8) with one class per line, `name, synonym, synonym`, optionally followed by
+                `[thing]` or `[stuff]`; what follows a `#` is a comment. Or a `.json` file with anything that
                 [`Vocabulary.parse`] takes, or a COCO file with `categories`.
 
         Raises:
