@@ -1,5 +1,8 @@
 """FisaConfig: everything that shapes a FISA model, and the vocabulary that is stored with it."""
 
+from collections.abc import Iterable
+from dataclasses import fields
+from difflib import get_close_matches
 from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
@@ -108,6 +111,7 @@ class FisaConfig(PreTrainedConfig):
     is_thing: list[bool] | None = None
 
     def __post_init__(self, **kwargs):
+        _refuse_misspelt(kwargs)
         # The base class would otherwise invent two labels, LABEL_0 and LABEL_1.
         if self.id2label is None and kwargs.get("num_labels") is None:
             self.id2label = {}
@@ -120,8 +124,10 @@ class FisaConfig(PreTrainedConfig):
         """As transformers' own; called with what `from_pretrained` was given.
 
         Raises:
+            `TypeError`: a misspelt setting.
             `ValueError`: label names other than those of the stored vocabulary, whose encoded texts would stay.
         """
+        _refuse_misspelt(kwargs)
         stored = {int(index): label for index, label in (config_dict.get("id2label") or {}).items()}
         given = {int(index): label for index, label in (kwargs.get("id2label") or {}).items()}
         given |= {int(index): label for label, index in (kwargs.get("label2id") or {}).items()}
@@ -200,6 +206,16 @@ class FisaConfig(PreTrainedConfig):
                 raise ValueError(
                     f"`{name}` has {len(value)} entries and `id2label` {num_classes}; they must have one a class."
                 )
+
+
+def _refuse_misspelt(settings: Iterable[str]) -> None:
+    """Refuse names that are nearly those of settings. Others are left alone: transformers has many, and so may configs
+    of other releases."""
+    own = [field.name for field in fields(FisaConfig) if field.name not in PreTrainedConfig.__annotations__]
+    for name in settings:
+        nearest = get_close_matches(name, own, n=1, cutoff=0.88)
+        if nearest and nearest != [name]:
+            raise TypeError(f"FisaConfig has no setting `{name}`; did you mean `{nearest[0]}`?")
 
 
 __all__ = ["FisaConfig"]
