@@ -75,7 +75,9 @@ def test_broken_photo_is_reported_and_the_others_are_done(run, folder, tmp_path,
         "b_overlay.png",
         "c_overlay.png",
     ]
-    assert "broken.jpg" in capsys.readouterr().err
+    printed = capsys.readouterr()
+    assert "broken.jpg" in printed.err
+    assert all(f"{name} -> " in printed.out for name in ("a.png", "b.png", "c.jpg"))
 
 
 def test_missing_file_is_reported_and_the_others_are_done(run, folder, capsys):

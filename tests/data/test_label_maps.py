@@ -6,6 +6,7 @@ from PIL import Image
 
 from fisa.data.class_lists import FIRST_IDS, class_list
 from fisa.data.formats import DATASET_FORMATS, load_segmentation_dataset
+from fisa.data.label_maps import CITYSCAPES_LABEL_IDS
 from tests.data.made_files import (
     HEIGHT,
     WIDTH,
@@ -268,3 +269,10 @@ def test_a_shipped_list_is_as_long_as_its_name_says(name):
 def test_an_unknown_class_list_names_those_there_are():
     with pytest.raises(ValueError, match="'ade'.*ade20k_150"):
         class_list("ade")
+
+
+def test_cityscapes_classes_have_the_label_ids_of_its_own_scripts():
+    names = [item.name for item in class_list("cityscapes_19")]
+    ids = dict(zip(names, CITYSCAPES_LABEL_IDS, strict=True))
+    assert (ids["road"], ids["wall"], ids["pole"], ids["traffic light"], ids["sky"]) == (7, 12, 17, 19, 23)
+    assert (ids["person"], ids["bus"], ids["train"], ids["bicycle"]) == (24, 28, 31, 33)
