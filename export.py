@@ -180,8 +180,8 @@ def _save_onnx(program: ExportedProgram, path: Path) -> None:
 def load_graph(path: str | PathLike) -> Callable[..., FisaOutput]:
     """A function that runs an exported graph as the model itself is called: `graph(**inputs)`.
 
-    Inputs that the graph does not have, such as `mask_generator_pixel_mask`, are left out. Which classes are things
-    says the vocabulary that is given or, where it is built in, the config beside the graph.
+    Inputs that the graph does not have, such as `mask_generator_pixel_mask`, are left out. The vocabulary
+    that is given, or the config beside a graph that has it built in, says which classes are things.
 
     Args:
         path (`str` or `os.PathLike`): a `model.onnx` or a `model.pt2`, or the folder of one of them.

@@ -97,7 +97,7 @@ def weighted_sums(
 
     height, width = (constant(list(sides)) for sides in zip(*shapes))
     pitch, first = width + 3, constant(starts)
-    # Whatever is no number lies beyond as well: it must not become the number of a row.
+    # NaN counts as out of bounds too: it must not become the number of a row.
     x, y = (axis.fmax(axis.new_tensor(-1.0)).fmin(end) + 1 for axis, end in ((x, width), (y, height)))
     left, top = x.floor(), y.floor()
     cell = ((top * pitch + left + first) * num_heads).long()

@@ -204,7 +204,7 @@ class FisaConfig(PreTrainedConfig):
             value = getattr(self, name)
             if value is not None and len(value) != num_classes:
                 raise ValueError(
-                    f"`{name}` has {len(value)} entries and `id2label` {num_classes}; they must have one a class."
+                    f"`{name}` has {len(value)} entries and `id2label` {num_classes}; they must have one per class."
                 )
 
 

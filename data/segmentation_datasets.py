@@ -138,7 +138,7 @@ class SegmentationDataset(Dataset, ABC):
             more = f"\nand {len(problems) - SHOWN_PROBLEMS} more." if len(problems) > SHOWN_PROBLEMS else ""
             raise ValueError(
                 f"{len(problems)} of {len(self)} records cannot be used:\n{shown}{more}\n"
-                "Mend them, or leave them out with --skip_broken."
+                "Fix them, or leave them out with --skip_broken."
             )
         if len(problems) == len(self):
             raise ValueError("There is no record left to work with.")

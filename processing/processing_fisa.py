@@ -218,7 +218,7 @@ class FisaProcessor(ProcessorMixin):
         return [*super().model_input_names, "prompt_class_ids", "class_is_thing"]
 
     def _cut_prompts(self, prompts: Sequence[str], lengths: np.ndarray, limit: int) -> list[str]:
-        full = [prompts[row] for row in np.flatnonzero(lengths >= limit)]
+        full = [prompts[row] for row in np.flatnonzero(lengths >= limit).tolist()]
         return [prompt for prompt in full if len(self.tokenizer(prompt, verbose=False)["input_ids"]) > limit]
 
 

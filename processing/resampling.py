@@ -93,7 +93,7 @@ def at_points(mask_logits: torch.Tensor, proposals: torch.Tensor, rows: Span, co
 
 
 def areas(inside: torch.Tensor, rows: Span, columns: Span) -> tuple[torch.Tensor, torch.Tensor]:
-    """How many of a tile's pixels are inside each mask, at the least and at the most: (K, P, P') bool → twice (K,)."""
+    """How many of a tile's pixels are inside each mask, at least and at most: (K, P, P') bool → twice (K,)."""
     corners = _corners(inside, rows, columns)
     counts = rows.counts[:, None] * columns.counts
     surely = corners[0] & corners[1] & corners[2] & corners[3]

@@ -27,7 +27,7 @@ def strongest_claims(
 
     Returns:
         (H, W) int32, twice the winner's place among the proposals, and one more where the pixel is inside its mask;
-        how many pixels each mask has at the least, (K,) int64; and at the most, (K,) int64.
+        how many pixels each mask has at least, (K,) int64; and at most, (K,) int64.
     """
     codes = torch.zeros(size, dtype=torch.int32, device=mask_logits.device)
     least, most = torch.zeros_like(proposals), torch.zeros_like(proposals)
