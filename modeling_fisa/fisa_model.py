@@ -8,7 +8,8 @@ import torch
 from torch import nn
 from transformers import CLIPModel, CLIPTextModel, CLIPVisionModel, PreTrainedModel, initialization
 from transformers.modeling_outputs import BaseModelOutputWithPooling
-from transformers.utils import can_return_tuple
+from transformers.processing_utils import Unpack
+from transformers.utils import TransformersKwargs, can_return_tuple
 
 from fisa.acceleration.class_text_files import ClassTextFiles, text_fingerprint
 from fisa.acceleration.class_texts import ClassTextCache
@@ -55,7 +56,26 @@ class FisaPreTrainedModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, *arguments: Any, **options: Any) -> Any:
-        """As transformers' own: see [`~transformers.PreTrainedModel.from_pretrained`]."""
+        """As transformers' own: see [`~transformers.PreTrainedModel.from_pretrained`].
+
+        `attn_implementation` is one name, which the parts that have a choice of attention take, or a dictionary: a
+        name for each part, by the part's name in the configuration.
+
+        ```python
+        >>> model = FisaForUniversalSegmentation.from_pretrained(folder, attn_implementation="sdpa")
+        >>> model = FisaForUniversalSegmentation.from_pretrained(
+        ...     folder, attn_implementation={"vision_config": "sdpa", "text_config": "eager"}
+        ... )
+        ```
+
+        Raises:
+            `ValueError`: an unknown attention, one that a named part lacks, or an unknown part.
+        """
+        attention = options.get("attn_implementation")
+        if isinstance(attention, dict) and (unknown := sorted(set(attention) - {"", *FisaConfig.sub_configs})):
+            raise ValueError(
+                f"`attn_implementation` names {', '.join(unknown)}; FISA's parts are {', '.join(FisaConfig.sub_configs)}."
+            )
         loaded = super().from_pretrained(*arguments, **options)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         model.freeze_untrained_parts()  # loading puts new parameters in place, all of which ask for gradients
@@ -70,6 +90,32 @@ class FisaPreTrainedModel(PreTrainedModel):
         """Where the model computes, also where its weights lie elsewhere between calls."""
         device = super().device
         return computing_device(self) or device if device.type == "meta" else device
+
+    def resize_token_embeddings(self, new_num_tokens: int | None = None, *arguments: Any, **options: Any) -> nn.Module:
+        """The token embeddings as they are.
+
+        Raises:
+            `ValueError`: another number of tokens than there are.
+        """
+        embeddings = self.get_input_embeddings()
+        if new_num_tokens not in (None, embeddings.num_embeddings):
+            raise ValueError(
+                f"CLIP's text tower is never trained and reads {embeddings.num_embeddings} tokens; "
+                f"{new_num_tokens} would have embeddings that mean nothing. Classes are words, not tokens: "
+                "`model.set_vocabulary(processor, [...])`."
+            )
+        return embeddings
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Refused: CLIP's text tower is never trained.
+
+        Raises:
+            `ValueError`: always.
+        """
+        raise ValueError(
+            "CLIP's text tower is never trained and keeps its token embeddings. For another CLIP build the model anew: "
+            "`FisaForUniversalSegmentation.from_clip_and_mask_generator(clip, mask_generator)`."
+        )
 
     def freeze_untrained_parts(self) -> None:
         """Let the parts that no training of FISA changes not ask for gradients.
@@ -161,33 +207,65 @@ class FisaModel(FisaPreTrainedModel):
 
     @can_return_tuple
     def get_text_features(
-        self, input_ids: torch.LongTensor, attention_mask: torch.Tensor | None = None
+        self,
+        input_ids: torch.LongTensor,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        **options: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPooling:
         """What CLIP's text tower makes of prompts, as `CLIPModel.get_text_features` returns it.
 
         Args:
-            input_ids, attention_mask (`torch.LongTensor` of shape `(num_prompts, length)`)
+            input_ids, attention_mask, position_ids (`torch.LongTensor` of shape `(num_prompts, length)`)
+            options: `output_hidden_states`, `output_attentions`, `return_dict`.
 
         Returns:
             The tower's outputs, whose `pooler_output` `(num_prompts, projection_dim)` are CLIP's text embeddings, not
             normalised.
+
+        Example:
+
+        ```python
+        >>> prompts = processor.tokenize(["dog", "grass"])["input_ids"].flatten(0, 1)
+        >>> model.get_text_features(prompts).pooler_output.shape
+        torch.Size([2, 512])
+        ```
         """
-        outputs = self.text_model(input_ids=input_ids, attention_mask=attention_mask)
+        outputs = self.text_model(
+            input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids, **options
+        )
         outputs.pooler_output = self.text_projection(outputs.pooler_output)
         return outputs
 
     @can_return_tuple
-    def get_image_features(self, pixel_values: torch.Tensor) -> BaseModelOutputWithPooling:
+    def get_image_features(
+        self,
+        pixel_values: torch.FloatTensor,
+        interpolate_pos_encoding: bool = True,
+        **options: Unpack[TransformersKwargs],
+    ) -> BaseModelOutputWithPooling:
         """What CLIP's own image tower makes of photos, without SEVE, as `CLIPModel.get_image_features` returns it.
 
         Args:
             pixel_values (`torch.FloatTensor` of shape `(batch_size, 3, height, width)`)
+            interpolate_pos_encoding (`bool`, defaults to `True`): False refuses photos of another size than CLIP's.
+            options: `output_hidden_states`, `output_attentions`, `return_dict`.
 
         Returns:
             The tower's outputs, whose `pooler_output` `(batch_size, projection_dim)` are CLIP's image embeddings, not
             normalised.
+
+        Example:
+
+        ```python
+        >>> pixel_values = processor(images=photo, return_tensors="pt")["pixel_values"]
+        >>> model.get_image_features(pixel_values).pooler_output.shape
+        torch.Size([1, 512])
+        ```
         """
-        outputs = self.vision_model(pixel_values=pixel_values, interpolate_pos_encoding=True)
+        outputs = self.vision_model(
+            pixel_values=pixel_values, interpolate_pos_encoding=interpolate_pos_encoding, **options
+        )
         outputs.pooler_output = self.visual_projection(outputs.pooler_output)
         return outputs
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import AutoModelForUniversalSegmentation, PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
 
@@ -71,6 +71,29 @@ def ready_proposals(masks: torch.Tensor, *, objectness: torch.Tensor | None) -> 
     if not masks.is_floating_point():
         masks = torch.where(masks > 0, BINARY_MASK_LOGIT, -BINARY_MASK_LOGIT)
     return MaskProposals(mask_logits=masks, objectness=objectness.float())
+
+
+def has_attention(generator: type[PreTrainedModel], name: str | None) -> bool:
+    """Whether a class of mask generators offers an `attn_implementation`; Mask2Former and MaskFormer have eager alone.
+
+    A generator without `"sdpa"` has no faster one either.
+    """
+    return name in (None, "eager") or generator._supports_sdpa
+
+
+def new_mask_generator(config: PreTrainedConfig, *, common_attention: str | None = None) -> PreTrainedModel:
+    """A mask generator with random weights.
+
+    Args:
+        config (`PreTrainedConfig`): of a model of `AutoModelForUniversalSegmentation`.
+        common_attention (`str`, *optional*):
+            The `attn_implementation` that all parts of FISA were asked for by one name. Generators without it use what
+            they have by default; one that was asked for by the generator's own name is refused where it is missing.
+    """
+    model_class = AutoModelForUniversalSegmentation._model_mapping[type(config)]
+    if config._attn_implementation == common_attention and not has_attention(model_class, common_attention):
+        config._attn_implementation = None
+    return AutoModelForUniversalSegmentation.from_config(config)
 
 
 @torch.no_grad()

@@ -25,7 +25,13 @@ from fisa.modeling_fisa.mask_classification import (
     joint_log_probs,
     known_class_ids,
 )
-from fisa.modeling_fisa.mask_generation import MaskProposals, generate_proposals, ready_proposals
+from fisa.modeling_fisa.mask_generation import (
+    MaskProposals,
+    generate_proposals,
+    has_attention,
+    new_mask_generator,
+    ready_proposals,
+)
 from fisa.modeling_fisa.outputs_fisa import FisaOutput
 from fisa.modeling_fisa.proposal_matching import labels_of_proposals
 from fisa.processing.processing_fisa import FisaProcessor
@@ -59,11 +65,12 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
     _keys_to_ignore_on_load_unexpected = [r"adapter_vocabulary\."]
 
     def __init__(self, config: FisaConfig):
+        common_attention = config._attn_implementation  # read before it is filled in
         super().__init__(config)
         self.fisa = FisaModel(config)
         self.mask_generator = None
         if config.mask_generator_config is not None:
-            generator = AutoModelForUniversalSegmentation.from_config(config.mask_generator_config)
+            generator = new_mask_generator(config.mask_generator_config, common_attention=common_attention)
             self.mask_generator = sum_samples_at_once(generator)
         self.post_init()
         if self.mask_generator is not None and not self._generator_can_be_offloaded:
@@ -154,6 +161,14 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
 
     def get_input_embeddings(self) -> nn.Module:
         return self.fisa.get_input_embeddings()
+
+    def set_attn_implementation(self, attn_implementation: str | dict[str, Any], **options: Any) -> None:
+        """As transformers' own models; one name is for the parts that have a choice, and a generator without it keeps
+        what it has."""
+        by_one_name = isinstance(attn_implementation, str)
+        if by_one_name and self.mask_generator and not has_attention(type(self.mask_generator), attn_implementation):
+            attn_implementation = dict.fromkeys(("", "text_config", "vision_config"), attn_implementation)
+        super().set_attn_implementation(attn_implementation, **options)
 
     def enable_input_require_grads(self) -> None:
         """Let gradients reach CLIP's patch embedding; the frozen generator is left alone."""
