@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable
 from dataclasses import fields
-from difflib import get_close_matches
 from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, CLIPTextConfig, CLIPVisionConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
+
+from fisa.configuration.setting_names import refuse_misspelt
 
 
 @strict
@@ -209,13 +210,8 @@ class FisaConfig(PreTrainedConfig):
 
 
 def _refuse_misspelt(settings: Iterable[str]) -> None:
-    """Refuse names that are nearly those of settings. Others are left alone: transformers has many, and so may configs
-    of other releases."""
     own = [field.name for field in fields(FisaConfig) if field.name not in PreTrainedConfig.__annotations__]
-    for name in settings:
-        nearest = get_close_matches(name, own, n=1, cutoff=0.88)
-        if nearest and nearest != [name]:
-            raise TypeError(f"FisaConfig has no setting `{name}`; did you mean `{nearest[0]}`?")
+    refuse_misspelt(settings, known=own, owner="FisaConfig")
 
 
 __all__ = ["FisaConfig"]

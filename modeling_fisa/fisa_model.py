@@ -74,7 +74,8 @@ class FisaPreTrainedModel(PreTrainedModel):
         attention = options.get("attn_implementation")
         if isinstance(attention, dict) and (unknown := sorted(set(attention) - {"", *FisaConfig.sub_configs})):
             raise ValueError(
-                f"`attn_implementation` names {', '.join(unknown)}; FISA's parts are {', '.join(FisaConfig.sub_configs)}."
+                f"`attn_implementation` names {', '.join(unknown)}; "
+                f"FISA's parts are {', '.join(FisaConfig.sub_configs)}."
             )
         loaded = super().from_pretrained(*arguments, **options)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
@@ -113,7 +114,7 @@ class FisaPreTrainedModel(PreTrainedModel):
             `ValueError`: always.
         """
         raise ValueError(
-            "CLIP's text tower is never trained and keeps its token embeddings. For another CLIP build the model anew: "
+            "CLIP's text tower is never trained and keeps its token embeddings. For another CLIP make a new model: "
             "`FisaForUniversalSegmentation.from_clip_and_mask_generator(clip, mask_generator)`."
         )
 

@@ -27,6 +27,7 @@ from transformers.image_utils import (
 from transformers.processing_utils import Unpack
 from transformers.utils import TensorType
 
+from fisa.configuration.setting_names import refuse_misspelt
 from fisa.processing.photos import Photo, read_photos
 from fisa.processing.post_processing import (
     Sizes,
@@ -151,7 +152,18 @@ class FisaImageProcessor(PilBackend):
     do_convert_rgb = True
 
     def __init__(self, **kwargs: Unpack[FisaImageProcessorKwargs]):
+        refuse_misspelt(kwargs, known=FisaImageProcessorKwargs.__annotations__, owner="FisaImageProcessor")
         super().__init__(**kwargs)
+
+    @classmethod
+    def from_dict(cls, image_processor_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """As transformers' own; called with what `from_pretrained` was given.
+
+        Raises:
+            TypeError: a misspelt setting.
+        """
+        refuse_misspelt(kwargs, known=FisaImageProcessorKwargs.__annotations__, owner="FisaImageProcessor")
+        return super().from_dict(image_processor_dict, **kwargs)
 
     @classmethod
     def from_clip_and_mask_generator(cls, clip: Any, mask_generator: Any = None) -> "FisaImageProcessor":

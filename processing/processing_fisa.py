@@ -3,25 +3,41 @@
 import os
 import threading
 import warnings
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypedDict
 
 import numpy as np
 from transformers import AutoTokenizer, BatchFeature
 from transformers.image_utils import ImageInput
-from transformers.processing_utils import ProcessorMixin
+from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, Unpack
 from transformers.tokenization_utils_base import LARGE_INTEGER
 from transformers.utils import TensorType
 
-from fisa.processing.image_processing_fisa import FisaImageProcessor
+from fisa.configuration.setting_names import refuse_misspelt, refuse_unknown
+from fisa.processing.image_processing_fisa import FisaImageProcessor, FisaImageProcessorKwargs
 from fisa.processing.segmentation import Segmentation
 from fisa.processing.vocabulary import Vocabulary, VocabularyLike, quoted, resolve_templates
 
 
 _CLIP_CONTEXT_LENGTH = 77
-TEXT_OPTIONS = ("padding", "truncation", "max_length")
 # A tokenizer keeps truncation and padding as its own state and refuses to change it while another thread reads.
 _TOKENIZING = threading.Lock()
+
+
+class FisaTextKwargs(TypedDict, total=False):
+    """How prompts are tokenised; see [`FisaProcessor.tokenize`]."""
+
+    padding: bool | str | None
+    truncation: bool | str | None
+    max_length: int | None
+    return_tensors: str | TensorType | None
+
+
+class FisaProcessorKwargs(ProcessingKwargs, total=False):
+    """The settings of a call: those of images and of text, by their names or in a dictionary for each kind."""
+
+    images_kwargs: FisaImageProcessorKwargs
+    text_kwargs: FisaTextKwargs
 
 
 class FisaProcessor(ProcessorMixin):
@@ -40,11 +56,29 @@ class FisaProcessor(ProcessorMixin):
         ValueError: a template has no `{}`.
     """
 
+    valid_processor_kwargs = FisaProcessorKwargs
+
     def __init__(
         self, image_processor: Any = None, tokenizer: Any = None, prompt_templates: str | Sequence[str] = "default"
     ):
         super().__init__(image_processor, tokenizer)
         self.prompt_templates = resolve_templates(prompt_templates)
+
+    @classmethod
+    def from_pretrained(cls, *arguments: Any, **options: Any) -> Any:
+        """As transformers' own; settings of the image processor, of the tokenizer and `prompt_templates` take the
+        place of the stored ones.
+
+        ```python
+        >>> processor = FisaProcessor.from_pretrained(folder, prompt_templates="scene", threshold=0.3)
+        ```
+
+        Raises:
+            TypeError: a misspelt setting.
+        """
+        known = ["image_processor", "tokenizer", "prompt_templates", *FisaImageProcessorKwargs.__annotations__]
+        refuse_misspelt(options, known=known, owner="FisaProcessor")
+        return super().from_pretrained(*arguments, **options)
 
     @classmethod
     def from_clip_and_mask_generator(
@@ -70,11 +104,7 @@ class FisaProcessor(ProcessorMixin):
         self,
         images: ImageInput | None = None,
         text: VocabularyLike | None = None,
-        return_tensors: str | TensorType | None = None,
-        *,
-        images_kwargs: Mapping[str, Any] | None = None,
-        text_kwargs: Mapping[str, Any] | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[FisaProcessorKwargs],
     ) -> BatchFeature:
         """Make the model's inputs.
 
@@ -85,14 +115,10 @@ class FisaProcessor(ProcessorMixin):
             text (*optional*):
                 The classes, as [`Vocabulary.parse`] takes them: `"dog, grass"`, a list of names, a dictionary of
                 synonyms and so on. Not given: the model uses its stored vocabulary.
-            return_tensors (`str`, *optional*):
-                `"pt"` for torch tensors; NumPy arrays otherwise.
-            images_kwargs (`Mapping[str, Any]`, *optional*):
-                Settings of the image processor for this call; see [`FisaImageProcessorKwargs`].
-            text_kwargs (`Mapping[str, Any]`, *optional*):
-                `padding`, `truncation` and `max_length`; see [`FisaProcessor.tokenize`].
             kwargs:
-                Either kind of settings by their names.
+                `return_tensors` (`"pt"` for torch tensors; NumPy arrays otherwise), any setting of
+                [`FisaImageProcessorKwargs`], and `padding`, `truncation` and `max_length` of
+                [`FisaProcessor.tokenize`]; also in dictionaries, `images_kwargs`, `text_kwargs` and `common_kwargs`.
 
         Returns:
             [`BatchFeature`] with, for `images`, what [`FisaImageProcessor`] returns, and for `text`, with S names and
@@ -105,7 +131,7 @@ class FisaProcessor(ProcessorMixin):
             A prompt that is longer than CLIP reads loses its end; a warning quotes it.
 
         Raises:
-            ValueError: neither is given, a photo cannot be read, or the vocabulary is refused.
+            ValueError: neither is given, a photo cannot be read, the vocabulary is refused, or a setting comes twice.
             TypeError: a setting that neither the image processor nor the tokenizer has.
 
         Example:
@@ -116,23 +142,22 @@ class FisaProcessor(ProcessorMixin):
         (torch.Size([2, 1]), [True, False])
         ```
         """
-        text_options = {name: kwargs.pop(name) for name in TEXT_OPTIONS if name in kwargs} | dict(text_kwargs or {})
-        image_options = kwargs | dict(images_kwargs or {})
-        _refuse_unknown("images", image_options, self.image_processor.valid_kwargs.__annotations__)
-        _refuse_unknown("text", text_options, TEXT_OPTIONS)
+        _refuse_unknown_settings(kwargs)
+        settings = self._merge_kwargs(tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs)
         if images is None and text is None:
             raise ValueError("Pass `images`, `text` (the class names), or both.")
         inputs = BatchFeature()
         if images is not None:
-            inputs.update(self.image_processor(images, return_tensors=return_tensors, **image_options))
+            inputs.update(self.image_processor(images, **settings["images_kwargs"]))
         if text is not None:
             vocabulary = self.parse_vocabulary(text)
-            inputs.update(self.tokenize(vocabulary.prompts(), return_tensors=return_tensors, **text_options))
+            options = {"return_tensors": None} | settings["text_kwargs"]
+            inputs.update(self.tokenize(vocabulary.prompts(), **options))
             classes = {
                 "prompt_class_ids": np.array(vocabulary.prompt_class_ids, np.int64),
                 "class_is_thing": np.array(vocabulary.is_thing, bool),
             }
-            inputs.update(BatchFeature(classes, tensor_type=return_tensors))
+            inputs.update(BatchFeature(classes, tensor_type=options["return_tensors"]))
         return inputs
 
     def parse_vocabulary(self, labels: VocabularyLike) -> Vocabulary:
@@ -154,9 +179,10 @@ class FisaProcessor(ProcessorMixin):
             names (`Sequence[str]`): S names.
             return_tensors (`str`, *optional*, defaults to `"pt"`): NumPy arrays if `None`.
             padding (`bool` or `str`, defaults to `True`):
-                `True` pads to the longest prompt, `"max_length"` to `max_length`. `False` is for prompts of one
-                length.
-            truncation (`bool` or `str`, defaults to `True`): `False` refuses prompts of more than `max_length` tokens.
+                `True` or `"longest"` pads to the longest prompt, `"max_length"` to `max_length`. `False` or
+                `"do_not_pad"` is for prompts of one length.
+            truncation (`bool` or `str`, defaults to `True`):
+                `False` or `"do_not_truncate"` refuses prompts of more than `max_length` tokens.
             max_length (`int`, *optional*): as many tokens as CLIP reads if not given.
 
         Returns:
@@ -169,17 +195,18 @@ class FisaProcessor(ProcessorMixin):
         prompts = [template.replace("{}", name) for name in names for template in self.prompt_templates]
         limit = self.tokenizer.model_max_length
         limit = max_length or (limit if limit < LARGE_INTEGER else _CLIP_CONTEXT_LENGTH)
-        options = {"padding": padding or "longest", "truncation": truncation or True, "max_length": limit}
+        pads, truncates = padding not in (False, "do_not_pad"), truncation not in (False, "do_not_truncate")
+        options = {"padding": padding if pads else True, "truncation": True, "max_length": limit}
         with _TOKENIZING:
             encoded = self.tokenizer(prompts, return_tensors="np", **options)
             lengths = encoded["attention_mask"].sum(axis=1)
             longer = self._cut_prompts(prompts, lengths, limit)
-        if not padding and len(set(lengths)) > 1:
+        if not pads and len(set(lengths)) > 1:
             raise ValueError(
                 f"The prompts have {lengths.min()} to {lengths.max()} tokens, which make no array; leave `padding` at "
                 "True."
             )
-        if longer and not truncation:
+        if longer and not truncates:
             raise ValueError(
                 f"Prompts of more than {limit} tokens: {quoted(longer)}. Shorten them, or leave `truncation` at True."
             )
@@ -222,10 +249,18 @@ class FisaProcessor(ProcessorMixin):
         return [prompt for prompt in full if len(self.tokenizer(prompt, verbose=False)["input_ids"]) > limit]
 
 
-def _refuse_unknown(kind: str, options: Mapping[str, Any], known: Collection[str]) -> None:
-    unknown = sorted(set(options) - set(known))
-    if unknown:
-        raise TypeError(f"FisaProcessor has no setting {', '.join(unknown)} for {kind}; it has {', '.join(known)}.")
+def _refuse_unknown_settings(settings: dict[str, Any]) -> None:
+    owner = "FisaProcessor"
+    kinds = {
+        "images": set(FisaImageProcessorKwargs.__annotations__),
+        "text": set(FisaTextKwargs.__annotations__),
+    }
+    for kind, known in kinds.items():
+        refuse_unknown(settings.get(f"{kind}_kwargs") or (), known=known, owner=owner, purpose=kind)
+    every = set().union(*kinds.values())
+    refuse_unknown(settings.get("common_kwargs") or (), known=every, owner=owner, purpose="images and text")
+    known = every | {"images_kwargs", "text_kwargs", "common_kwargs"}
+    refuse_unknown(settings, known=known, owner=owner, purpose="images or text")
 
 
 def _refuse_equal_tokens(names: Sequence[str], tokens: np.ndarray) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fisa import FisaConfig, FisaForUniversalSegmentation
+from fisa import FisaConfig, FisaForUniversalSegmentation, FisaImageProcessor, FisaProcessor
 
 
 MISSPELT = [("seve_layer", "seve_layers"), ("objectness_flor", "objectness_floor"), ("synonym", "synonyms")]
@@ -18,6 +18,26 @@ def test_a_misspelt_setting_is_refused_with_the_right_name(checkpoint, misspelt,
     }[way]
     with pytest.raises(TypeError, match=f"`{misspelt}`; did you mean `{right}`"):
         load(**{misspelt: None})
+
+
+@pytest.mark.parametrize(
+    "load",
+    [
+        lambda folder, **options: FisaImageProcessor(**options),
+        FisaImageProcessor.from_pretrained,
+        FisaProcessor.from_pretrained,
+    ],
+    ids=["constructor", "image processor", "processor"],
+)
+def test_a_misspelt_setting_of_a_processor_is_refused_too(checkpoint, load):
+    with pytest.raises(TypeError, match="`mask_treshold`; did you mean `mask_threshold`"):
+        load(checkpoint, mask_treshold=0.3)
+    assert load(checkpoint, mask_threshold=0.3)
+
+
+def test_a_misspelt_template_is_refused(checkpoint):
+    with pytest.raises(TypeError, match="`prompt_template`; did you mean `prompt_templates`"):
+        FisaProcessor.from_pretrained(checkpoint, prompt_template="scene")
 
 
 def test_keys_of_other_releases_still_load():

@@ -139,14 +139,23 @@ def test_settings_as_transformers_takes_them():
     for given in (
         {"padding": True, "truncation": True, "do_convert_rgb": True},
         {"text_kwargs": {"padding": "longest", "max_length": 77}, "images_kwargs": {"do_convert_rgb": True}},
+        {"common_kwargs": {"return_tensors": "np"}},
     ):
         for name, value in processor(images=PHOTO, text=LABELS, **given).items():
             np.testing.assert_array_equal(value, plain[name])
     assert processor(text=LABELS, padding="max_length", max_length=30)["input_ids"].shape == (6, 1, 30)
-    assert processor(text="dog, cat", padding=False)["input_ids"].shape[:2] == (2, 1)
+    for without in (False, "do_not_pad"):
+        assert processor(text="dog, cat", padding=without)["input_ids"].shape[:2] == (2, 1)
     flat, nested = processor(images=PHOTO, do_normalize=False), processor(PHOTO, images_kwargs={"do_normalize": False})
     np.testing.assert_array_equal(flat["pixel_values"], nested["pixel_values"])
     assert (flat["pixel_values"] != plain["pixel_values"]).any()
+
+
+def test_padding_that_the_tokenizer_was_given_counts_until_the_call_says_otherwise(tmp_path):
+    make_processor().save_pretrained(tmp_path)
+    processor = FisaProcessor.from_pretrained(tmp_path, padding="max_length", max_length=40)
+    assert processor(text=LABELS)["input_ids"].shape == (6, 1, 40)
+    assert processor(text=LABELS, max_length=50)["input_ids"].shape == (6, 1, 50)
 
 
 @pytest.mark.parametrize(
@@ -155,7 +164,12 @@ def test_settings_as_transformers_takes_them():
         ({"nonsense": 1}, TypeError, "no setting nonsense for images"),
         ({"images_kwargs": {"padding": True}}, TypeError, "no setting padding for images"),
         ({"text_kwargs": {"do_normalize": True}}, TypeError, "no setting do_normalize for text"),
+        ({"trunkation": True}, TypeError, "did you mean `truncation`"),
+        ({"common_kwargs": {"return_tensor": "pt"}}, TypeError, "did you mean `return_tensors`"),
+        ({"padding": True, "text_kwargs": {"padding": False}}, ValueError, "padding was passed two times"),
         ({"padding": False}, ValueError, "leave `padding` at True"),
+        ({"padding": "do_not_pad"}, ValueError, "leave `padding` at True"),
+        ({"truncation": "do_not_truncate", "max_length": 15}, ValueError, "more than 15 tokens"),
         ({"truncation": False, "max_length": 15}, ValueError, 'more than 15 tokens: "a photo of a puppy"'),
         ({"images": PHOTO, "do_convert_rgb": False}, ValueError, "RGB alone"),
     ],

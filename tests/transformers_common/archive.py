@@ -68,7 +68,7 @@ def leave_out(reasons: dict[str, str]):
             if not names:
                 raise ValueError(f"No test of {cls.__name__} begins with {beginning}; take it off the list.")
             for name in names:
-                setattr(cls, name, unittest.skip(reason)(getattr(cls, name)))
+                setattr(cls, name, unittest.skip(f"{beginning}: {reason}")(getattr(cls, name)))
         return cls
 
     return decorate

@@ -14,10 +14,15 @@ pytestmark = pytest.mark.transformers_common
 modeling, configuration = common("test_modeling_common"), common("test_configuration_common")
 
 NOT_FOR_FISA = {
-    "test_attention_outputs": "FISA adds two fields of hidden states, the image's and the masks'; the test counts one",
-    "test_eager_matches_sdpa_inference": "it passes the main input alone, and FISA needs words and masks beside it; "
+    "test_attention_outputs": "FISA returns the masks' hidden states beside the image's; the test counts outputs and "
+    "expects one",
+    "test_eager_matches_sdpa_inference": "it passes the photos alone, and FISA needs words and masks beside them; "
     "tests/model_tester.py holds eager and sdpa together",
-    "test_model_get_set_embeddings": "the input embeddings are a convolution, as CLIP's are",
+    "test_model_get_set_embeddings": "CLIP's token embeddings cannot be replaced; "
+    "tests/modeling_fisa/test_attention_by_name.py",
+    "test_resize": "CLIP's token embeddings cannot be resized; tests/modeling_fisa/test_attention_by_name.py",
+    "test_enable_input_require_grads_with_gradient_checkpointing": "it wants gradients at the token embeddings, which "
+    "are frozen; tests/model_tester.py has those of the patch embedding",
 }
 
 
@@ -51,7 +56,7 @@ class Tester:
 
 
 class CommonTests(modeling.ModelTesterMixin):
-    test_resize_embeddings = False
+    _is_composite = True
     test_all_params_have_gradient = False  # the generator is frozen
     generator: str | None = None
 
@@ -60,6 +65,9 @@ class CommonTests(modeling.ModelTesterMixin):
 
 
 class FisaConfigTest(unittest.TestCase):
+    def setUp(self):
+        self.model_tester = Tester()
+
     def test_config(self):
         configuration.ConfigTester(
             self, config_class=FisaConfig, has_text_modality=False, seve_width=64, seve_layers=[1]
