@@ -86,8 +86,8 @@ class FisaConfig(PreTrainedConfig):
 
     model_type = "fisa"
     sub_configs_defaults = {
-        "text_config": CLIPTextConfig,
-        "vision_config": CLIPVisionConfig,
+        "text_config": SubConfigSpec(config_class=CLIPTextConfig),
+        "vision_config": SubConfigSpec(config_class=CLIPVisionConfig),
         "mask_generator_config": SubConfigSpec(config_class=AutoConfig, model_type="mask2former", optional=True),
     }
 
@@ -111,14 +111,14 @@ class FisaConfig(PreTrainedConfig):
     synonyms: list[list[str]] | None = None
     is_thing: list[bool] | None = None
 
-    def __post_init__(self, **kwargs):
+    def __post_init__(self, **kwargs: Any) -> None:
         _refuse_misspelt(kwargs)
         # The base class would otherwise invent two labels, LABEL_0 and LABEL_1.
         if self.id2label is None and kwargs.get("num_labels") is None:
             self.id2label = {}
         self.seve_layers = list(self.seve_layers)
         super().__post_init__(**kwargs)
-        self.label2id = {label: index for index, label in self.id2label.items()}
+        self.label2id = {label: index for index, label in self._labels.items()}
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
@@ -142,6 +142,26 @@ class FisaConfig(PreTrainedConfig):
         return super().from_dict(config_dict, **kwargs)
 
     @property
+    def _labels(self) -> dict[int, str]:
+        return {int(index): label for index, label in (self.id2label or {}).items()}
+
+    @property
+    def text_tower(self) -> CLIPTextConfig:
+        """CLIP's text tower: `text_config` as it is once the config is made, whatever it was made from."""
+        if not isinstance(self.text_config, CLIPTextConfig):
+            raise TypeError(f"`text_config` was a {type(self.text_config).__name__}; it must be a CLIPTextConfig.")
+        return self.text_config
+
+    @property
+    def image_tower(self) -> CLIPVisionConfig:
+        """CLIP's image tower: `vision_config` as it is once the config is made, whatever it was made from."""
+        if not isinstance(self.vision_config, CLIPVisionConfig):
+            raise TypeError(
+                f"`vision_config` was a {type(self.vision_config).__name__}; it must be a CLIPVisionConfig."
+            )
+        return self.vision_config
+
+    @property
     def num_prompts(self) -> int:
         """How many names the stored vocabulary has, synonyms included; 0 when none is stored."""
         return len(self.prompt_class_ids)
@@ -149,7 +169,7 @@ class FisaConfig(PreTrainedConfig):
     @property
     def class_names(self) -> list[list[str]]:
         """All names of each class of the stored vocabulary, class by class, synonyms behind the name."""
-        labels = self.id2label  # read once: a config looks every attribute up at length
+        labels = self._labels  # read once: a config looks every attribute up at length
         return [[labels[index], *names] for index, names in enumerate(self.synonyms or [])]
 
     @property
@@ -172,14 +192,14 @@ class FisaConfig(PreTrainedConfig):
         self.synonyms = [list(entry["synonyms"]) for entry in classes]
         self.is_thing = [bool(entry["is_thing"]) for entry in classes]
 
-    def validate_fractions(self):
+    def validate_fractions(self) -> None:
         for name in ("mask_coverage_threshold", "objectness_floor", "ensemble_weight", "proposal_matcher_iou"):
             value = getattr(self, name)
             if not 0 <= value <= 1:
                 raise ValueError(f"`{name}` was {value}; it must lie in [0, 1].")
 
-    def validate_semantic_guidance(self):
-        num_layers = self.vision_config.num_hidden_layers
+    def validate_semantic_guidance(self) -> None:
+        num_layers = self.image_tower.num_hidden_layers
         wrong = [layer for layer in self.seve_layers if not 0 <= layer < num_layers]
         if wrong or len(set(self.seve_layers)) < len(self.seve_layers):
             raise ValueError(
@@ -194,13 +214,13 @@ class FisaConfig(PreTrainedConfig):
         if self.seve_max_texts < 1:
             raise ValueError(f"`seve_max_texts` was {self.seve_max_texts}; SEVE attends to at least one text.")
 
-    def validate_vocabulary(self):
+    def validate_vocabulary(self) -> None:
         if (self.synonyms is None) != (self.is_thing is None):
             raise ValueError(
                 f"`synonyms` was {self.synonyms} and `is_thing` {self.is_thing}; a stored vocabulary has both, no "
                 "vocabulary neither."
             )
-        num_classes = len(self.id2label)
+        num_classes = len(self._labels)
         for name in ("synonyms", "is_thing"):
             value = getattr(self, name)
             if value is not None and len(value) != num_classes:

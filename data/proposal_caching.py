@@ -106,7 +106,7 @@ def cache_key(
         "mask generator": fingerprint(model.mask_generator),
         "image processor": generator_settings | {"size": dict(images.size)},
         "mask_coverage_threshold": config.mask_coverage_threshold,
-        "patch_size": config.vision_config.patch_size,
+        "patch_size": config.image_tower.patch_size,
         "proposal_matcher": [config.proposal_matcher, config.proposal_matcher_iou],
     }
 
@@ -151,7 +151,7 @@ def _matched(
     coverage = patch_coverage(
         proposals.mask_logits,
         image_size=inputs["pixel_values"].shape[-2:],
-        patch_size=model.config.vision_config.patch_size,
+        patch_size=model.config.image_tower.patch_size,
         proposal_sizes=proposals.sizes,
     )
     seen = attended_patches(coverage, threshold=model.config.mask_coverage_threshold)[0]

@@ -164,7 +164,7 @@ def seen_patches(masks: np.ndarray, config: FisaConfig, *, image_size: tuple[int
     if not len(masks):
         return torch.zeros(0, rows, columns, dtype=torch.bool)
     masks = torch.from_numpy(np.ascontiguousarray(masks)).float()
-    coverage = patch_coverage(masks[None], image_size=image_size, patch_size=config.vision_config.patch_size)
+    coverage = patch_coverage(masks[None], image_size=image_size, patch_size=config.image_tower.patch_size)
     return attended_patches(coverage, threshold=config.mask_coverage_threshold)[0].view(-1, rows, columns)
 
 
@@ -174,7 +174,7 @@ def patch_grid(config: FisaConfig, *, image_size: Sequence[int]) -> tuple[int, i
     Raises:
         ValueError: patches that do not fill the photo, which a grid of seen patches could not describe.
     """
-    patch_size = config.vision_config.patch_size
+    patch_size = config.image_tower.patch_size
     if any(side % patch_size for side in image_size):
         raise ValueError(
             f"Photos of {image_size[0]} x {image_size[1]} pixels are not whole patches of {patch_size}: set the image "

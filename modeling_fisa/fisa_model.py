@@ -136,7 +136,7 @@ class FisaPreTrainedModel(PreTrainedModel):
             initialization.zeros_(module.weight)
             initialization.zeros_(module.bias)
         elif isinstance(module, FisaModel):
-            factor = self.config.text_config.initializer_factor
+            factor = self.config.text_tower.initializer_factor
             for projection in (module.text_projection, module.visual_projection):
                 initialization.normal_(projection.weight, std=projection.in_features**-0.5 * factor)
             initialization.constant_(module.logit_scale, self.config.logit_scale_init_value)
@@ -165,7 +165,7 @@ class FisaModel(FisaPreTrainedModel):
 
     def __init__(self, config: FisaConfig):
         super().__init__(config)
-        text_config, vision_config = config.text_config, config.vision_config
+        text_config, vision_config = config.text_tower, config.image_tower
         self.text_model = CLIPTextModel._from_config(text_config)
         self.vision_model = CLIPVisionModel._from_config(vision_config)
         self.visual_projection = nn.Linear(vision_config.hidden_size, config.projection_dim, bias=False)

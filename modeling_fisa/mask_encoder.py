@@ -32,7 +32,7 @@ class FisaEncoderLayer(GradientCheckpointingLayer):
 
     def __init__(self, config: FisaConfig, *, layer_index: int):
         super().__init__()
-        self.mask_attention = MaskAttention(config.vision_config)
+        self.mask_attention = MaskAttention(config.image_tower)
         self.semantic_guidance = semantic_guidance(config, layer_index=layer_index)
 
     def forward(
@@ -91,9 +91,9 @@ class MaskEncoder(nn.Module):
     def __init__(self, config: FisaConfig):
         super().__init__()
         # An embedding of one row rather than a bare parameter: PEFT adapts leaf modules.
-        self.mask_position = nn.Embedding(1, config.vision_config.hidden_size)
+        self.mask_position = nn.Embedding(1, config.image_tower.hidden_size)
         self.layers = nn.ModuleList(
-            FisaEncoderLayer(config, layer_index=index) for index in range(config.vision_config.num_hidden_layers)
+            FisaEncoderLayer(config, layer_index=index) for index in range(config.image_tower.num_hidden_layers)
         )
 
     def embed(

@@ -81,13 +81,13 @@ class TextCrossAttention(SemanticGuidance):
 
     def __init__(self, config: FisaConfig):
         super().__init__()
-        self.config = config.vision_config
+        self.config = config.image_tower
         self.tokens = config.seve_tokens
         self.num_heads = config.seve_num_heads
         self.scale = (config.seve_width // config.seve_num_heads) ** -0.5
-        token_width, text_width = config.vision_config.hidden_size, config.projection_dim
-        self.token_norm = GuidanceLayerNorm(token_width, eps=config.vision_config.layer_norm_eps)
-        self.text_norm = GuidanceLayerNorm(text_width, eps=config.vision_config.layer_norm_eps)
+        token_width, text_width = config.image_tower.hidden_size, config.projection_dim
+        self.token_norm = GuidanceLayerNorm(token_width, eps=config.image_tower.layer_norm_eps)
+        self.text_norm = GuidanceLayerNorm(text_width, eps=config.image_tower.layer_norm_eps)
         self.q_proj = nn.Linear(token_width, config.seve_width)
         # Without a bias: it would raise all scores of a token alike, which the softmax takes back, and never learn.
         self.k_proj = nn.Linear(text_width, config.seve_width, bias=False)
@@ -125,8 +125,8 @@ class TextKeys(SemanticGuidance):
 
     def __init__(self, config: FisaConfig):
         super().__init__()
-        token_width, text_width = config.vision_config.hidden_size, config.projection_dim
-        self.text_norm = GuidanceLayerNorm(text_width, eps=config.vision_config.layer_norm_eps)
+        token_width, text_width = config.image_tower.hidden_size, config.projection_dim
+        self.text_norm = GuidanceLayerNorm(text_width, eps=config.image_tower.layer_norm_eps)
         self.text_proj = nn.Linear(text_width, token_width)
         self.out_proj = ZeroLinear(token_width, token_width)
 

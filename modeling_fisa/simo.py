@@ -92,7 +92,7 @@ def simo_target_modules(model_config: FisaConfig, config: SimoConfig, *, norms: 
         config ([`SimoConfig`])
         norms (`bool`): whether SEVE's norms are among them. LoRA takes linear layers and embeddings only.
     """
-    num_layers = model_config.vision_config.num_hidden_layers
+    num_layers = model_config.image_tower.num_hidden_layers
     leaves = [
         rf"vision_model\.encoder\.layers\.({_any_of(layers)})\.{re.escape(IMAGE_LEAVES[projection])}"
         for projection in config.image_projections

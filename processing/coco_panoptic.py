@@ -133,7 +133,7 @@ class CocoPanopticWriter:
         stem = self._free_stem(str(image_id).replace("/", "_") if stem is None else stem)
         with written_whole(self.path.with_suffix("") / f"{stem}.png") as aside:
             Image.fromarray(panoptic_to_rgb(ids)).save(aside, format="PNG")
-        height, width = ids.shape
+        height, width = segmentation.shape
         annotation = {
             "image_id": image_id,
             "file_name": f"{stem}.png",

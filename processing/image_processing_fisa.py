@@ -275,7 +275,7 @@ class FisaImageProcessor(PilBackend):
         options = {name: getattr(self, name) if value is None else value for name, value in given.items()}
         return options | {"rule": self.post_processing_rule}
 
-    def _standardize_kwargs(self, size: Any = None, mask_generator_size: Any = None, **kwargs) -> dict[str, Any]:
+    def _standardize_kwargs(self, size: Any = None, mask_generator_size: Any = None, **kwargs: Any) -> dict[str, Any]:
         kwargs = super()._standardize_kwargs(**kwargs)
         kwargs["size"] = _checked_size("size", size, {"height", "width"})
         if mask_generator_size is not None:
@@ -293,7 +293,7 @@ class FisaImageProcessor(PilBackend):
         *,
         input_data_format: str | ChannelDimension | None,
         return_tensors: str | TensorType | None,
-        **settings,
+        **settings: Any,
     ) -> BatchFeature:
         photos = read_photos(images, input_data_format=input_data_format)
         views = list(map(partial(self._views, settings), photos))  # a loop's variable would keep a photo too long
@@ -310,7 +310,7 @@ class FisaImageProcessor(PilBackend):
         views = {"pixel_values": self._normalized(clip_view, settings, white=photo.white)}
         if settings["mask_generator_size"] is not None:
             views |= self._mask_generator_views(settings, photo)
-        return views | {"photo_orientation": np.int64(photo.orientation_of_results)}
+        return views | {"photo_orientation": np.array(photo.orientation_of_results)}
 
     def _mask_generator_views(self, settings: dict[str, Any], photo: Photo) -> dict[str, np.ndarray]:
         size, divisor = settings["mask_generator_size"], settings["mask_generator_size_divisor"]
@@ -351,15 +351,15 @@ def _warn_of_assumptions(settings: dict[str, Any], photo: Photo) -> None:
 
 
 def _canvas_size(size: SizeDict, divisor: int) -> SizeDict:
-    return _rounded_up(size.height or size.longest_edge, size.width or size.longest_edge, divisor)
+    return _rounded_up(size.get("height", size["longest_edge"]), size.get("width", size["longest_edge"]), divisor)
 
 
 def _size_on_canvas(photo: Image.Image, size: SizeDict, divisor: int) -> SizeDict:
     if size.height:
         return _canvas_size(size, divisor)
-    sides = get_size_with_aspect_ratio((photo.height, photo.width), size.shortest_edge, size.longest_edge)
+    sides = get_size_with_aspect_ratio((photo.height, photo.width), size["shortest_edge"], size["longest_edge"])
     # Its rounding can leave no pixel to the short side of a very long photo, and one too many to the long side.
-    height, width = (min(max(side, 1), size.longest_edge) for side in sides)
+    height, width = (min(max(side, 1), size["longest_edge"]) for side in sides)
     return _rounded_up(height, width, divisor)
 
 
@@ -383,12 +383,12 @@ def _image_processor_of(source: Any) -> Any:
 
 
 def _square(size: SizeDict) -> dict[str, int]:
-    return {"height": size.height or size.shortest_edge, "width": size.width or size.shortest_edge}
+    return {side: size.get(side, size["shortest_edge"]) for side in ("height", "width")}
 
 
 def _bounded(size: SizeDict) -> dict[str, int]:
     # EoMT's semantic checkpoints name the shortest edge only and mean the sides of a square.
-    return dict(size) if size.height else {"longest_edge": size.shortest_edge} | dict(size)
+    return dict(size) if size.height else {"longest_edge": size["shortest_edge"]} | dict(size)
 
 
 def _normalization(processor: Any) -> tuple[tuple[float, ...], ...]:

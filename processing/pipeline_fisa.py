@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.utils.data import Dataset
-from transformers import ImageSegmentationPipeline, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import BatchFeature, ImageSegmentationPipeline, PreTrainedModel, PreTrainedTokenizerBase
 
 from fisa.processing.image_processing_fisa import FisaImageProcessor
 from fisa.processing.photos import is_collection, read_photo
@@ -37,6 +37,8 @@ class FisaPipeline(ImageSegmentationPipeline):
     ('road', 0.97, (640, 480))
     ```
     """
+
+    processor: FisaProcessor
 
     task = "open-vocabulary-image-segmentation"
     _load_processor = None  # where there is none to load, it is put together of parts
@@ -146,7 +148,7 @@ class FisaPipeline(ImageSegmentationPipeline):
             forward["text_cache"] = given.pop("text_cache")
         return preprocess, forward, given
 
-    def preprocess(self, image: Any, **download_limits: Any) -> dict[str, Any]:
+    def preprocess(self, image: Any, **download_limits: Any) -> BatchFeature:
         if isinstance(image, Mapping) and "image" in image:  # a row of a data set
             image = image["image"]
         photo = read_photo(image, **download_limits)
@@ -186,7 +188,7 @@ class FisaPipeline(ImageSegmentationPipeline):
 
 
 def _processor_of_parts(
-    image_processor: FisaImageProcessor | None, tokenizer: PreTrainedTokenizerBase | None, *, folder: str
+    image_processor: FisaImageProcessor | None, tokenizer: PreTrainedTokenizerBase | None, *, folder: str | None
 ) -> FisaProcessor:
     if image_processor is not None and tokenizer is not None:
         return FisaProcessor(image_processor=image_processor, tokenizer=tokenizer)

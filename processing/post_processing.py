@@ -214,7 +214,7 @@ def instance_segmentation(
     for content, result in zip(contents, results):
         if return_coco_annotation:
             content["segmentation"] = convert_segmentation_to_rle(content["segmentation"].cpu())
-        elif return_binary_maps and len(result):
+        elif return_binary_maps and result.masks is not None and len(result.masks):
             content["segmentation"] = result.masks.float()
     return contents
 
@@ -279,8 +279,7 @@ def _semantic_map(photo: PhotoOutputs) -> torch.Tensor:
 
 def _semantic(photo: PhotoOutputs) -> Painting:
     class_ids, places = _semantic_map(photo).unique(return_inverse=True)
-    count = len(class_ids)
-    return Painting((places + 1).int(), class_ids.tolist(), [None] * count, [False] * count)
+    return Painting((places + 1).int(), class_ids.tolist())
 
 
 def _turned_back(upright: torch.Tensor, orientation: int) -> torch.Tensor:
@@ -339,14 +338,13 @@ def _photos(outputs: Any, target_sizes: Sizes | None) -> Iterator[PhotoOutputs]:
     sizes = [grid] * batch_size if sizes is None else _as_pairs("proposal_sizes", sizes, batch_size)
     if any(height > grid[0] or width > grid[1] for height, width in sizes):
         raise ValueError(f"`proposal_sizes` {sizes} exceed the height and width of the mask logits, {grid}.")
-    given = target_sizes is not None
-    target_sizes = _as_pairs("target_sizes", target_sizes, batch_size) if given else sizes
+    given = None if target_sizes is None else _as_pairs("target_sizes", target_sizes, batch_size)
     orientations = getattr(outputs, "photo_orientation", None)
     orientations = [1] * batch_size if orientations is None else orientations.tolist()
     for index, (height, width) in enumerate(sizes):
-        size, orientation = target_sizes[index], orientations[index]
-        if given and orientation >= 5:
-            size = size[::-1]
+        size, orientation = sizes[index] if given is None else given[index], orientations[index]
+        if given is not None and orientation >= 5:
+            size = size[1], size[0]
         yield PhotoOutputs(
             class_probs=_class_probs(class_logits[index], index),
             mask_logits=_without_nan(mask_logits[index, :, :height, :width], index),
@@ -394,4 +392,4 @@ def _as_pairs(name: str, sizes: Sizes, batch_size: int) -> list[tuple[int, int]]
             f"`{name}` is {sizes if pairs is None else pairs}; it must hold one (height, width), in pixels, whole "
             f"numbers of at least 1, for each of the {batch_size} images."
         )
-    return pairs
+    return [(height, width) for height, width in pairs]

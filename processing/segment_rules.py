@@ -26,7 +26,7 @@ class Painting:
 
     ids: torch.Tensor  # (H, W) int32: 0 is void, k the k-th segment
     class_ids: list[int] = field(default_factory=list)
-    scores: list[float | None] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)  # none for a semantic map
     were_fused: list[bool] = field(default_factory=list)
     obstacle: str = ""  # why there are no segments, if there are none
     masks: torch.Tensor | None = None  # (N, H, W) bool
@@ -68,7 +68,7 @@ class SegmentRule:
     weighted: ClassVar[bool]
     """Whether areas are those of the masks weighted by the scores, and each pixel counts as inside its winner."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if not 0 <= value <= 1:
                 raise ValueError(f"`{name}` is {value}; as a probability or a share it must lie in [0, 1].")
@@ -265,7 +265,8 @@ def _shares(
 
 def _fuse(painting: Painting, scores: list[float], labels: list[int], label_ids_to_fuse: Collection[int]) -> list[int]:
     """Add one segment for each proposal, or one for all of a class to fuse; returns the segment id of each."""
-    ids, fused = [], {}
+    ids = []
+    fused: dict[int, int] = {}
     for score, label in zip(scores, labels):
         segment_id = fused.get(label)
         if segment_id is None:

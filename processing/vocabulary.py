@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, overload
 
 
 PROMPT_TEMPLATES: dict[str, tuple[str, ...]] = {
@@ -47,14 +47,14 @@ _FULL_STOP = re.compile(r"\.(?:\s+|$)")
 _COMMENT = re.compile(r"(^|\s)#.*")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Class:
     """What to look for: a class, by one or more names.
 
     Args:
         name (`str`):
             The name that results are labelled with, and the first prompt. Runs of white space become one space.
-        synonyms (`Sequence[str]`, *optional*):
+        synonyms (`Iterable[str]`, *optional*):
             Other names of the same class, each a prompt of its own; the best one counts.
         is_thing (`bool`, *optional*):
             `True` where instances are counted (a dog, a car), `False` for stuff (sky, grass), whose regions are one.
@@ -65,18 +65,18 @@ class Class:
     """
 
     name: str
-    synonyms: Sequence[str] = ()
-    is_thing: bool | None = None
+    synonyms: tuple[str, ...]
+    is_thing: bool
 
-    def __post_init__(self):
-        object.__setattr__(self, "name", _tidy(self.name))
-        if isinstance(self.synonyms, str) or not isinstance(self.synonyms, Iterable):
-            raise TypeError(f"The synonyms of {self.name!r} must be a list of strings, found {self.synonyms!r}.")
-        object.__setattr__(self, "synonyms", tuple(_tidy(synonym) for synonym in self.synonyms))
-        if self.is_thing not in (None, True, False):
-            raise TypeError(f"`is_thing` of {self.name!r} must be true, false or absent, found {self.is_thing!r}.")
-        is_thing = not _sounds_like_stuff(self.name) if self.is_thing is None else bool(self.is_thing)
-        object.__setattr__(self, "is_thing", is_thing)
+    def __init__(self, name: str, synonyms: Iterable[str] = (), is_thing: bool | None = None) -> None:
+        name = _tidy(name)
+        if isinstance(synonyms, str) or not isinstance(synonyms, Iterable):
+            raise TypeError(f"The synonyms of {name!r} must be a list of strings, found {synonyms!r}.")
+        if is_thing not in (None, True, False):
+            raise TypeError(f"`is_thing` of {name!r} must be true, false or absent, found {is_thing!r}.")
+        object.__setattr__(self, "name", name)
+        object.__setattr__(self, "synonyms", tuple(_tidy(synonym) for synonym in synonyms))
+        object.__setattr__(self, "is_thing", not _sounds_like_stuff(name) if is_thing is None else bool(is_thing))
 
     @property
     def prompts(self) -> tuple[str, ...]:
@@ -180,13 +180,19 @@ class Vocabulary(Sequence[Class]):
     def __len__(self) -> int:
         return len(self._classes)
 
-    def __getitem__(self, index):
+    @overload
+    def __getitem__(self, index: int) -> Class: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Class, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> Class | tuple[Class, ...]:
         return self._classes[index]
 
     def __iter__(self) -> Iterator[Class]:
         return iter(self._classes)
 
-    def __eq__(self, other) -> bool:
+    def __eq__(self, other: object) -> bool:
         return isinstance(other, Vocabulary) and self._classes == other._classes
 
     def __hash__(self) -> int:

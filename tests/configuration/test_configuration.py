@@ -5,7 +5,8 @@ import json
 
 import pytest
 import torch
-from transformers import AutoConfig, PreTrainedConfig
+from huggingface_hub.errors import StrictDataclassClassValidationError
+from transformers import AutoConfig, PreTrainedConfig, SiglipVisionConfig
 
 from fisa import FisaConfig, FisaForUniversalSegmentation, FisaModel
 from fisa.pretrained.patchwork import CHECKPOINT
@@ -76,6 +77,13 @@ def test_parts_may_be_given_as_dicts():
     )
     assert config.vision_config.hidden_size == 64
     assert config.mask_generator_config.num_queries == 7
+
+
+def test_a_tower_that_is_not_clips_is_refused_by_name():
+    with pytest.raises(
+        StrictDataclassClassValidationError, match=r"(?s)vision_config.*SiglipVisionConfig.*CLIPVision"
+    ):
+        FisaConfig(vision_config=SiglipVisionConfig())
 
 
 def test_an_unknown_kind_of_generator_is_refused_by_name():
