@@ -1,14 +1,35 @@
 """FisaConfig: everything that shapes a FISA model, and the vocabulary that is stored with it."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any, Literal
 
-from huggingface_hub.dataclasses import strict
+from huggingface_hub.dataclasses import strict, validated_field
 from transformers import AutoConfig, CLIPTextConfig, CLIPVisionConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
 from fisa.configuration.setting_names import refuse_misspelt
+
+
+_VOCABULARY_FIELDS = ("id2label", "label2id", "num_labels", "synonyms", "is_thing")
+_SEVE_FIELDS = ("seve_layers", "seve_num_heads", "seve_width")
+
+
+def _fraction(name: str, *, default: float) -> Any:
+    def check(value: float) -> None:
+        if not 0 <= value <= 1:
+            raise ValueError(f"`{name}` was {value}; it must lie in [0, 1].")
+
+    return validated_field(check, default=default)
+
+
+def _positive(name: str, *, default: float) -> Any:
+    def check(value: float) -> None:
+        if not 0 < value < math.inf:
+            raise ValueError(f"`{name}` was {value}; it must be greater than zero, and at least one if it counts.")
+
+    return validated_field(check, default=default)
 
 
 @strict
@@ -94,29 +115,68 @@ class FisaConfig(PreTrainedConfig):
     text_config: dict | PreTrainedConfig | None = None
     vision_config: dict | PreTrainedConfig | None = None
     mask_generator_config: dict | PreTrainedConfig | None = None
-    projection_dim: int = 512
+    projection_dim: int = _positive("projection_dim", default=512)
     logit_scale_init_value: float | int = 2.6592
-    mask_coverage_threshold: float | int = 0.0
+    mask_coverage_threshold: float | int = _fraction("mask_coverage_threshold", default=0.0)
     seve_layers: list[int] | tuple[int, ...] = (0,)
     seve_tokens: Literal["mask_keys", "both", "image", "mask"] = "mask_keys"
-    seve_num_heads: int = 8
-    seve_width: int = 256
-    seve_max_texts: int = 4096
-    objectness_floor: float | int = 0.0
+    seve_num_heads: int = _positive("seve_num_heads", default=8)
+    seve_width: int = _positive("seve_width", default=256)
+    seve_max_texts: int = _positive("seve_max_texts", default=4096)
+    objectness_floor: float | int = _fraction("objectness_floor", default=0.0)
     classifier_dtype: Literal["bfloat16", "float16"] | None = None
-    ensemble_weight: float | int = 0.0
+    ensemble_weight: float | int = _fraction("ensemble_weight", default=0.0)
     proposal_matcher: Literal["iou", "hungarian"] = "iou"
-    proposal_matcher_iou: float | int = 0.5
-    initializer_range: float = 0.02
+    proposal_matcher_iou: float | int = _fraction("proposal_matcher_iou", default=0.5)
+    initializer_range: float = _positive("initializer_range", default=0.02)
     synonyms: list[list[str]] | None = None
     is_thing: list[bool] | None = None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Assign a setting, checked as at the start.
+
+        Raises:
+            TypeError: a misspelt setting.
+            ValueError: a field of the vocabulary, whose encoded texts would stay, or SEVE's where they do not fit.
+        """
+        is_complete = "is_thing" in self.__dict__  # the last field
+        if is_complete and name in _VOCABULARY_FIELDS:
+            self._refuse_another_vocabulary(name, value)
+        if is_complete and not name.startswith("_"):
+            _refuse_misspelt([name])
+        previous = self.__dict__.get(name)
+        super().__setattr__(name, value)
+        if is_complete and name in _SEVE_FIELDS and isinstance(self.__dict__.get("vision_config"), PreTrainedConfig):
+            try:
+                self.validate_semantic_guidance()
+            except ValueError:
+                super().__setattr__(name, previous)
+                raise
+
+    def _refuse_another_vocabulary(self, name: str, value: Any) -> None:
+        if self.synonyms is None and name not in ("synonyms", "is_thing"):
+            return  # labels alone are no vocabulary
+        stored = {
+            "id2label": self._labels,
+            "label2id": {label: index for index, label in self._labels.items()},
+            "num_labels": len(self._labels),
+            "synonyms": self.synonyms,
+            "is_thing": self.is_thing,
+        }
+        if stored[name] != (_numbered(value) if name == "id2label" else value):
+            raise ValueError(
+                f"`{name}` is a part of the vocabulary, whose texts must be encoded: "
+                "`model.set_vocabulary(processor, [...])` stores another one."
+            )
 
     def __post_init__(self, **kwargs: Any) -> None:
         _refuse_misspelt(kwargs)
         # The base class would otherwise invent two labels, LABEL_0 and LABEL_1.
         if self.id2label is None and kwargs.get("num_labels") is None:
             self.id2label = {}
-        self.seve_layers = list(self.seve_layers)
+        elif self.id2label is not None:
+            self.id2label = _numbered(self.id2label)
+        self.__dict__["seve_layers"] = list(self.seve_layers)  # checked with the rest, once all is there
         super().__post_init__(**kwargs)
         self.label2id = {label: index for index, label in self._labels.items()}
 
@@ -129,8 +189,7 @@ class FisaConfig(PreTrainedConfig):
             `ValueError`: label names other than those of the stored vocabulary, whose encoded texts would stay.
         """
         _refuse_misspelt(kwargs)
-        stored = {int(index): label for index, label in (config_dict.get("id2label") or {}).items()}
-        given = {int(index): label for index, label in (kwargs.get("id2label") or {}).items()}
+        stored, given = _numbered(config_dict.get("id2label")), _numbered(kwargs.get("id2label"))
         given |= {int(index): label for label, index in (kwargs.get("label2id") or {}).items()}
         if given and given != stored:
             names = ", ".join(repr(given[index]) for index in sorted(given)[:3])
@@ -143,7 +202,7 @@ class FisaConfig(PreTrainedConfig):
 
     @property
     def _labels(self) -> dict[int, str]:
-        return {int(index): label for index, label in (self.id2label or {}).items()}
+        return _numbered(self.id2label)
 
     @property
     def text_tower(self) -> CLIPTextConfig:
@@ -186,17 +245,26 @@ class FisaConfig(PreTrainedConfig):
         ]
 
     def store_vocabulary(self, classes: list[dict[str, Any]]) -> None:
-        """Take over a vocabulary, a list like [`FisaConfig.vocabulary`]."""
-        self.id2label = {index: entry["name"] for index, entry in enumerate(classes)}
-        self.label2id = {label: index for index, label in self.id2label.items()}
-        self.synonyms = [list(entry["synonyms"]) for entry in classes]
-        self.is_thing = [bool(entry["is_thing"]) for entry in classes]
+        """Take over a vocabulary, a list like [`FisaConfig.vocabulary`].
 
-    def validate_fractions(self) -> None:
-        for name in ("mask_coverage_threshold", "objectness_floor", "ensemble_weight", "proposal_matcher_iou"):
-            value = getattr(self, name)
-            if not 0 <= value <= 1:
-                raise ValueError(f"`{name}` was {value}; it must lie in [0, 1].")
+        The texts of a model are encoded by [`~FisaForUniversalSegmentation.set_vocabulary`], which calls this.
+
+        Example:
+
+        ```python
+        >>> config.store_vocabulary([{"name": "car", "synonyms": ["automobile"], "is_thing": True}])
+        >>> config.id2label
+        {0: 'car'}
+        ```
+        """
+        id2label = {index: entry["name"] for index, entry in enumerate(classes)}
+        synonyms = [list(entry["synonyms"]) for entry in classes]
+        is_thing = [bool(entry["is_thing"]) for entry in classes]
+        for name in ("synonyms", "is_thing"):
+            self.__dict__.pop(name, None)  # what is stored forbids the assignments below
+        self.id2label = id2label
+        self.label2id = {label: index for index, label in id2label.items()}
+        self.synonyms, self.is_thing = synonyms, is_thing
 
     def validate_semantic_guidance(self) -> None:
         num_layers = self.image_tower.num_hidden_layers
@@ -206,13 +274,11 @@ class FisaConfig(PreTrainedConfig):
                 f"`seve_layers` was {self.seve_layers}; it must name different layers of CLIP's image tower, "
                 f"0 to {num_layers - 1}, or be empty to switch SEVE off."
             )
-        if self.seve_num_heads < 1 or self.seve_width < 1 or self.seve_width % self.seve_num_heads:
+        if self.seve_width % self.seve_num_heads:
             raise ValueError(
                 f"`seve_width` was {self.seve_width} and `seve_num_heads` {self.seve_num_heads}; "
                 "the width must be a positive multiple of the number of heads."
             )
-        if self.seve_max_texts < 1:
-            raise ValueError(f"`seve_max_texts` was {self.seve_max_texts}; SEVE attends to at least one text.")
 
     def validate_vocabulary(self) -> None:
         if (self.synonyms is None) != (self.is_thing is None):
@@ -227,6 +293,13 @@ class FisaConfig(PreTrainedConfig):
                 raise ValueError(
                     f"`{name}` has {len(value)} entries and `id2label` {num_classes}; they must have one per class."
                 )
+
+
+def _numbered(id2label: Any) -> dict[int, str]:
+    try:
+        return {int(index): label for index, label in (id2label or {}).items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(f"`id2label` was {id2label!r}; it must name classes by their numbers from 0.") from error
 
 
 def _refuse_misspelt(settings: Iterable[str]) -> None:

@@ -34,8 +34,8 @@ def refuse_unknown(names: Iterable[str], *, known: Collection[str], owner: str, 
     Example:
 
     ```python
-    >>> refuse_unknown(["paddin"], known=["padding", "truncation"], owner="FisaProcessor", purpose="text")
-    TypeError: FisaProcessor has no setting paddin for text; did you mean `padding`?
+    >>> refuse_unknown(["pad"], known=["padding", "truncation"], owner="FisaProcessor", purpose="text")
+    TypeError: FisaProcessor has no setting pad for text; did you mean `padding`?
     ```
     """
     for name in sorted(set(names) - set(known)):

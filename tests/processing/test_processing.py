@@ -164,7 +164,7 @@ def test_padding_that_the_tokenizer_was_given_counts_until_the_call_says_otherwi
         ({"nonsense": 1}, TypeError, "no setting nonsense for images"),
         ({"images_kwargs": {"padding": True}}, TypeError, "no setting padding for images"),
         ({"text_kwargs": {"do_normalize": True}}, TypeError, "no setting do_normalize for text"),
-        ({"trunkation": True}, TypeError, "did you mean `truncation`"),
+        ({"truncate": True}, TypeError, "did you mean `truncation`"),
         ({"common_kwargs": {"return_tensor": "pt"}}, TypeError, "did you mean `return_tensors`"),
         ({"padding": True, "text_kwargs": {"padding": False}}, ValueError, "padding was passed two times"),
         ({"padding": False}, ValueError, "leave `padding` at True"),
