@@ -80,7 +80,7 @@ class FisaTrainer(Trainer):
         """As the Trainer's, with the vocabulary in the adapter's file."""
         super()._save(output_dir, state_dict)
         model = self.accelerator.unwrap_model(self.model)
-        if isinstance(model, PeftModel):
+        if self.args.should_save and isinstance(model, PeftModel):
             add_stored_vocabulary(model, output_dir or self.args.output_dir)
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:

@@ -85,7 +85,7 @@ def test_the_model_card_has_the_results_where_the_hub_reads_them(trained):
     assert results["miou"] == pytest.approx(report["semantic"]["miou"], abs=1e-4) and "pq" in results
     assert card.data.library_name == "peft" and card.data.pipeline_tag == "image-segmentation"
     assert "my-adapter" in card.text and f"| miou | {report['semantic']['miou']:.2f} |" in card.text
-    assert "of 869,234 parameters" in card.text
+    assert "of 753,394 parameters" in card.text
 
 
 def test_losses_and_results_are_in_tensorboard(trained):
