@@ -77,6 +77,13 @@ def export_program(
     Raises:
         `ValueError`: no mask generator, no stored vocabulary to build in, or half precision for the classifier alone,
             which ONNX Runtime does not take.
+
+    Example:
+
+    ```python
+    >>> program = export_program(model, processor)
+    >>> path = save(program, model, processor, "my-graph", file_format="torch")
+    ```
     """
     if model.config.classifier_dtype is not None:
         raise ValueError(
@@ -144,6 +151,13 @@ def save(
     Raises:
         `ValueError`: another format.
         `ImportError`: the extra `export` is not installed, and the format is ONNX.
+
+    Example:
+
+    ```python
+    >>> save(export_program(model, processor), model, processor, "my-graph", file_format="torch").name
+    'model.pt2'
+    ```
     """
     if file_format not in FILES:
         raise ValueError(f"`file_format` was {file_format!r}; it must be one of {', '.join(FILES)}.")
@@ -189,6 +203,17 @@ def load_graph(path: str | PathLike) -> Callable[..., FisaOutput]:
     Raises:
         `FileNotFoundError`: there is no such file.
         `ValueError`: another kind of file, or a folder with both.
+
+    Example:
+
+    ```python
+    >>> path = save(export_program(model, processor), model, processor, "my-graph", file_format="torch")
+    >>> graph, processor = load_graph("my-graph"), FisaProcessor.from_pretrained("my-graph")
+    >>> outputs = graph(**processor(images=photo, return_tensors="pt"))
+    >>> (segmentation,) = processor.post_process_segmentation(outputs, target_sizes=[photo.size[::-1]])
+    >>> segmentation.size == photo.size
+    True
+    ```
     """
     path = _graph_file(Path(path))
     names, compute = _load_onnx(path) if path.suffix == ".onnx" else _load_torch(path)

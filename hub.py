@@ -90,6 +90,15 @@ def export(
 
     Returns:
         `Path` of the folder.
+
+    Example:
+
+    ```python
+    >>> from fisa.hub import export
+
+    >>> export(model, processor, "my-fisa-on-the-hub", repo_id="me/my-fisa", license="mit").name
+    'my-fisa-on-the-hub'
+    ```
     """
     folder = Path(folder)
     model.save_pretrained(folder)

@@ -26,7 +26,7 @@ IMAGE_SIZE, PATCH_SIZE = 96, 8
 
 
 def character_clip_tokenizer(*, model_max_length: int = 77) -> CLIPTokenizer:
-    """CLIP's tokenizer without merges: a token a character, a further set of tokens for the last one of a word.
+    """CLIP's tokenizer without merges: one token per character, of another set for the last character of a word.
 
     Ids as in CLIP's own vocabulary: the 256 byte characters, the same at the end of a word, start, end. It needs no
     files and spells every word there is.
@@ -87,6 +87,14 @@ def miniature(*, seed: int = 0, **config_options) -> tuple[FisaForUniversalSegme
     Args:
         seed (`int`): of the random weights.
         config_options: fields of [`FisaConfig`].
+
+    Example:
+
+    ```python
+    >>> model, processor = miniature(seed=1)
+    >>> model.config.vision_config.patch_size
+    8
+    ```
     """
     tokenizer = character_clip_tokenizer()
     with torch.random.fork_rng(devices=[]):

@@ -55,7 +55,15 @@ def draw_segments(image: Any, segments: Segmentation | Sequence[Mapping[str, Any
 
 
 def paint_segments(image: Any, segments: Segmentation | Sequence[Mapping[str, Any]]) -> Image.Image:
-    """As [`draw_segments`], without the legend: a picture of the photo's size."""
+    """As [`draw_segments`], without the legend: a picture of the photo's size.
+
+    Example:
+
+    ```python
+    >>> paint_segments(photo, segmentation).size == photo.size
+    True
+    ```
+    """
     photo = load_photo(image, upright=False)  # as the masks lie
     segmentation = _segmentation_of(photo, segments)
     if not len(segmentation):
@@ -69,13 +77,32 @@ def paint_segments(image: Any, segments: Segmentation | Sequence[Mapping[str, An
 
 def draw_legend(names: Sequence[str], *, font: ImageFont.FreeTypeFont, width: int) -> Image.Image:
     """The colours of classes by name, in columns from top to bottom, on a sheet of this width in pixels, or wider if a
-    single column needs it."""
+    single column needs it.
+
+    Example:
+
+    ```python
+    >>> from PIL import ImageFont
+
+    >>> legend = draw_legend(["dog", "grass"], font=ImageFont.load_default(size=16), width=300)
+    >>> legend.width
+    300
+    ```
+    """
     return _draw_legend([(name, class_color(name), "") for name in names], font, width)
 
 
 def class_color(name: str, instance: int = 0) -> Color:
     """The colour (R, G, B, each 0 to 255) of a class: the same in every photo and every run. Further instances of the
-    class are a little lighter or darker."""
+    class are a little lighter or darker.
+
+    Example:
+
+    ```python
+    >>> class_color("dog") == class_color("Dog"), class_color("dog") == class_color("dog", 1)
+    (True, False)
+    ```
+    """
     digest = hashlib.sha256(f"{COLOR_SALT} {name.strip().casefold()}".encode()).digest()
     hue, lightness, chroma = (int.from_bytes(digest[i : i + 4]) / 2**32 for i in (0, 4, 8))
     shade = (0, 0.06, -0.06, 0.11, -0.11)[instance % 5]

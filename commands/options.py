@@ -6,8 +6,14 @@ import os
 from pathlib import Path
 
 import torch
+from huggingface_hub import HfApi, try_to_load_from_cache
+from huggingface_hub.errors import OfflineModeIsEnabled
+from huggingface_hub.utils import HfHubHTTPError, HFValidationError, httpx
 
 from fisa.processing.vocabulary import Vocabulary
+
+
+HUB_TIMEOUT = 10  # seconds
 
 
 def add_vocabulary_options(group: argparse._ArgumentGroup) -> None:
@@ -27,7 +33,7 @@ def model_name(text: str) -> str:
     """The folder or Hub name of a FISA model or adapter, as the type of an argument.
 
     Raises:
-        argparse.ArgumentTypeError: a file, or a folder that holds neither.
+        argparse.ArgumentTypeError: a file, a folder that holds neither, or a name that nothing can be loaded by.
     """
     folder = Path(text)
     if folder.is_dir() and not (folder / "adapter_config.json").is_file():
@@ -44,6 +50,33 @@ def model_name(text: str) -> str:
             raise argparse.ArgumentTypeError(f"{text} is a model of type {model_type!r}, not of FISA")
     elif folder.is_file():
         raise argparse.ArgumentTypeError(f"{text} is a file: name the folder of a model")
+    return loadable_name(text)
+
+
+def loadable_name(text: str) -> str:
+    """The folder or Hub name of any model, as the type of an argument. The Hub is asked once: loading from a name that
+    cannot be reached would try again for a minute.
+
+    Raises:
+        argparse.ArgumentTypeError: there is no such folder, and the Hub has none of the name or cannot be reached.
+    """
+    if Path(text).exists():
+        return text
+    try:
+        configs = (try_to_load_from_cache(text, name) for name in ("config.json", "adapter_config.json"))
+        if not any(isinstance(path, str) for path in configs):
+            HfApi().model_info(text, timeout=HUB_TIMEOUT)
+    except HFValidationError as error:
+        raise argparse.ArgumentTypeError(f"{text} is no folder, and no name that the Hub could know") from error
+    except HfHubHTTPError as error:
+        raise argparse.ArgumentTypeError(
+            f"{text} is no folder, and the Hub has no model of that name for you (status {error.response.status_code})"
+        ) from error
+    except (OfflineModeIsEnabled, httpx.HTTPError) as error:
+        reason = str(error).splitlines()[0]
+        raise argparse.ArgumentTypeError(
+            f"{text} is no folder, was not downloaded before, and the Hub cannot be reached: {reason}"
+        ) from error
     return text
 
 

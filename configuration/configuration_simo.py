@@ -28,6 +28,13 @@ class SimoConfig:
 
     Raises:
         ValueError: an unknown projection, or nothing to train.
+
+    Example:
+
+    ```python
+    >>> SimoConfig(image_projections=("q_proj", "v_proj"), image_layers=(0, 1)).semantic_guidance
+    True
+    ```
     """
 
     image_projections: tuple[ImageProjection, ...] = ("q_proj",)

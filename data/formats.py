@@ -39,6 +39,16 @@ def load_segmentation_dataset(
 
     Raises:
         ValueError: an unknown format, an option that it does not take, or files that are not there.
+
+    Example:
+
+    ```python
+    >>> data = load_segmentation_dataset("label_maps", "my-photos", split="train")
+    >>> len(data), [category.name for category in data.categories]
+    (3, ['dog', 'grass'])
+    >>> data[0]["label"].shape, data[0]["segments_info"][0]
+    ((12, 16), {'id': 1, 'category_id': 0, 'iscrowd': 0})
+    ```
     """
     if format not in DATASET_FORMATS:
         raise ValueError(f"No format {format!r}; there are {', '.join(DATASET_FORMATS)}.")

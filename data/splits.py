@@ -43,8 +43,14 @@ def hold_out(data: SegmentationDataset, share: float) -> tuple[SegmentationDatas
     Raises:
         ValueError: fewer than two photos.
 
+    Example:
+
     ```python
-    >>> training, validation = hold_out(load_segmentation_dataset("label_maps", "photos", split="train"), 0.1)
+    >>> from fisa.data.formats import load_segmentation_dataset
+
+    >>> training, validation = hold_out(load_segmentation_dataset("label_maps", "my-photos", split="train"), 0.1)
+    >>> len(training), len(validation)
+    (2, 1)
     ```
     """
     if len(data) < 2:

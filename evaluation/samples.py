@@ -27,10 +27,10 @@ class SampleWriter:
 
     ```python
     >>> writer = SampleWriter(Path("samples"), categories)
-    >>> writer.add("1", photo, segmentation.to_panoptic([1, 2]), reference)
+    >>> writer.add("1", photo, segmentation.to_panoptic([0, 1]), reference)
     >>> writer.close()
-    >>> [sample.image_id for sample in read_samples(Path("samples"))]
-    ['1']
+    >>> sorted(path.name for path in Path("samples").iterdir())
+    ['photos', 'prediction', 'prediction.json', 'truth', 'truth.json']
     ```
     """
 
@@ -74,7 +74,18 @@ class Sample:
 
 
 def read_samples(folder: Path) -> Iterator[Sample]:
-    """The photos that [`SampleWriter`] kept in a folder."""
+    """The photos that [`SampleWriter`] kept in a folder.
+
+    Example:
+
+    ```python
+    >>> writer = SampleWriter(Path("samples"), categories)
+    >>> writer.add("1", photo, segmentation.to_panoptic([0, 1]), reference)
+    >>> writer.close()
+    >>> [(sample.image_id, sample.photo.size) for sample in read_samples(Path("samples"))]
+    [('1', (640, 480))]
+    ```
+    """
     truth, prediction = (_segmentations(folder / f"{name}.json") for name in ("truth", "prediction"))
     for image_id, (stem, segmentation) in truth.items():
         photo = Image.open(folder / "photos" / f"{stem}.jpg").convert("RGB")

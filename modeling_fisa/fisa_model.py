@@ -26,7 +26,15 @@ from fisa.processing.vocabulary import VocabularyLike
 
 
 class FisaPreTrainedModel(PreTrainedModel):
-    """Weight initialisation, and what both models share."""
+    """Weight initialisation, and what both models share.
+
+    Example:
+
+    ```python
+    >>> isinstance(model, FisaPreTrainedModel), isinstance(model.fisa, FisaPreTrainedModel)
+    (True, True)
+    ```
+    """
 
     config: FisaConfig
     config_class = FisaConfig

@@ -20,6 +20,14 @@ class FisaModelOutput(ModelOutput):
     attentions, mask_attentions (`tuple(torch.Tensor)`, *optional*, with `output_attentions=True` and eager attention):
         Attention weights of the image tokens and of the mask tokens to the image tokens, layer by layer:
         `(batch_size, num_heads, 1 + num_patches or num_proposals, 1 + num_patches)`.
+
+    Example:
+
+    ```python
+    >>> outputs = model.fisa(inputs["pixel_values"], mask_proposals, class_embeds=vocabulary["class_embeds"])
+    >>> outputs.mask_embeds.shape
+    torch.Size([1, 2, 64])
+    ```
     """
 
     mask_embeds: torch.Tensor | None = None
@@ -56,6 +64,14 @@ class FisaOutput(ModelOutput):
         EXIF orientation, 1 to 8, of the pixels on which post-processing lays its results. `None`: upright, as the
         masks are.
     hidden_states, mask_hidden_states, attentions, mask_attentions: as in [`FisaModelOutput`].
+
+    Example:
+
+    ```python
+    >>> outputs = model(**inputs, **vocabulary)
+    >>> outputs.class_queries_logits.shape, outputs.masks_queries_logits.shape
+    (torch.Size([1, 20, 3]), torch.Size([1, 20, 48, 64]))
+    ```
     """
 
     loss: torch.Tensor | None = None

@@ -48,6 +48,7 @@ def get_simo_model(
     ```python
     >>> simo_model = get_simo_model(model, SimoConfig(image_projections=()))
     >>> simo_model.print_trainable_parameters()
+    trainable params: 25,152 || all params: 740,914 || trainable%: 3.3947
     ```
     """
     from peft import LNTuningConfig, get_peft_model  # an extra, not needed to segment

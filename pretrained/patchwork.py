@@ -21,6 +21,20 @@ def load(*, adapted: bool = True) -> tuple[FisaForUniversalSegmentation, FisaPro
 
     Args:
         adapted: with the SIMO adapter merged in; else as it was before any mask was classified.
+
+    Example:
+
+    ```python
+    >>> from transformers import pipeline
+    >>> from fisa import FisaPipeline
+    >>> from fisa.pretrained import patchwork
+
+    >>> model, processor = patchwork.load()
+    >>> segmenter = pipeline("image-segmentation", model, processor=processor, pipeline_class=FisaPipeline)
+    >>> segments = segmenter(patchwork.SCENES / "easy.jpg", candidate_labels="bird, fish, water [stuff]")
+    >>> sorted({segment["label"] for segment in segments})
+    ['bird', 'fish', 'water']
+    ```
     """
     model = FisaForUniversalSegmentation.from_pretrained(CHECKPOINT)
     if adapted:

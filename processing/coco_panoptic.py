@@ -26,6 +26,13 @@ def panoptic_to_rgb(ids: np.ndarray) -> np.ndarray:
 
     Raises:
         ValueError: for ids that three bytes cannot hold, such as the −1 of an instance map's background.
+
+    Example:
+
+    ```python
+    >>> panoptic_to_rgb(np.array([[0, 258]])).tolist()
+    [[[0, 0, 0], [2, 1, 0]]]
+    ```
     """
     ids = np.asarray(ids)
     if ids.size and not 0 <= ids.min() <= ids.max() <= LARGEST_ID:
@@ -41,6 +48,13 @@ def rgb_to_panoptic(rgb: np.ndarray) -> np.ndarray:
 
     Returns:
         (H, W) int32.
+
+    Example:
+
+    ```python
+    >>> rgb_to_panoptic(np.array([[[0, 0, 0], [2, 1, 0]]], np.uint8)).tolist()
+    [[0, 258]]
+    ```
     """
     return np.asarray(rgb).astype(np.int32) @ np.array([1, 256, 256**2], dtype=np.int32)
 
@@ -58,6 +72,13 @@ def segments_info(ids: np.ndarray, category_ids: Mapping[int, int] | Sequence[in
 
     Raises:
         ValueError: if an id of the map has no category.
+
+    Example:
+
+    ```python
+    >>> segments_info(np.array([[0, 1, 1]]), [17])
+    [{'id': 1, 'category_id': 17, 'area': 2, 'bbox': [1, 0, 2, 1], 'iscrowd': 0}]
+    ```
     """
     if not isinstance(category_ids, Mapping):
         category_ids = dict(enumerate(category_ids, start=1))
@@ -90,8 +111,9 @@ class CocoPanopticWriter:
     Example:
 
     ```python
-    >>> writer = CocoPanopticWriter(Path("panoptic.json"), [{"id": 1, "name": "dog", "isthing": 1}])
-    >>> writer.add(1, file_name="photo.jpg", **segmentation.to_panoptic([1]))
+    >>> writer = CocoPanopticWriter(Path("panoptic.json"), categories)
+    >>> writer.add(1, file_name="photo.jpg", **segmentation.to_panoptic([0, 1]))
+    '1'
     >>> writer.close()
     ```
     """

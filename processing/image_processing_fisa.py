@@ -127,6 +127,16 @@ class FisaImageProcessor(PilBackend):
 
     Raises:
         ValueError: a photo cannot be read; the message says which, what was found and what to do.
+
+    Example:
+
+    ```python
+    >>> from fisa import FisaImageProcessor
+
+    >>> images = FisaImageProcessor.from_pretrained("my-fisa")
+    >>> images("photo.jpg", return_tensors="pt")["pixel_values"].shape
+    torch.Size([1, 3, 96, 96])
+    ```
     """
 
     valid_kwargs = FisaImageProcessorKwargs

@@ -54,6 +54,17 @@ class FisaProcessor(ProcessorMixin):
 
     Raises:
         ValueError: a template has no `{}`.
+
+    Example:
+
+    ```python
+    >>> from fisa import FisaProcessor
+
+    >>> processor = FisaProcessor.from_pretrained("my-fisa")
+    >>> inputs = processor(images=photo, text=["dog", "grass"], return_tensors="pt")
+    >>> inputs["pixel_values"].shape, inputs["prompt_class_ids"].tolist()
+    (torch.Size([1, 3, 96, 96]), [0, 1])
+    ```
     """
 
     valid_processor_kwargs = FisaProcessorKwargs

@@ -25,6 +25,13 @@ class Segment:
         area (`int`): its pixels in the map.
         box (`tuple[int, int, int, int]`): left, top, width and height of its pixels, all 0 where it has none.
         was_fused (`bool`): whether its class has one segment at most, made of all proposals of that class.
+
+    Example:
+
+    ```python
+    >>> Segment(id=1, label="dog", class_id=0, score=0.9, is_thing=True, area=3, box=(0, 0, 2, 2)).label
+    'dog'
+    ```
     """
 
     id: int

@@ -62,6 +62,14 @@ class Class:
 
     Raises:
         TypeError: a name is not a string, `synonyms` not a list of strings, or `is_thing` not a boolean.
+
+    Example:
+
+    ```python
+    >>> frisbee = Class("frisbee", synonyms=["flying disc"])
+    >>> frisbee.prompts, frisbee.is_thing
+    (('frisbee', 'flying disc'), True)
+    ```
     """
 
     name: str
@@ -92,6 +100,14 @@ class Vocabulary(Sequence[Class]):
 
     Raises:
         ValueError: no class, an empty name, or a name or synonym that occurs twice (whatever its case).
+
+    Example:
+
+    ```python
+    >>> vocabulary = Vocabulary([Class("dog", synonyms=["puppy"]), Class("grass")])
+    >>> vocabulary.names, vocabulary.is_thing, vocabulary.prompt_class_ids
+    (['dog', 'grass'], [True, False], [0, 0, 1])
+    ```
     """
 
     def __init__(self, classes: Iterable[Class]):
@@ -116,6 +132,15 @@ class Vocabulary(Sequence[Class]):
 
         Raises:
             TypeError: something is neither of these. ValueError: see [`Vocabulary`].
+
+        Example:
+
+        ```python
+        >>> Vocabulary.parse("dog, curtain [stuff]").is_thing
+        [True, False]
+        >>> Vocabulary.parse({"dog": ["puppy", "hound"], "grass": []}).prompts()
+        ['dog', 'puppy', 'hound', 'grass']
+        ```
         """
         if isinstance(labels, Vocabulary):
             return labels
@@ -142,6 +167,13 @@ class Vocabulary(Sequence[Class]):
 
         Raises:
             ValueError: the file is neither, or its content is refused; the message names the file.
+
+        Example:
+
+        ```python
+        >>> Vocabulary.from_file("my-photos/classes.txt").names
+        ['dog', 'grass']
+        ```
         """
         path = Path(path)
         readers = {".txt": read_class_lines, ".json": _read_json}

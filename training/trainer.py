@@ -21,12 +21,20 @@ from fisa.training.model_card import adapter_card
 
 @dataclass
 class FisaTrainingArguments(TrainingArguments):
-    """transformers' training arguments, with defaults that suit a small adapter, and SEVE's own learning rate."""
+    """transformers' training arguments, with defaults that suit a small adapter, and SEVE's own learning rate.
 
-    learning_rate: float = field(default=3e-4, metadata={"help": "Of what is copied from CLIP."})
+    Example:
+
+    ```python
+    >>> FisaTrainingArguments("my-adapter", learning_rate=0.75, use_cpu=True).learning_rate_of_seve
+    0.25
+    ```
+    """
+
+    learning_rate: float = field(default=3e-4, metadata={"help": "Learning rate of what is copied from CLIP."})
     seve_learning_rate: float | None = field(
         default=None,
-        metadata={"help": "Of SEVE, which starts from nothing; a third of the learning rate if not given."},
+        metadata={"help": "Learning rate of SEVE, which starts from nothing; a third of the others' if not given."},
     )
     distillation_weight: float = field(
         default=0.0,
@@ -40,8 +48,10 @@ class FisaTrainingArguments(TrainingArguments):
     warmup_steps: float = field(default=0.05, metadata={"help": "Steps of warm-up, or their share of all steps."})
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "Schedule of the learning rate."})
     logging_steps: float = field(default=10, metadata={"help": "Log the loss every so many steps."})
-    report_to: None | str | list[str] = field(default="tensorboard", metadata={"help": "Where logs go."})
-    remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay off: the collator needs all."})
+    report_to: None | str | list[str] = field(
+        default="tensorboard", metadata={"help": "Where the logs go: tensorboard, none."}
+    )
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Stays off: the collator needs all columns."})
     label_names: list[str] | None = field(
         default_factory=lambda: ["mask_labels", "class_labels"], metadata={"help": "Inputs that are labels."}
     )
@@ -57,6 +67,22 @@ class FisaTrainer(Trainer):
     Args:
         evaluator: evaluates the model on its own data set, which `eval_dataset` must be too.
         arguments: those of [`transformers.Trainer`]; `args` is a [`FisaTrainingArguments`].
+
+    Example:
+
+    ```python
+    >>> from fisa import get_simo_model
+    >>> from fisa.training.evaluator import Evaluator
+    >>> from fisa.training.trainer import FisaTrainer, FisaTrainingArguments
+
+    >>> trainer = FisaTrainer(
+    ...     get_simo_model(model),
+    ...     FisaTrainingArguments("my-adapter", use_cpu=True, report_to="none", disable_tqdm=True),
+    ...     evaluator=Evaluator(data, processor, name="my photos"),
+    ... )
+    >>> trainer.get_num_trainable_parameters()
+    37632
+    ```
     """
 
     def __init__(self, *arguments: Any, evaluator: Evaluator | None = None, **named_arguments: Any):

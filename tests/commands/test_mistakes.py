@@ -16,6 +16,7 @@ COMMANDS = {
     "fisa-train": (train.main, list(TRAINING), "--output_dir"),
 }
 MODELS = {
+    "no/such/folder": "no name that the Hub could know",
     "a folder with no model": "no file named config.json or adapter_config.json",
     "a file": "name the folder of a model",
     "a model of another kind": "'clip'",

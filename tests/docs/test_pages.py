@@ -14,10 +14,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import pytest
-
-from tests.data.made_files import HEIGHT, WIDTH, quarters, write_ade20k, write_photo, write_values
 
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,26 +33,6 @@ class Block(NamedTuple):
 
 def blocks(page: Path) -> list[Block]:
     return [Block(*match) for match in BLOCK.findall(page.read_text(encoding="utf-8"))]
-
-
-@pytest.fixture(scope="session")
-def belongings(tmp_path_factory, photo, checkpoint, parts_folder):
-    """The folder with everything that the pages name."""
-    root = tmp_path_factory.mktemp("belongings")
-    shutil.copytree(checkpoint, root / "my-fisa")
-    shutil.copytree(parts_folder / "clip", root / "openai" / "clip-vit-large-patch14-336")
-    shutil.copytree(parts_folder / "mask_generator", root / "facebook" / "mask2former-swin-large-coco-panoptic")
-    photo.save(root / "photo.jpg")
-    (root / "pretrained").symlink_to(ROOT / "pretrained")
-    (root / "recipes").symlink_to(ROOT / "recipes")
-    for number in range(3):
-        write_photo(root / "my-photos" / "images" / f"{number}.jpg", seed=number)
-        write_values(root / "my-photos" / "labels" / f"{number}.png", quarters(0, 1, 1, 255))
-    (root / "my-photos" / "classes.txt").write_text("dog\ngrass [stuff]\n")
-    write_ade20k(root / "ADEChallengeData2016", quarters(0, 1, 13, 150))
-    write_photo(root / "dogs" / "train" / "1.jpg")
-    np.save(root / "dogs" / "train" / "1.npy", np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH) % 3)
-    return root
 
 
 def run_command(command: list[str]) -> None:

@@ -94,11 +94,11 @@ class TestSelection:
             model.get_base_model().fisa.get_image_features(tiny_inputs()["pixel_values"]).pooler_output, before
         )
 
-    def test_the_last_image_queries_are_refused_for_they_do_nothing(self):
+    def test_the_last_image_queries_are_refused(self):
         with pytest.raises(ValueError, match="`image_layers` names layer 2, the last"):
             get_simo_model(tiny_segmentation_model(), SimoConfig(image_layers=(1, 2)))
 
-    def test_and_indeed_they_do_nothing(self):
+    def test_no_gradient_reaches_the_last_image_queries(self):
         model = tiny_segmentation_model()
         model(**inputs()).loss.backward()
         queries = [layer.self_attn.q_proj.weight.grad for layer in model.fisa.vision_model.encoder.layers]

@@ -21,7 +21,8 @@ import fisa
 from fisa.data.formats import load_segmentation_dataset
 from fisa.evaluation.report import main as write_report
 from fisa.processing.processing_fisa import FisaProcessor
-from fisa.train import train_and_evaluate, with_recipe
+from fisa.train import train_and_evaluate
+from fisa.training.recipes import with_recipe
 from tests.training.runs import adapter, as_arguments, equal, launch, losses, run
 
 
@@ -123,6 +124,9 @@ class RecordingHub:
     def __init__(self):
         self.uploads = []
 
+    def model_info(self, name, **_):
+        return SimpleNamespace(id=name)
+
     def create_repo(self, name, **_):
         return SimpleNamespace(repo_id=name)
 
@@ -134,6 +138,7 @@ class RecordingHub:
 def test_the_trainer_pushes_adapter_card_and_processor_but_no_photos(tmp_path, checkpoint, photos, monkeypatch):
     recorder = RecordingHub()
     monkeypatch.setattr("transformers.trainer.hf_api", lambda: recorder)
+    monkeypatch.setattr("fisa.commands.options.HfApi", lambda: recorder)
     for loaded in (fisa.FisaForUniversalSegmentation, FisaProcessor):
         from_folder = loaded.from_pretrained
         monkeypatch.setattr(loaded, "from_pretrained", lambda name, load=from_folder, **_: load(checkpoint))

@@ -1,0 +1,24 @@
+"""A model's name that nothing can be loaded by: status 2 and one line, without a minute of trying again."""
+
+import pytest
+
+from tests.roads.walking import walk
+
+
+COMMANDS = {
+    "fisa-segment": ("photo.png", "--labels", "dog", "--output", "results", "--model"),
+    "fisa-export": ("--output", "results"),
+    "fisa-train": (
+        "--do_train", "--train_format", "label_maps", "--train_data", "photos", "--output_dir", "results", "--model",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_name_without_a_model(tmp_path, command):
+    # Nothing listens on port 9 of this machine: trying again would take 23 seconds per file, and several files.
+    unreachable = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "cache")}
+    output = walk(command, *COMMANDS[command], "nobody/nothing", cwd=tmp_path, status=2, timeout=60, **unreachable)
+    *_, last = output.strip().splitlines()
+    assert "nobody/nothing is no folder" in last and "the Hub cannot be reached" in last
+    assert "Retrying" not in output and not (tmp_path / "results").exists()
