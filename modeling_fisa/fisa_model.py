@@ -9,7 +9,7 @@ from torch import nn
 from transformers import CLIPModel, CLIPTextModel, CLIPVisionModel, PreTrainedModel, initialization
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.processing_utils import Unpack
-from transformers.utils import TransformersKwargs, can_return_tuple
+from transformers.utils import TransformersKwargs, can_return_tuple, logging
 
 from fisa.acceleration.class_text_files import ClassTextFiles, text_fingerprint
 from fisa.acceleration.class_texts import ClassTextCache
@@ -22,7 +22,10 @@ from fisa.modeling_fisa.mask_encoder import MaskEncoder
 from fisa.modeling_fisa.outputs_fisa import FisaModelOutput
 from fisa.modeling_fisa.semantic_guidance import ZeroLinear, guiding_texts
 from fisa.processing.processing_fisa import FisaProcessor
-from fisa.processing.vocabulary import VocabularyLike
+from fisa.processing.vocabulary import VocabularyLike, quoted
+
+
+logger = logging.get_logger(__name__)
 
 
 class FisaPreTrainedModel(PreTrainedModel):
@@ -183,6 +186,7 @@ class FisaModel(FisaPreTrainedModel):
         stored = torch.zeros(config.num_prompts, config.projection_dim) if config.num_prompts else None
         self.register_buffer("class_embeds", stored)
         self._text_cache = ClassTextCache()
+        self._adapter_classes: list[dict[str, Any]] | None = None
         self.register_load_state_dict_pre_hook(_take_over_vocabulary)
         self.post_init()
         self.freeze_untrained_parts()
@@ -350,6 +354,7 @@ class FisaModel(FisaPreTrainedModel):
         vocabulary = processor.parse_vocabulary(labels)
         encoded = self.encode_vocabulary(processor, vocabulary, text_cache=text_cache)
         self.store_vocabulary(vocabulary.to_config(), encoded.class_embeds)
+        self._adapter_classes = None
 
     def store_vocabulary(self, classes: list[dict[str, Any]], class_embeds: torch.Tensor) -> None:
         """Store a vocabulary that is encoded already.
@@ -360,6 +365,19 @@ class FisaModel(FisaPreTrainedModel):
         """
         self.config.store_vocabulary(classes)
         self.register_buffer("class_embeds", class_embeds.to(self.device, self.dtype))
+
+    def store_adapter_vocabulary(self, classes: list[dict[str, Any]], class_embeds: torch.Tensor) -> None:
+        """Store the vocabulary that comes with an adapter: as [`store_vocabulary`], with a warning where it replaces
+        that of another adapter, for the stored vocabulary does not change when adapters are switched."""
+        if self._adapter_classes not in (None, classes):
+            names = [quoted([entry["name"] for entry in listed]) for listed in (self._adapter_classes, classes)]
+            logger.warning(
+                f"The stored vocabulary is now that of the adapter loaded last ({names[1]}) instead of that of the "
+                f"one before ({names[0]}), and stays so whichever is active: after `set_adapter`, store the words "
+                "that you want with `model.set_vocabulary(processor, [...])`, or give them with each call."
+            )
+        self.store_vocabulary(classes, class_embeds)
+        self._adapter_classes = classes
 
     def resolve_class_embeds(
         self,
@@ -479,7 +497,7 @@ def _take_over_vocabulary(model: FisaModel, tensors: MutableMapping[str, torch.T
     """Store the vocabulary that comes with an adapter's weights."""
     vocabulary = pop_vocabulary(tensors, prefix)
     if vocabulary is not None:
-        model.store_vocabulary(*vocabulary)
+        model.store_adapter_vocabulary(*vocabulary)
 
 
 __all__ = ["FisaModel", "FisaPreTrainedModel"]

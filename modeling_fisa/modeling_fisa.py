@@ -61,9 +61,6 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
     ```
     """
 
-    # An adapter's vocabulary is no weight of the model; `load_adapter` stores it.
-    _keys_to_ignore_on_load_unexpected = [r"adapter_vocabulary\."]
-
     def __init__(self, config: FisaConfig):
         common_attention = config._attn_implementation  # read before it is filled in
         super().__init__(config)
@@ -188,15 +185,8 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
         **options: Any,
     ) -> Any:
         """As transformers' own models load an adapter, and with it the vocabulary that it was trained on."""
-        report = super().load_adapter(
-            peft_model_id,
-            adapter_name,
-            adapter_state_dict=adapter_state_dict,
-            adapter_kwargs=adapter_kwargs,
-            **options,
-        )
-        tensors = dict(adapter_state_dict or {})
-        if peft_model_id is not None:
+        tensors = adapter_state_dict
+        if tensors is None and peft_model_id is not None:
             # An adapter in PyTorch's own format, which PEFT once wrote, is older than this.
             file = cached_file(
                 peft_model_id,
@@ -204,10 +194,16 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
                 _raise_exceptions_for_missing_entries=False,
                 **adapter_kwargs or {},
             )
-            tensors = {} if file is None else load_file(file)
-        vocabulary = pop_vocabulary(tensors, ADAPTER_PREFIX)
+            tensors = None if file is None else load_file(file)
+        vocabulary = None
+        if tensors is not None:  # the vocabulary is no weight, which the library would report as unexpected
+            tensors = dict(tensors)
+            vocabulary = pop_vocabulary(tensors, ADAPTER_PREFIX)
+        report = super().load_adapter(
+            peft_model_id, adapter_name, adapter_state_dict=tensors, adapter_kwargs=adapter_kwargs, **options
+        )
         if vocabulary is not None:
-            self.fisa.store_vocabulary(*vocabulary)
+            self.fisa.store_adapter_vocabulary(*vocabulary)
         return report
 
     def encode_vocabulary(

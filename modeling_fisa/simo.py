@@ -11,6 +11,7 @@ from fisa.configuration.configuration_fisa import FisaConfig
 from fisa.configuration.configuration_simo import SimoConfig
 from fisa.modeling_fisa.adapter_vocabulary import ADAPTER_PREFIX, vocabulary_tensors
 from fisa.modeling_fisa.modeling_fisa import FisaPreTrainedModel
+from fisa.processing.files import written_whole
 
 
 if TYPE_CHECKING:
@@ -82,7 +83,8 @@ def add_stored_vocabulary(model: "PeftModel", folder: str | PathLike) -> None:
     if base.config.num_prompts:
         classes, class_embeds = base.config.vocabulary, base.fisa.class_embeds
         weights = load_file(file) | vocabulary_tensors(classes, class_embeds, ADAPTER_PREFIX)
-        save_file(weights, file, metadata={"format": "pt"})
+        with written_whole(file) as aside:
+            save_file(weights, aside, metadata={"format": "pt"})
 
 
 def simo_target_modules(model_config: FisaConfig, config: SimoConfig, *, norms: bool = True) -> str:

@@ -90,3 +90,32 @@ def test_training_and_loading_say_nothing_that_a_user_cannot_act_on(adapter, sce
     for printed in (adapter[1], loaded):
         said = [line for line in printed.splitlines() if "warn" in line.lower() or "deprecat" in line.lower()]
         assert not [line for line in said if "site-packages" in line], said
+        assert "UNEXPECTED" not in printed
+
+
+LOAD_A_SECOND_ONE = """
+import sys
+import fisa
+from fisa.modeling_fisa.simo import save_adapter
+from peft import PeftConfig, PeftModel
+
+folder, road = sys.argv[1:]
+processor = fisa.FisaProcessor.from_pretrained(folder)
+base = fisa.FisaForUniversalSegmentation.from_pretrained(PeftConfig.from_pretrained(folder).base_model_name_or_path)
+base.set_vocabulary(processor, ["bird", "fish"])
+save_adapter(fisa.get_simo_model(base), "second")
+model = fisa.FisaForUniversalSegmentation.from_pretrained(PeftConfig.from_pretrained(folder).base_model_name_or_path)
+switched = PeftModel.from_pretrained(model, folder, adapter_name="a") if road == "peft" else model
+if road == "transformers":
+    model.load_adapter(folder, "a")
+switched.load_adapter("second", "b")
+print(list(model.config.id2label.values()))
+"""
+
+
+@pytest.mark.parametrize("road", ["peft", "transformers"])
+def test_words_of_a_second_adapter_replace_those_of_the_first_with_a_warning(adapter, tmp_path, road):
+    printed = walk("python", "-c", LOAD_A_SECOND_ONE, adapter[0], road, cwd=tmp_path)
+    assert "['bird', 'fish']" in printed
+    assert printed.count("The stored vocabulary is now that of the adapter loaded last") == 1
+    assert '"bird", "fish"' in printed and '"sky", "road", "car"' in printed
