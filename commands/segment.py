@@ -23,6 +23,7 @@ from fisa.commands.options import (
     model_name,
     output_folder,
 )
+from fisa.data.categories import categories_of
 from fisa.pretrained import patchwork
 from fisa.processing.coco_panoptic import CocoPanopticWriter
 from fisa.processing.files import written_whole
@@ -149,10 +150,7 @@ class ResultWriter:
 
     def __init__(self, folder: Path, vocabulary: Vocabulary):
         self.folder = folder
-        categories = [
-            {"id": category_id, "name": item.name, "isthing": int(item.is_thing)}
-            for category_id, item in enumerate(vocabulary, start=1)
-        ]
+        categories = [category.to_dict() for category in categories_of(vocabulary, first_id=1)]
         self._category_ids = [category["id"] for category in categories]
         self._files = CocoPanopticWriter(folder / "panoptic.json", categories)
 

@@ -119,7 +119,9 @@ class CocoPanopticWriter:
     """
 
     def __init__(self, path: Path, categories: Sequence[Mapping[str, Any]]):
-        self.path, self.categories = path, categories
+        self.path = path
+        # COCO's own files have 0 and 1, not false and true.
+        self.categories = [dict(category) | {"isthing": int(category["isthing"])} for category in categories]
         self.entries: list[dict[str, Any]] = []
         self._stems: set[str] = set()
         path.with_suffix("").mkdir(parents=True, exist_ok=True)
@@ -175,7 +177,7 @@ class CocoPanopticWriter:
         content = {
             "images": [entry["image"] for entry in entries],
             "annotations": [entry["annotation"] for entry in entries],
-            "categories": list(self.categories),
+            "categories": self.categories,
         }
         write_whole(self.path, json.dumps(content, indent=1) + "\n")
 

@@ -1,0 +1,56 @@
+"""One form for all files of segmentations: what `fisa-segment` and `fisa-train` write is alike, key by key."""
+
+import json
+
+from PIL import Image
+
+from fisa.commands import segment
+from fisa.train import train_and_evaluate
+from tests.data.made_files import write_coco_panoptic
+
+
+def forms(value):
+    """A file's content with the type of each value in its place, and one item of each list."""
+    if isinstance(value, dict):
+        return {name: forms(item) for name, item in value.items()}
+    if isinstance(value, list):
+        kinds = [forms(item) for item in value]
+        assert all(kind == kinds[0] for kind in kinds), kinds
+        return kinds[:1]
+    return type(value).__name__
+
+
+def read(path):
+    """A file's content, with ids that commands choose for themselves left out: numbers or the data set's own names."""
+    content = json.loads(path.read_text())
+    for image, annotation in zip(content["images"], content["annotations"], strict=True):
+        assert image.pop("id") == annotation.pop("image_id")
+        with Image.open(path.with_suffix("") / annotation["file_name"]) as png:
+            assert png.size == (image["width"], image["height"])
+    for category in content["categories"]:
+        category["synonyms"] = []
+    return content
+
+
+def test_segment_and_train_write_one_form(tmp_path, checkpoint):
+    write_coco_panoptic(tmp_path / "data", name="val2017", photos=2)
+    photos = next((tmp_path / "data").rglob("*.jpg")).parent
+    arguments = ["--labels", "person, grass", "--model", str(checkpoint), "--threshold", "0"]
+    assert segment.main([str(photos), *arguments, "--output", str(tmp_path / "segments")]) == 0
+    train_and_evaluate(
+        [
+            *("--model", str(checkpoint), "--eval_format", "coco_panoptic", "--eval_data", str(tmp_path / "data")),
+            *("--do_predict", "--use_cpu", "--output_dir", str(tmp_path / "results")),
+        ]
+    )
+    results = tmp_path / "results"
+    files = [tmp_path / "segments" / "panoptic.json", results / "predictions.json"]
+    files += [results / "samples" / "prediction.json"]
+    one, *others = (forms(read(path)) for path in files)
+    assert one["images"] == [{"file_name": "str", "height": "int", "width": "int"}]
+    assert one["categories"] == [{"id": "int", "name": "str", "isthing": "int", "synonyms": []}]
+    [annotation] = one["annotations"]
+    assert annotation["segments_info"][0] == {
+        "id": "int", "category_id": "int", "area": "int", "bbox": ["int"], "iscrowd": "int", "score": "float",
+    }  # fmt: skip
+    assert others == [one, one]
