@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, TypedDict
 
 import numpy as np
+import torch
 from PIL import Image
 from transformers import AutoImageProcessor, BatchFeature
 from transformers.image_processing_backends import PilBackend
@@ -28,6 +29,7 @@ from transformers.processing_utils import Unpack
 from transformers.utils import TensorType
 
 from fisa.configuration.setting_names import refuse_misspelt
+from fisa.processing.mask_labels import InstanceClasses, masks_and_classes
 from fisa.processing.photos import Photo, read_photos
 from fisa.processing.post_processing import (
     Sizes,
@@ -72,8 +74,11 @@ class FisaImageProcessorKwargs(TypedDict, total=False):
             What `post_process_*` uses where the call does not say; see there.
         post_processing_rule (`"open_vocabulary"` or `"closed_vocabulary"`, defaults to the former):
             Which proposals become segments: see [`~fisa.processing.post_processing.Rule`].
-        do_convert_rgb (`bool`, defaults to `True`):
-            Photos of every kind become RGB; `False` is refused.
+        do_resize, do_convert_rgb (`bool`, default to `True`):
+            Photos of every size and kind become RGB of these sizes; `False` is refused.
+        ignore_index (`int`, *optional*), do_reduce_labels (`bool`, defaults to `False`):
+            For segmentation maps, as Mask2Former has them: the id that has no mask; and whether id 0 is background,
+            which has none, and all classes count one less. `reduce_labels` is the latter's older name.
         input_data_format (`str` or `ChannelDimension`, *optional*):
             `"channels_first"` or `"channels_last"`, for arrays from whose shape it cannot be told.
         return_tensors (`str`, *optional*):
@@ -97,7 +102,11 @@ class FisaImageProcessorKwargs(TypedDict, total=False):
     mask_threshold: float
     overlap_mask_area_threshold: float
     post_processing_rule: str
+    do_resize: bool
     do_convert_rgb: bool
+    ignore_index: int | None
+    do_reduce_labels: bool
+    reduce_labels: bool
     input_data_format: str | ChannelDimension | None
     return_tensors: str | TensorType | None
 
@@ -119,7 +128,9 @@ class FisaImageProcessor(PilBackend):
     - `photo_orientation` (B,), int64, only if a PIL image among them has to be turned: the EXIF orientation of its
       pixels. The model hands it on, and `post_process_*` turns the results back: they lie on the pixels of the PIL
       image, and `target_sizes` takes `image.size[::-1]`. Results of paths, URLs and bytes lie on the upright photo,
-      and a warning says so where EXIF turns it.
+      and a warning says so where EXIF turns it;
+    - `mask_labels` (N, H, W) float32 and `class_labels` (N,) int64, a list with one of each per photo, for
+      `segmentation_maps`, as transformers' Mask2Former makes them.
 
     Every photo is resized from the original for each view, and only one original is held at a time.
 
@@ -159,7 +170,9 @@ class FisaImageProcessor(PilBackend):
     mask_threshold = 0.5
     overlap_mask_area_threshold = 0.8
     post_processing_rule = "open_vocabulary"
+    do_resize = True
     do_convert_rgb = True
+    do_reduce_labels = False
 
     def __init__(self, **kwargs: Unpack[FisaImageProcessorKwargs]):
         refuse_misspelt(kwargs, known=FisaImageProcessorKwargs.__annotations__, owner="FisaImageProcessor")
@@ -206,6 +219,31 @@ class FisaImageProcessor(PilBackend):
                 "mask_generator_pads_with_black": hasattr(mask_generator, "do_split_image"),  # EoMT's alone
             }
         return cls(**settings)
+
+    def mask_generator_view(self, pixel_values: torch.Tensor) -> BatchFeature:
+        """The mask generator's view made from CLIP's, and no finer, where the photos are no longer at hand.
+
+        Args:
+            pixel_values (`torch.Tensor` of shape `(batch_size, 3, height, width)`): as this processor makes them.
+
+        Returns:
+            [`BatchFeature`] with `mask_generator_pixel_values` and `mask_generator_pixel_mask`, on the same device.
+
+        Example:
+
+        ```python
+        >>> view = processor.mask_generator_view(inputs["pixel_values"])
+        >>> outputs = model(pixel_values=inputs["pixel_values"], **view)
+        ```
+        """
+        pixels = pixel_values.detach().float().cpu().numpy()
+        if self.do_normalize:
+            pixels = pixels * np.reshape(self.image_std, (-1, 1, 1)) + np.reshape(self.image_mean, (-1, 1, 1))
+        pixels = (pixels / self.rescale_factor).round().clip(0, 255).astype(np.uint8)
+        photos = [Image.fromarray(photo) for photo in pixels.transpose(0, 2, 3, 1)]
+        inputs = self(photos, do_rescale=True, rescale_factor=1 / 255, return_tensors="pt")
+        inputs.pop("pixel_values")
+        return inputs.to(pixel_values.device)
 
     def post_process_segmentation(
         self,
@@ -295,11 +333,45 @@ class FisaImageProcessor(PilBackend):
         kwargs["mask_generator_size"] = mask_generator_size
         if kwargs.pop("do_convert_rgb", True) is False:
             raise ValueError("`do_convert_rgb` is False, and CLIP reads RGB alone; leave it at True.")
+        if kwargs.pop("do_resize", True) is False:
+            raise ValueError(
+                "`do_resize` is False, and CLIP reads photos of one size; set `size`, and leave it at True."
+            )
+        kwargs["do_reduce_labels"] = bool(kwargs.pop("reduce_labels", False) or kwargs.get("do_reduce_labels"))
         return {name: tuple(value) if isinstance(value, list) else value for name, value in kwargs.items()}
+
+    def preprocess(
+        self,
+        images: ImageInput,
+        segmentation_maps: ImageInput | None = None,
+        instance_id_to_semantic_id: InstanceClasses | None = None,
+        **kwargs: Unpack[FisaImageProcessorKwargs],
+    ) -> BatchFeature:
+        """What a call of the processor does.
+
+        Args:
+            images: photos; see [`FisaImageProcessor`].
+            segmentation_maps (*optional*):
+                For training: the id of each pixel of each photo, (H, W), on the pixels that the caller holds.
+            instance_id_to_semantic_id (`Mapping[int, int]`, or one for each photo, *optional*):
+                The class of each id. Not given: ids are classes.
+            kwargs: settings of this call.
+
+        Example:
+
+        ```python
+        >>> inputs = processor(photo, segmentation_maps=ids, instance_id_to_semantic_id={1: 0, 2: 0, 3: 4})
+        >>> inputs["mask_labels"][0].shape, inputs["class_labels"][0].tolist()
+        ((3, 224, 224), [0, 0, 4])
+        ```
+        """
+        return super().preprocess(images, segmentation_maps, instance_id_to_semantic_id, **kwargs)
 
     def _preprocess_image_like_inputs(
         self,
         images: ImageInput,
+        segmentation_maps: ImageInput | None = None,
+        instance_id_to_semantic_id: InstanceClasses | None = None,
         *,
         input_data_format: str | ChannelDimension | None,
         return_tensors: str | TensorType | None,
@@ -310,9 +382,24 @@ class FisaImageProcessor(PilBackend):
         if not views:
             raise ValueError("There is no image to process: an empty list was given.")
         data = {name: np.stack([view[name] for view in views]) for name in views[0]}
-        if (data["photo_orientation"] == 1).all():
+        orientations, photo_sizes = data["photo_orientation"], data.pop("photo_size")
+        if (orientations == 1).all():
             del data["photo_orientation"]
-        return BatchFeature(data, tensor_type=return_tensors)
+        inputs = BatchFeature(data, tensor_type=return_tensors)
+        if segmentation_maps is not None:
+            mask_labels, class_labels = masks_and_classes(
+                segmentation_maps,
+                photo_sizes=photo_sizes.tolist(),
+                orientations=orientations.tolist(),
+                size=settings["size"],
+                instance_id_to_semantic_id=instance_id_to_semantic_id,
+                ignore_index=settings["ignore_index"],
+                do_reduce_labels=settings["do_reduce_labels"],
+            )
+            # Photos have different numbers of masks, which make no array.
+            for name, labels in (("mask_labels", mask_labels), ("class_labels", class_labels)):
+                inputs[name] = [BatchFeature({name: label}, tensor_type=return_tensors)[name] for label in labels]
+        return inputs
 
     def _views(self, settings: dict[str, Any], photo: Photo) -> dict[str, np.ndarray]:
         _warn_of_assumptions(settings, photo)
@@ -320,7 +407,8 @@ class FisaImageProcessor(PilBackend):
         views = {"pixel_values": self._normalized(clip_view, settings, white=photo.white)}
         if settings["mask_generator_size"] is not None:
             views |= self._mask_generator_views(settings, photo)
-        return views | {"photo_orientation": np.array(photo.orientation_of_results)}
+        size = np.array((photo.image.height, photo.image.width))
+        return views | {"photo_orientation": np.array(photo.orientation_of_results), "photo_size": size}
 
     def _mask_generator_views(self, settings: dict[str, Any], photo: Photo) -> dict[str, np.ndarray]:
         size, divisor = settings["mask_generator_size"], settings["mask_generator_size_divisor"]

@@ -27,7 +27,7 @@ _BIT_DEPTHS = (10, 12, 14, 16)
 _STRIP_ROWS = 1024
 
 # What brings the stored pixels upright; Pillow's `exif_transpose` chokes on damaged EXIF data that nobody asked for.
-_UPRIGHT = {
+UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -238,7 +238,7 @@ def _loaded(image: Image.Image) -> Photo:
         image = Image.fromarray(pixels)
     image = _to_rgb(image)
     if orientation != 1:
-        image = image.transpose(_UPRIGHT[orientation])
+        image = image.transpose(UPRIGHT[orientation])
         image.info = {}  # or else EXIF would have it turned again
     return Photo(image, white, orientation)
 
@@ -258,7 +258,7 @@ def exif_orientation(image: Image.Image) -> int:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     except DECODER_ERRORS:  # the pixels are whole: viewers show them as they are
         return 1
-    return orientation if isinstance(orientation, int) and orientation in _UPRIGHT else 1
+    return orientation if isinstance(orientation, int) and orientation in UPRIGHT else 1
 
 
 def _turned_back(photo: Photo) -> Image.Image:
@@ -266,7 +266,7 @@ def _turned_back(photo: Photo) -> Image.Image:
     if orientation == 1:
         return photo.image
     inverse = {6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
-    return photo.image.transpose(inverse.get(orientation, _UPRIGHT[orientation]))
+    return photo.image.transpose(inverse.get(orientation, UPRIGHT[orientation]))
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -15,6 +15,7 @@ from transformers.utils import TensorType
 
 from fisa.configuration.setting_names import refuse_misspelt, refuse_unknown
 from fisa.processing.image_processing_fisa import FisaImageProcessor, FisaImageProcessorKwargs
+from fisa.processing.mask_labels import InstanceClasses
 from fisa.processing.segmentation import Segmentation
 from fisa.processing.vocabulary import Vocabulary, VocabularyLike, quoted, resolve_templates
 
@@ -115,6 +116,9 @@ class FisaProcessor(ProcessorMixin):
         self,
         images: ImageInput | None = None,
         text: VocabularyLike | None = None,
+        *,
+        segmentation_maps: ImageInput | None = None,
+        instance_id_to_semantic_id: InstanceClasses | None = None,
         **kwargs: Unpack[FisaProcessorKwargs],
     ) -> BatchFeature:
         """Make the model's inputs.
@@ -126,6 +130,8 @@ class FisaProcessor(ProcessorMixin):
             text (*optional*):
                 The classes, as [`Vocabulary.parse`] takes them: `"dog, grass"`, a list of names, a dictionary of
                 synonyms and so on. Not given: the model uses its stored vocabulary.
+            segmentation_maps, instance_id_to_semantic_id (*optional*):
+                For training: the id of each pixel, and the class of each id; see [`FisaImageProcessor.preprocess`].
             kwargs:
                 `return_tensors` (`"pt"` for torch tensors; NumPy arrays otherwise), any setting of
                 [`FisaImageProcessorKwargs`], and `padding`, `truncation` and `max_length` of
@@ -159,7 +165,11 @@ class FisaProcessor(ProcessorMixin):
             raise ValueError("Pass `images`, `text` (the class names), or both.")
         inputs = BatchFeature()
         if images is not None:
-            inputs.update(self.image_processor(images, **settings["images_kwargs"]))
+            inputs.update(
+                self.image_processor(
+                    images, segmentation_maps, instance_id_to_semantic_id, **settings["images_kwargs"]
+                )
+            )
         if text is not None:
             vocabulary = self.parse_vocabulary(text)
             options = {"return_tensors": None} | settings["text_kwargs"]
