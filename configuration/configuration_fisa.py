@@ -184,20 +184,28 @@ class FisaConfig(PreTrainedConfig):
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
         """As transformers' own; called with what `from_pretrained` was given.
 
+        Label names other than those of the stored vocabulary take its place, each a thing without synonyms; a model
+        that is loaded with this config encodes them.
+
         Raises:
             `TypeError`: a misspelt setting.
-            `ValueError`: label names other than those of the stored vocabulary, whose encoded texts would stay.
+            `ValueError`: labels that are not numbered from 0, or a number of labels without their names.
         """
         _refuse_misspelt(kwargs)
-        stored, given = _numbered(config_dict.get("id2label")), _numbered(kwargs.get("id2label"))
-        given |= {int(index): label for label, index in (kwargs.get("label2id") or {}).items()}
-        if given and given != stored:
-            names = ", ".join(repr(given[index]) for index in sorted(given)[:3])
-            raise ValueError(
-                f"`id2label` and `label2id` name {len(given)} classes ({names}, …), and their texts must be encoded. "
-                "Load the model without them and store them as its vocabulary: "
-                "`model.set_vocabulary(processor, list(id2label.values()))`."
-            )
+        stored, named = _numbered(config_dict.get("id2label")), _numbered(kwargs.pop("id2label", None))
+        named |= {int(index): label for label, index in (kwargs.pop("label2id", None) or {}).items()}
+        num_labels = kwargs.pop("num_labels", None)
+        if num_labels is not None and num_labels != len(named or stored):
+            raise ValueError(f"`num_labels` is {num_labels}; name the classes with `id2label`, which are encoded.")
+        if named and named != stored:
+            if sorted(named) != list(range(len(named))):
+                raise ValueError(
+                    f"`id2label` and `label2id` number {len(named)} classes {', '.join(map(str, sorted(named)[:5]))}, "
+                    f"…; they must count from 0 to {len(named) - 1}."
+                )
+            classes = {"synonyms": [[] for _ in named], "is_thing": [True] * len(named)}
+            config_dict = config_dict | {"id2label": dict(sorted(named.items()))} | classes
+            config_dict.pop("label2id", None)
         return super().from_dict(config_dict, **kwargs)
 
     @property

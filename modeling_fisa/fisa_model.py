@@ -1,12 +1,21 @@
 """FisaModel: CLIP whose image tower encodes mask proposals beside the image."""
 
+import copy
 from collections.abc import MutableMapping, Sequence
 from os import PathLike
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import CLIPModel, CLIPTextModel, CLIPVisionModel, PreTrainedModel, initialization
+from transformers import (
+    AutoTokenizer,
+    CLIPModel,
+    CLIPTextModel,
+    CLIPVisionModel,
+    PreTrainedConfig,
+    PreTrainedModel,
+    initialization,
+)
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, can_return_tuple, logging
@@ -21,11 +30,24 @@ from fisa.modeling_fisa.mask_attention import mask_attention_bias, patch_coverag
 from fisa.modeling_fisa.mask_encoder import MaskEncoder
 from fisa.modeling_fisa.outputs_fisa import FisaModelOutput
 from fisa.modeling_fisa.semantic_guidance import ZeroLinear, guiding_texts
+from fisa.processing.image_processing_fisa import FisaImageProcessor
 from fisa.processing.processing_fisa import FisaProcessor
 from fisa.processing.vocabulary import VocabularyLike, quoted
 
 
 logger = logging.get_logger(__name__)
+
+
+# Of `from_pretrained`: what says where the files are.
+SOURCE_OPTIONS = (
+    "cache_dir",
+    "force_download",
+    "local_files_only",
+    "proxies",
+    "revision",
+    "subfolder",
+    "token",
+)
 
 
 class FisaPreTrainedModel(PreTrainedModel):
@@ -66,8 +88,17 @@ class FisaPreTrainedModel(PreTrainedModel):
         return self.is_activation_checkpointing
 
     @classmethod
-    def from_pretrained(cls, *arguments: Any, **options: Any) -> Any:
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | PathLike | None,
+        *arguments: Any,
+        config: Any = None,
+        **options: Any,
+    ) -> Any:
         """As transformers' own: see [`~transformers.PreTrainedModel.from_pretrained`].
+
+        Label names (`id2label`, `label2id`, or those of a config) other than the stored ones become the stored
+        vocabulary, encoded with the folder's own tokenizer and templates.
 
         `attn_implementation` is one name, which the parts that have a choice of attention take, or a dictionary: a
         name for each part, by the part's name in the configuration.
@@ -80,7 +111,8 @@ class FisaPreTrainedModel(PreTrainedModel):
         ```
 
         Raises:
-            `ValueError`: an unknown attention, one that a named part lacks, or an unknown part.
+            `ValueError`: an unknown attention, one that a named part lacks, or an unknown part; or label names that do not
+                count from 0, or that the folder has no tokenizer for.
         """
         attention = options.get("attn_implementation")
         if isinstance(attention, dict) and (unknown := sorted(set(attention) - {"", *FisaConfig.sub_configs})):
@@ -88,10 +120,21 @@ class FisaPreTrainedModel(PreTrainedModel):
                 f"`attn_implementation` names {', '.join(unknown)}; "
                 f"FISA's parts are {', '.join(FisaConfig.sub_configs)}."
             )
-        loaded = super().from_pretrained(*arguments, **options)
+        source = {name: options[name] for name in SOURCE_OPTIONS if name in options}
+        labels = {name: options.pop(name) for name in ("id2label", "label2id", "num_labels") if name in options}
+        if labels:
+            config = FisaConfig.from_pretrained(config or pretrained_model_name_or_path, **source, **labels)
+        vocabulary = None
+        # By name, since remote code may have been executed twice, which gives two classes.
+        is_ours = isinstance(config, PreTrainedConfig) and config.model_type == FisaConfig.model_type
+        if is_ours and pretrained_model_name_or_path is not None:
+            config, vocabulary = _with_stored_vocabulary(config, pretrained_model_name_or_path, source)
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *arguments, config=config, **options)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         model.freeze_untrained_parts()  # loading puts new parameters in place, all of which ask for gradients
         model._check_offloading()
+        if vocabulary is not None:
+            model.set_vocabulary(_text_processor(pretrained_model_name_or_path, source), vocabulary)
         return loaded
 
     def _check_offloading(self) -> None:
@@ -491,6 +534,34 @@ class FisaModel(FisaPreTrainedModel):
                 f"`class_embeds` has shape {tuple(class_embeds.shape)}; its last dimension must be the model's "
                 f"projection_dim, {width}."
             )
+
+
+def _with_stored_vocabulary(
+    config: FisaConfig, folder: str | PathLike, source: dict[str, Any]
+) -> tuple[FisaConfig, list[dict[str, Any]] | None]:
+    """The config with the vocabulary whose texts lie in the folder, and its own if that is another one."""
+    stored, _ = FisaConfig.get_config_dict(folder, **source)
+    if stored.get("model_type") != FisaConfig.model_type:
+        return config, None
+    stored = FisaConfig.from_dict(stored)
+    if not config.num_prompts or stored.class_names == config.class_names:
+        return config, None
+    vocabulary, config = config.vocabulary, copy.deepcopy(config)
+    config.store_vocabulary(stored.vocabulary)
+    return config, vocabulary
+
+
+def _text_processor(folder: str | PathLike, source: dict[str, Any]) -> FisaProcessor:
+    """The folder's tokenizer and templates. Its image processor, which remote code asks trust for anew, stays away."""
+    try:
+        settings, _ = FisaProcessor.get_processor_dict(folder, **source)
+        tokenizer = AutoTokenizer.from_pretrained(folder, **source)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{folder} has no tokenizer and templates to encode the given labels with; save the FisaProcessor in it: "
+            "`processor.save_pretrained(folder)`."
+        ) from error
+    return FisaProcessor(FisaImageProcessor(), tokenizer, settings.get("prompt_templates", "default"))
 
 
 def _take_over_vocabulary(model: FisaModel, tensors: MutableMapping[str, torch.Tensor], prefix: str, *_: Any) -> None:
