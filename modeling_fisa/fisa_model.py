@@ -111,8 +111,8 @@ class FisaPreTrainedModel(PreTrainedModel):
         ```
 
         Raises:
-            `ValueError`: an unknown attention, one that a named part lacks, or an unknown part; or label names that do not
-                count from 0, or that the folder has no tokenizer for.
+            `ValueError`: an unknown attention, one that a named part lacks, or an unknown part; label names that do
+                not count from 0, or that the folder has no tokenizer for.
         """
         attention = options.get("attn_implementation")
         if isinstance(attention, dict) and (unknown := sorted(set(attention) - {"", *FisaConfig.sub_configs})):

@@ -1,6 +1,6 @@
 """Mask proposals: from a frozen universal segmentation model of transformers, or ready ones from anywhere."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -38,12 +38,20 @@ class MaskProposals:
         count = int((self.objectness >= floor).sum(dim=1).amax().clamp(min=1))
         kept = self.objectness.topk(count, dim=1).indices.sort(dim=1).values
         photo = torch.arange(len(kept), device=kept.device)[:, None]
-        return MaskProposals(
+        return replace(
+            self,
             mask_logits=self.mask_logits[photo, kept],
             objectness=self.objectness[photo, kept],
-            sizes=self.sizes,
             class_logits=None if self.class_logits is None else self.class_logits[photo, kept],
         )
+
+    def without_padding(self) -> "MaskProposals":
+        """The same where all photos have one size: nothing but the masks then tells where the photo is."""
+        if self.sizes is None:
+            return self
+        height, width = self.sizes.amax(dim=0).tolist()
+        same = bool((self.sizes == self.sizes[0]).all())
+        return replace(self, mask_logits=self.mask_logits[..., :height, :width], sizes=None if same else self.sizes)
 
 
 def ready_proposals(masks: torch.Tensor, *, objectness: torch.Tensor | None) -> MaskProposals:

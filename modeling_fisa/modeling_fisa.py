@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields, replace
+from functools import cached_property
 from os import PathLike
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoModelForUniversalSegmentation, CLIPModel, PreTrainedModel
-from transformers.utils import cached_file, can_return_tuple
+from transformers.utils import cached_file, can_return_tuple, logging
 
 from fisa.acceleration.deformable_attention import sum_samples_at_once
 from fisa.acceleration.offloaded_weights import brought_in, computing_device
@@ -32,10 +33,14 @@ from fisa.modeling_fisa.mask_generation import (
     new_mask_generator,
     ready_proposals,
 )
-from fisa.modeling_fisa.outputs_fisa import FisaOutput
-from fisa.modeling_fisa.proposal_matching import labels_of_proposals
+from fisa.modeling_fisa.outputs_fisa import FisaModelOutput, FisaOutput
+from fisa.modeling_fisa.proposal_matching import ground_truth_proposals, labels_of_proposals
+from fisa.processing.image_processing_fisa import FisaImageProcessor
 from fisa.processing.processing_fisa import FisaProcessor
 from fisa.processing.vocabulary import VocabularyLike
+
+
+logger = logging.get_logger(__name__)
 
 
 class FisaForUniversalSegmentation(FisaPreTrainedModel):
@@ -268,7 +273,8 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
             pixel_values (`torch.FloatTensor` of shape `(batch_size, 3, height, width)`):
                 Photos as CLIP wants them.
             mask_generator_pixel_values (`torch.FloatTensor` of shape `(batch_size, 3, height, width)`, *optional*):
-                The same photos as the mask generator wants them, top left on a common canvas; or
+                The same photos as the mask generator wants them, top left on a common canvas. If neither they nor
+                `mask_proposals` are given, they are made from `pixel_values`, which are coarser; a warning says so; or
             mask_generator_pixel_mask (`torch.BoolTensor` of shape `(batch_size, height, width)`, *optional*):
                 True on the photo, False on the canvas around it.
             mask_proposals (`torch.Tensor` of shape `(batch_size, num_proposals, height, width)`, *optional*):
@@ -287,7 +293,9 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
                 The generator's index of each class, −1 where it does not know it; read if `ensemble_weight` > 0.
             mask_labels (`Sequence[torch.Tensor]`, *optional*):
                 For training: the ground-truth masks of each photo, `(num_masks, height, width)`, boolean or 0 and 1,
-                each spanning its photo. The proposals are matched to them.
+                each spanning its photo. The proposals are matched to them. With `pixel_values` alone they are
+                classified themselves, and the loss is theirs; the other outputs are those of the generator's
+                proposals, except in training mode with gradients, where the generator does not run.
             class_labels (`Sequence[torch.LongTensor]` or `torch.LongTensor`, *optional*):
                 The class of each ground-truth mask, `(num_masks,)` a photo; or, without `mask_labels`, of each
                 proposal, `(batch_size, num_proposals)`. −100: a mask that is ignored, such as void or a crowd.
@@ -298,7 +306,15 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
                 Handed on to post-processing, which turns results back to how the caller holds the photo; see
                 [`FisaImageProcessor`].
         """
-        proposals = self._proposals(mask_generator_pixel_values, mask_generator_pixel_mask, mask_proposals, objectness)
+        masks_to_name = None
+        if mask_labels is not None and mask_proposals is None and mask_generator_pixel_values is None:
+            masks_to_name, class_labels = ground_truth_proposals(mask_labels, class_labels)
+        if masks_to_name is not None and self.training and torch.is_grad_enabled():
+            proposals = masks_to_name
+        else:
+            proposals = self._proposals(
+                pixel_values, mask_generator_pixel_values, mask_generator_pixel_mask, mask_proposals, objectness
+            )
         vocabulary = self._vocabulary(
             input_ids,
             attention_mask,
@@ -307,22 +323,20 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
             class_is_thing=class_is_thing,
             generator_class_ids=generator_class_ids,
         )
-        with self._classifier_precision():
-            encoded = self.fisa(
-                pixel_values,
-                proposals.mask_logits,
-                proposal_sizes=proposals.sizes,
-                class_embeds=vocabulary.class_embeds,
-                output_hidden_states=output_hidden_states,
-                output_attentions=output_attentions,
-                output_image_tokens=False,
-                return_dict=True,
-            )
-        with brought_in(self.fisa):
-            logit_scale = self.fisa.logit_scale
-        logits = class_logits(encoded.mask_embeds, vocabulary, logit_scale=logit_scale)
+        encoded, logits = self._classify(
+            pixel_values,
+            proposals,
+            vocabulary,
+            output_hidden_states=output_hidden_states,
+            output_attentions=output_attentions,
+        )
         loss = None
-        if class_labels is not None:
+        if masks_to_name is not None:
+            named = (
+                logits if masks_to_name is proposals else self._classify(pixel_values, masks_to_name, vocabulary)[1]
+            )
+            loss = self._loss(named, masks_to_name, None, class_labels, class_log_priors)
+        elif class_labels is not None:
             loss = self._loss(logits, proposals, mask_labels, class_labels, class_log_priors)
         is_thing = vocabulary.class_is_thing
         return FisaOutput(
@@ -339,23 +353,69 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
             **{key: value for key, value in encoded.items() if key != "last_hidden_state"},
         )
 
+    def _classify(
+        self, pixel_values: torch.Tensor, proposals: MaskProposals, vocabulary: EncodedVocabulary, **options: Any
+    ) -> tuple[FisaModelOutput, torch.Tensor]:
+        """What CLIP makes of proposals, and its logits `(batch_size, num_proposals, num_classes)`."""
+        with self._classifier_precision():
+            encoded = self.fisa(
+                pixel_values,
+                proposals.mask_logits,
+                proposal_sizes=proposals.sizes,
+                class_embeds=vocabulary.class_embeds,
+                output_image_tokens=False,
+                return_dict=True,
+                **options,
+            )
+        with brought_in(self.fisa):
+            logit_scale = self.fisa.logit_scale
+        return encoded, class_logits(encoded.mask_embeds, vocabulary, logit_scale=logit_scale)
+
     def _proposals(
         self,
-        pixel_values: torch.Tensor | None,
-        pixel_mask: torch.Tensor | None,
+        pixel_values: torch.Tensor,
+        generator_pixel_values: torch.Tensor | None,
+        generator_pixel_mask: torch.Tensor | None,
         masks: torch.Tensor | None,
         objectness: torch.Tensor | None,
     ) -> MaskProposals:
-        """Ready proposals, else those that the generator makes of its own view of the photos."""
+        """Ready proposals, else those that the generator makes of its own view of the photos, else of CLIP's."""
         if masks is not None:
             return ready_proposals(masks, objectness=objectness)
-        if self.mask_generator is not None and pixel_values is not None:
-            proposals = generate_proposals(self.mask_generator, pixel_values, pixel_mask=pixel_mask)
-            return proposals.likely(floor=self.config.objectness_floor)
-        needed = "`mask_proposals` (this model has no mask generator)"
-        if self.mask_generator is not None:
-            needed = "`mask_generator_pixel_values` (FisaProcessor makes them) or `mask_proposals`"
-        raise ValueError(f"No masks to classify: pass {needed}.")
+        if self.mask_generator is None:
+            raise ValueError("No masks to classify: pass `mask_proposals` (this model has no mask generator).")
+        if generator_pixel_values is not None:
+            proposals = generate_proposals(
+                self.mask_generator, generator_pixel_values, pixel_mask=generator_pixel_mask
+            )
+        else:
+            view = self._image_processor.mask_generator_view(pixel_values)
+            proposals = generate_proposals(
+                self.mask_generator,
+                view["mask_generator_pixel_values"],
+                pixel_mask=view["mask_generator_pixel_mask"],
+            ).without_padding()
+        return proposals.likely(floor=self.config.objectness_floor)
+
+    @cached_property
+    def _image_processor(self) -> FisaImageProcessor:
+        """That of the folder that the model was loaded from: it knows how CLIP's view was made."""
+        folder = self.name_or_path
+        try:
+            if not folder:
+                raise OSError("the model was not loaded from a folder")
+            revision = getattr(self.config, "_commit_hash", None)  # that of the weights, on the Hub
+            processor = FisaImageProcessor.from_pretrained(folder, revision=revision or "main")
+        except OSError as error:
+            raise ValueError(
+                "No masks to classify: pass `mask_generator_pixel_values` (FisaProcessor makes them) or "
+                f"`mask_proposals`. They cannot be made from `pixel_values`: {error}"
+            ) from error
+        logger.warning(
+            "`pixel_values` came alone, and the mask generator's view is made from them. Masks are finer from "
+            "`mask_generator_pixel_values`, which FisaProcessor and its image processor make from the photo itself."
+        )
+        return processor
 
     def _vocabulary(
         self,

@@ -22,7 +22,7 @@ from torch import nn
 from transformers.utils.generic import maybe_autocast
 
 from fisa.modeling_fisa.loss_fisa import IGNORED
-from fisa.modeling_fisa.mask_generation import MaskProposals
+from fisa.modeling_fisa.mask_generation import MaskProposals, ready_proposals
 
 
 Matcher = Literal["iou", "hungarian"]
@@ -30,6 +30,41 @@ Matcher = Literal["iou", "hungarian"]
 UNMATCHED = -1
 # Logits beyond this are certain to all the digits of a float32 sigmoid; infinite ones would make the cost NaN.
 LARGEST_LOGIT = 80.0
+
+
+def ground_truth_proposals(
+    mask_labels: Sequence[torch.Tensor] | torch.Tensor, class_labels: Sequence[torch.Tensor] | torch.Tensor
+) -> tuple[MaskProposals, torch.Tensor]:
+    """The ground truth itself as proposals, and their classes.
+
+    Args:
+        mask_labels: for each photo its masks, `(num_masks, height, width)`, each spanning it.
+        class_labels: for each photo the class of each mask, `(num_masks,)`.
+
+    Returns:
+        Proposals, as many for each photo as the one with most masks has, and `torch.LongTensor` of shape
+        `(batch_size, num_proposals)`: their classes, `IGNORED` where they fill up.
+
+    Raises:
+        `ValueError`: masks and classes of different numbers of photos, or not one class per mask.
+    """
+    if class_labels is None or len(mask_labels) != len(class_labels):
+        given = "none" if class_labels is None else f"those of {len(class_labels)}"
+        raise ValueError(f"Found `mask_labels` of {len(mask_labels)} photos and {given} as `class_labels`.")
+    for masks, classes in zip(mask_labels, class_labels):
+        _check_ground_truth(masks, classes)
+    sizes = [tuple(masks.shape[-2:]) for masks in mask_labels]
+    count = max(1, *(len(masks) for masks in mask_labels))
+    height, width = (max(sides) for sides in zip(*sizes))
+    first = mask_labels[0]
+    masks_of_batch = torch.zeros(len(sizes), count, height, width, dtype=torch.bool, device=first.device)
+    labels = torch.full((len(sizes), count), IGNORED, device=first.device)
+    for index, (masks, classes) in enumerate(zip(mask_labels, class_labels)):
+        masks_of_batch[index, : len(masks), : masks.shape[-2], : masks.shape[-1]] = masks > 0.5
+        labels[index, : len(classes)] = classes
+    proposals = ready_proposals(masks_of_batch, objectness=(labels != IGNORED).float())
+    proposals.sizes = None if len(set(sizes)) == 1 else torch.tensor(sizes, device=first.device)
+    return proposals, labels
 
 
 def labels_of_proposals(
@@ -95,11 +130,7 @@ def match_proposals(
     Raises:
         `ValueError`: not one class a mask.
     """
-    if mask_labels.ndim != 3 or class_labels.shape != mask_labels.shape[:1]:
-        raise ValueError(
-            f"Ground truth of one photo has masks of shape {tuple(mask_labels.shape)} and classes of shape "
-            f"{tuple(class_labels.shape)}; they must be (num_masks, height, width) and (num_masks,)."
-        )
+    _check_ground_truth(mask_labels, class_labels)
     height, width = size or mask_logits.shape[-2:]
     # float32 whatever autocast would choose: half precision cannot count the pixels of a mask.
     with maybe_autocast(mask_logits.device.type, enabled=False):
@@ -120,6 +151,14 @@ def match_proposals(
         inside = (logits > 0).float()
         mostly_ignored = inside @ known < 0.5 * inside.sum(dim=1)
         return matched.masked_fill(mostly_ignored, UNMATCHED)
+
+
+def _check_ground_truth(mask_labels: torch.Tensor, class_labels: torch.Tensor) -> None:
+    if mask_labels.ndim != 3 or class_labels.shape != mask_labels.shape[:1]:
+        raise ValueError(
+            f"Ground truth of one photo has masks of shape {tuple(mask_labels.shape)} and classes of shape "
+            f"{tuple(class_labels.shape)}; they must be (num_masks, height, width) and (num_masks,)."
+        )
 
 
 def _best_overlaps(
