@@ -211,7 +211,7 @@ class Run:
 
     def _with_adapter(self, model: FisaForUniversalSegmentation) -> FisaForUniversalSegmentation | PeftModel:
         if self.model_options.adapter is not None:
-            adapted = PeftModel.from_pretrained(model, self.model_options.adapter, is_trainable=self.options.do_train)
+            adapted = self._adapted(model)
             if self.train_data is not None:  # the adapter came with the vocabulary of its own data
                 model.set_vocabulary(self.processor, vocabulary_of(self.train_data.categories))
             return adapted
@@ -222,6 +222,16 @@ class Run:
             return get_simo_model(model, simo_config)
         places = simo_target_modules(model.config, simo_config, norms=False)
         return get_peft_model(model, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=places))
+
+    def _adapted(self, model: FisaForUniversalSegmentation) -> PeftModel:
+        adapter = self.model_options.adapter
+        try:
+            return PeftModel.from_pretrained(model, adapter, is_trainable=self.options.do_train)
+        except RuntimeError as error:  # sizes of weights, a line for each
+            reason = str(error).splitlines()[-1].strip()
+            raise ValueError(
+                f"--adapter {adapter} does not fit this model; was it trained on another? {reason}"
+            ) from error
 
     def _trainer(self, trainer_class: type[FisaTrainer]) -> FisaTrainer:
         evaluator, examples, collator = None, None, None

@@ -36,7 +36,9 @@ def model_name(text: str) -> str:
         argparse.ArgumentTypeError: a file, a folder that holds neither, or a name that nothing can be loaded by.
     """
     folder = Path(text)
-    if folder.is_dir() and not (folder / "adapter_config.json").is_file():
+    if (folder / "adapter_config.json").is_file():
+        _refuse_without_base(folder)
+    elif folder.is_dir():
         config = folder / "config.json"
         if not config.is_file():
             raise argparse.ArgumentTypeError(
@@ -51,6 +53,21 @@ def model_name(text: str) -> str:
     elif folder.is_file():
         raise argparse.ArgumentTypeError(f"{text} is a file: name the folder of a model")
     return loadable_name(text)
+
+
+def _refuse_without_base(adapter: Path) -> None:
+    """Refuse an adapter whose base was a folder that is no longer there."""
+    config = adapter / "adapter_config.json"
+    try:
+        base = json.loads(config.read_text(encoding="utf-8")).get("base_model_name_or_path")
+    except (OSError, ValueError, AttributeError) as error:
+        raise argparse.ArgumentTypeError(f"{config} cannot be read: {error}") from error
+    has_base = (adapter / "config.json").is_file()
+    if not has_base and (not base or (os.path.isabs(base) and not os.path.isdir(base))):
+        raise argparse.ArgumentTypeError(
+            f"{adapter} is an adapter, and its base is not where it was: {base}. Name the base's folder as "
+            f"base_model_name_or_path in {config}, or use the merged model that training leaves"
+        )
 
 
 def loadable_name(text: str) -> str:

@@ -397,7 +397,6 @@ class FisaModel(FisaPreTrainedModel):
         vocabulary = processor.parse_vocabulary(labels)
         encoded = self.encode_vocabulary(processor, vocabulary, text_cache=text_cache)
         self.store_vocabulary(vocabulary.to_config(), encoded.class_embeds)
-        self._adapter_classes = None
 
     def store_vocabulary(self, classes: list[dict[str, Any]], class_embeds: torch.Tensor) -> None:
         """Store a vocabulary that is encoded already.
@@ -406,6 +405,7 @@ class FisaModel(FisaPreTrainedModel):
             classes: as [`FisaConfig.vocabulary`] has them.
             class_embeds (`torch.Tensor` of shape `(num_prompts, projection_dim)`)
         """
+        self._adapter_classes = None
         self.config.store_vocabulary(classes)
         self.register_buffer("class_embeds", class_embeds.to(self.device, self.dtype))
 

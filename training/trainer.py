@@ -109,6 +109,15 @@ class FisaTrainer(Trainer):
         if self.args.should_save and isinstance(model, PeftModel):
             add_stored_vocabulary(model, output_dir or self.args.output_dir)
 
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
+        """As the Trainer's, with this run's words: the checkpoint's may be those of other data."""
+        trained = self.accelerator.unwrap_model(self.model)
+        base = trained.get_base_model() if isinstance(trained, PeftModel) else trained
+        classes, class_embeds = base.config.vocabulary, base.fisa.class_embeds
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if classes:
+            base.fisa.store_vocabulary(classes, class_embeds)
+
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """As the Trainer's, with a learning rate of its own for SEVE. Nothing decays: pulling a copy of CLIP's weights
         towards zero pulls it away from CLIP."""

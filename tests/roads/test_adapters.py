@@ -1,11 +1,14 @@
 """The folder that training leaves gives the same words and scores by every road that loads adapters."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from fisa import FisaForUniversalSegmentation
+from fisa.miniature import miniature
 from tests.roads.walking import walk
 
 
@@ -46,6 +49,13 @@ print(json.dumps(answers))
 """
 
 
+def train_on(photos, *flags, model, cwd, status=0):
+    return walk(
+        "fisa-train", "--model", model, "--train_format", "label_maps", "--train_data", photos, "--do_train",
+        "--output_dir", "adapter", "--report_to", "none", "--use_cpu", "true", *flags, cwd=cwd, status=status,
+    )  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def adapter(tmp_path_factory, shipped):
     """What `fisa-train` leaves of two steps on made label maps, and what it printed."""
@@ -59,11 +69,7 @@ def adapter(tmp_path_factory, shipped):
         Image.fromarray(colors[classes]).save(folder / "photos" / "images" / f"{number}.png")
         Image.fromarray(classes).save(folder / "photos" / "labels" / f"{number}.png")
     (folder / "photos" / "classes.txt").write_text(WORDS)
-    printed = walk(
-        "fisa-train", "--model", shipped, "--train_format", "label_maps", "--train_data", "photos", "--do_train",
-        "--max_steps", 2, "--learning_rate", 0.01, "--output_dir", "adapter", "--report_to", "none",
-        "--use_cpu", "true", cwd=folder,
-    )  # fmt: skip
+    printed = train_on("photos", "--max_steps", 2, "--learning_rate", 0.01, model=shipped, cwd=folder)
     return folder / "adapter", printed
 
 
@@ -91,6 +97,33 @@ def test_training_and_loading_say_nothing_that_a_user_cannot_act_on(adapter, sce
         said = [line for line in printed.splitlines() if "warn" in line.lower() or "deprecat" in line.lower()]
         assert not [line for line in said if "site-packages" in line], said
         assert "UNEXPECTED" not in printed
+
+
+def test_a_run_that_goes_on_with_other_classes_leaves_their_words(adapter, shipped, tmp_path):
+    shutil.copytree(adapter[0], tmp_path / "adapter")
+    shutil.copytree(adapter[0].parent / "photos", tmp_path / "photos")
+    (tmp_path / "photos" / "classes.txt").write_text("water [stuff]\nbird\nfish\n")
+    train_on("photos", "--max_steps", 3, "--resume_from_checkpoint", "true", model=shipped, cwd=tmp_path)
+    for folder in ("adapter", "adapter/checkpoint-3", "adapter/merged"):
+        words = FisaForUniversalSegmentation.from_pretrained(tmp_path / folder).config.id2label
+        assert list(words.values()) == ["water", "bird", "fish"], folder
+
+
+def test_an_adapter_of_another_model_is_refused_in_one_line(adapter, tmp_path):
+    for part in miniature():
+        part.save_pretrained(tmp_path / "other")
+    photos = adapter[0].parent / "photos"
+    printed = train_on(photos, "--adapter", adapter[0], model="other", cwd=tmp_path, status=2)
+    assert f"--adapter {adapter[0]} does not fit this model" in printed
+
+
+def test_an_adapter_whose_base_was_moved_says_where_it_was(adapter, shipped, scene, tmp_path):
+    scene.save(tmp_path / "photo.png")
+    shutil.copytree(shipped, tmp_path / "base")
+    train_on(adapter[0].parent / "photos", "--max_steps", 1, model="base", cwd=tmp_path)
+    (tmp_path / "base").rename(tmp_path / "moved")
+    printed = walk("fisa-segment", "photo.png", "--model", "adapter", cwd=tmp_path, status=2)
+    assert f"its base is not where it was: {(tmp_path / 'base').resolve()}" in " ".join(printed.split())
 
 
 LOAD_A_SECOND_ONE = """
