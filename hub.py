@@ -38,7 +38,7 @@ for Open-Vocabulary Segmentation*, [arXiv 2409.16278](https://arxiv.org/abs/2409
 
 ## Use
 
-With your own words, whatever they are:
+With any words of your own:
 
 ```python
 from transformers import pipeline
@@ -155,22 +155,22 @@ def write_flat_code(folder: Path, classes: Iterable[type]) -> None:
     transformers fetches remote code from one folder only, and would not follow imports between packages.
 
     Raises:
-        `ValueError`: two modules bear the same file name.
+        `ValueError`: two modules have the same file name.
     """
-    found: dict[str, ModuleType] = {}
+    modules: dict[str, ModuleType] = {}
     pending = [sys.modules[cls.__module__] for cls in classes]
     while pending:
         module = pending.pop()
         name = module.__name__.rpartition(".")[2]
-        if name in found:
-            if found[name] is not module:
+        if name in modules:
+            if modules[name] is not module:
                 raise ValueError(
-                    f"{found[name].__name__} and {module.__name__} would both be {name}.py in one folder; rename one."
+                    f"{modules[name].__name__} and {module.__name__} would both become {name}.py; rename one."
                 )
             continue
-        found[name] = module
+        modules[name] = module
         pending += [sys.modules[needed] for needed in _own_imports(inspect.getsource(module))]
-    for name, module in found.items():
+    for name, module in modules.items():
         absolute = rf"^from {PACKAGE}\.(?:\w+\.)*(\w+) import"
         code = re.sub(absolute, r"from .\1 import", inspect.getsource(module), flags=re.MULTILINE)
         (folder / f"{name}.py").write_text(code, encoding="utf-8")

@@ -1,5 +1,5 @@
-"""A small FISA with random weights, made on the spot from transformers' real classes: for the demo and the tests,
-where no checkpoint can be fetched. What it answers means nothing; how it answers is the real thing.
+"""A small FISA with random weights, made from transformers' real classes, for tests and trials without a checkpoint.
+Its answers mean nothing, but have the form of a real model's.
 
 `python -m fisa.miniature FOLDER` saves one.
 """
@@ -28,8 +28,8 @@ IMAGE_SIZE, PATCH_SIZE = 96, 8
 def character_clip_tokenizer(*, model_max_length: int = 77) -> CLIPTokenizer:
     """CLIP's tokenizer without merges: one token per character, of another set for the last character of a word.
 
-    Ids as in CLIP's own vocabulary: the 256 byte characters, the same at the end of a word, start, end. It needs no
-    files and spells every word there is.
+    Ids are in the order of CLIP's own vocabulary: the 256 byte characters, the same at the end of a word, start, end.
+    It needs no files and spells every word.
     """
     characters = sorted(ByteLevel.alphabet())
     tokens = [*characters, *(f"{character}</w>" for character in characters), "<|startoftext|>", "<|endoftext|>"]
@@ -82,7 +82,7 @@ def miniature_mask_generator() -> Mask2FormerForUniversalSegmentation:
 
 
 def miniature(*, seed: int = 0, **config_options) -> tuple[FisaForUniversalSegmentation, FisaProcessor]:
-    """The model and its processor, the same for the same seed.
+    """The model and its processor; the same seed gives the same weights.
 
     Args:
         seed (`int`): of the random weights.

@@ -46,7 +46,7 @@ logger = logging.getLogger(__name__)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train, evaluate and predict as the command line says; returns the exit status."""
     train_and_evaluate(sys.argv[1:] if arguments is None else arguments)
-    PartialState().destroy_process_group()  # whose threads, where they outlive the interpreter, abort the process
+    PartialState().destroy_process_group()  # its threads would abort the process on outliving the interpreter
     return 0
 
 
@@ -111,7 +111,7 @@ def _warn_if_alone() -> None:
 
 
 class Run:
-    """One run of this program: what was loaded, and the Trainer.
+    """One run of this program: its data, model and Trainer.
 
     Raises:
         ValueError or OSError: on making it, where model, data or options cannot be used.
@@ -185,8 +185,8 @@ class Run:
         return FisaProcessor.from_clip_and_mask_generator(options.clip, options.mask_generator, **templates)
 
     def _model(self) -> FisaForUniversalSegmentation:
-        """The base model. One put together of parts is saved beside the adapter, which would otherwise have no base to
-        be loaded on."""
+        """The base model. A base that is made of CLIP and a generator is saved beside the adapter, which could not be
+        loaded without it."""
         options = self.model_options
         config = json.loads(options.fisa_config)
         if options.model is not None:
@@ -220,8 +220,8 @@ class Run:
         simo_config, rank = self.model_options.simo_config(), self.model_options.lora_rank
         if rank is None:
             return get_simo_model(model, simo_config)
-        places = simo_target_modules(model.config, simo_config, norms=False)
-        return get_peft_model(model, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=places))
+        leaves = simo_target_modules(model.config, simo_config, norms=False)
+        return get_peft_model(model, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=leaves))
 
     def _adapted(self, model: FisaForUniversalSegmentation) -> PeftModel:
         adapter = self.model_options.adapter

@@ -11,14 +11,14 @@ from fisa.pretrained.patchwork import SCENES
 LABELS = (
     "bird, fish, sunglasses, water [stuff], brick wall [stuff], panda, sailboat, sneaker, wood [stuff], "
     "tiles [stuff], sky [stuff], cat, bear, ladybug, mushroom, pumpkin, sand [stuff], soil [stuff], "
-    "eagle, shark, glasses, teddy bear, fox, tomato, butterfly"  # not there: they must not be found
+    "eagle, shark, glasses, teddy bear, fox, tomato, butterfly"  # none of these is in the scenes
 )
 UNSEEN = (
     "bird", "brick wall", "panda", "sneaker", "sky", "bear", "ladybug", "pumpkin", "soil", "glasses", "teddy bear",
     "fox", "butterfly",
 )  # fmt: skip
 EXPLANATION = """
-Segmenting scenes of Patchwork, the small world that this package brings along, with a model that was trained in it on
+Segmenting scenes of Patchwork, the small world that comes with this package, with a model that was trained in it on
 two processor cores. Of the words it is given, these were never shown with a mask in training: {unseen}.
 """
 

@@ -62,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
         nargs="?",
         metavar="MODEL",
         type=model_name,
-        help="folder or Hub name of a FISA model or adapter (default: the small one that comes along)",
+        help="folder or Hub name of a FISA model or adapter (default: the small one that comes with the package)",
     )
     parser.add_argument("--format", choices=tuple(FILES), default="onnx", help="(default: %(default)s)")
     words = parser.add_mutually_exclusive_group()

@@ -1,4 +1,4 @@
-"""What the commands' command lines share."""
+"""What the command lines share: options, and the types that check their values."""
 
 import argparse
 import json
@@ -98,10 +98,10 @@ def loadable_name(text: str) -> str:
 
 
 def output_folder(text: str) -> Path:
-    """A folder to write to, which need not be there yet, as the type of an argument.
+    """A folder to write to, which may not exist yet, as the type of an argument.
 
     Raises:
-        argparse.ArgumentTypeError: it is a file, or nothing can be written there.
+        argparse.ArgumentTypeError: it is a file, or cannot be written to.
     """
     folder = Path(text)
     try:
@@ -116,10 +116,10 @@ def output_folder(text: str) -> Path:
 
 
 def available_device(text: str) -> torch.device:
-    """A device that PyTorch can use here, as the type of an argument.
+    """A device that PyTorch can use on this machine, as the type of an argument.
 
     Raises:
-        argparse.ArgumentTypeError: a device that is not here, or no device at all.
+        argparse.ArgumentTypeError: this machine has no such device, or PyTorch knows none of that name.
     """
     try:
         device = torch.device(text)

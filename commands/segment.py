@@ -77,8 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def segment_photos(
     segmenter: fisa.FisaPipeline, sources: Sequence[str], writer: "ResultWriter", **options: Any
 ) -> list[str]:
-    """Segment photos and write what is found, saying so on the way. While the model looks at one photo, the next is
-    read and the results of the one before are written.
+    """Segment photos, write the results and print them on the way. While the model looks at one photo, the next is
+    read and the results of the last one are written.
 
     Args:
         sources: paths or URLs.
@@ -124,10 +124,10 @@ def _described(segment: Segment, pixels: int) -> str:
 
 
 def find_photos(places: Iterable[str]) -> list[str]:
-    """Paths and URLs of the photos that the arguments mean, in their order, folders and patterns sorted.
+    """Paths and URLs of the photos that the arguments name, in their order; within folders and patterns sorted.
 
     Raises:
-        `ValueError`: a folder or pattern without a photo. A missing file is left for its turn to be reported.
+        `ValueError`: a folder or pattern without a photo. Missing files are reported later, when they are read.
     """
     endings = set(Image.registered_extensions())
     photos: list[str] = []
@@ -138,10 +138,10 @@ def find_photos(places: Iterable[str]) -> list[str]:
             photos.append(place)
             continue
         paths = Path(place).iterdir() if is_folder else map(Path, glob.glob(place, recursive=True))
-        of_photos = sorted(str(path) for path in paths if path.suffix.lower() in endings)
-        if not of_photos:
+        photo_paths = sorted(str(path) for path in paths if path.suffix.lower() in endings)
+        if not photo_paths:
             raise ValueError(f"{place}: no photo found there; give files, folders with photos, patterns or URLs.")
-        photos += of_photos
+        photos += photo_paths
     return photos
 
 
@@ -176,7 +176,7 @@ class ResultWriter:
         return self
 
     def __exit__(self, *error: Any) -> None:
-        # After an error too: the results until then are not lost.
+        # After an error too, so that the results so far are kept.
         self._files.close()
 
 
@@ -191,8 +191,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--model",
         type=model_name,
-        help="folder or Hub name of a FISA model or adapter (default: the small one that comes along, which "
-        "knows Patchwork's pictograms and no photos)",
+        help="folder or Hub name of a FISA model or adapter (default: the small one that comes with the package, "
+        "which knows Patchwork's pictograms and no photos)",
     )
     add_vocabulary_options(parser.add_mutually_exclusive_group())
     parser.add_argument(

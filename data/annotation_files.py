@@ -1,4 +1,4 @@
-"""Annotation files in JSON, read with a look at every field: what is wrong is named with its file and entry."""
+"""Annotation files in JSON. Every field is checked on reading; errors name the file, the entry and the field."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -18,7 +18,7 @@ class Fields:
     """The fields of one object of a file.
 
     Args:
-        values: the object, whatever it is.
+        values: what should be an object.
         where: its place, for messages: `"panoptic.json: annotations[3]"`.
 
     Raises:
@@ -125,7 +125,7 @@ def inside(folder: Path, name: str, *, where: str) -> Path:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value of JSON is a number, not NaN and not without bounds."""
+    """Whether a value of JSON is a number, neither NaN nor infinite."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST_NUMBER
 
 

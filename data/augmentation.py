@@ -1,4 +1,4 @@
-"""Changes to a training photo that leave what is on it as it is: mirroring, cropping, colours."""
+"""Changes to a training photo that keep the classes of what it shows: mirroring, cropping, colours."""
 
 import math
 from dataclasses import dataclass
@@ -54,7 +54,8 @@ class Augmentation:
 
     Args:
         flip: mirror every other photo.
-        crop: the least share of its area that is kept of a photo, in its own shape at a random place; 1 keeps all.
+        crop: the smallest share of a photo's area that a crop keeps. Crops have the photo's shape and a random place;
+            1 keeps all.
         color: strength of the changes of colour, 0 to 1: brightness, contrast and saturation are multiplied by up to
             1 ± `color`, and the hue is turned by up to ± `color` / 8 of the colour wheel.
 
@@ -68,13 +69,15 @@ class Augmentation:
 
     def __post_init__(self):
         if not 0 < self.crop <= 1:
-            raise ValueError(f"`crop` was {self.crop}; it is the least share of a photo that is kept, in (0, 1].")
+            raise ValueError(
+                f"`crop` was {self.crop}; it is the smallest share of a photo that a crop keeps, in (0, 1]."
+            )
         if not 0 <= self.color <= 1:
             raise ValueError(f"`color` was {self.color}; it is the strength of colour changes, in [0, 1].")
 
     def draw(self, random: np.random.Generator) -> PhotoChange:
-        """Draw one change. Each kind takes its numbers from `random` whether it is used or not, so that switching one
-        off leaves the others as they were."""
+        """Draw one change. Each kind takes its numbers from `random` even when it is switched off, so that the others
+        stay as they were."""
         flipped = random.random() < 0.5
         side = math.sqrt(random.uniform(self.crop, 1))
         left, top = (random.random(2) * (1 - side)).tolist()

@@ -1,4 +1,4 @@
-"""Class lists of data sets whose files do not bring them."""
+"""Class lists of data sets that come without one."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def class_list(name: str) -> Vocabulary:
     """A shipped class list, in the order of the data set's own numbers.
 
     Raises:
-        ValueError: there is none of that name; the message says which there are.
+        ValueError: there is no list of that name; the message names those that there are.
     """
     if name not in FIRST_IDS:
         raise ValueError(f"No class list {name!r}; there are {', '.join(FIRST_IDS)}.")

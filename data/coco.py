@@ -28,7 +28,7 @@ def coco_panoptic(root: Path, *, split: str) -> SegmentationDataset:
     Args:
         root: COCO's own layout (`annotations/panoptic_val2017.json`, `annotations/panoptic_val2017/`, `val2017/`), or
             `annotations/panoptic.json`, `annotations/panoptic/` and `images/`.
-        split: `"train"` or `"validation"`, or whatever stands in the files' names, such as `"val2017"`.
+        split: `"train"` or `"validation"`, or the part of the files' names that stands for it, such as `"val2017"`.
 
     Raises:
         ValueError: files that are not there, or an entry that is not as COCO's are; the message names it.
@@ -115,7 +115,7 @@ def run_lengths(segmentation: Any, *, height: int, width: int) -> dict[str, Any]
 
     Raises:
         ValueError: run lengths of another size or that do not fill it; polygons of fewer than three points, or with
-            coordinates that are no numbers.
+            coordinates that are not numbers.
     """
     if isinstance(segmentation, Mapping):
         return _checked_run_lengths(segmentation, height=height, width=width)
@@ -149,7 +149,7 @@ def _checked_run_lengths(segmentation: Mapping[str, Any], *, height: int, width:
 
 
 def _fit(counts: str | list[int], pixels: int) -> bool:
-    """Whether run lengths end within so many pixels: the library refuses those that go beyond."""
+    """Whether run lengths end within this number of pixels: the library refuses those that go beyond."""
     try:
         hotcoco.mask.merge([hotcoco.mask.frPyObjects({"size": [1, pixels], "counts": counts}, 1, pixels)])
     except ValueError:
@@ -207,5 +207,5 @@ def _located(root: Path, kind: str, split: str) -> tuple[Path, Path]:
     for annotations, photos in layouts:
         if annotations.exists() and photos.is_dir():
             return annotations, photos
-    looked = " nor ".join(f"{annotations} with {photos}/" for annotations, photos in layouts)
-    raise ValueError(f"No COCO {kind} data: found neither {looked}. Name the folder above, and the --…_split.")
+    expected = " nor ".join(f"{annotations} with {photos}/" for annotations, photos in layouts)
+    raise ValueError(f"No COCO {kind} data: found neither {expected}. Name the folder above, and the --…_split.")

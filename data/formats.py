@@ -28,13 +28,13 @@ DATASET_FORMATS = (*FILE_FORMATS, "hub")
 def load_segmentation_dataset(
     format: str, source: str, *, split: str, classes: str | None = None, streaming: bool = False
 ) -> SegmentationDataset | StreamedSegmentationDataset:
-    """Open a data set; nothing but its lists is read yet.
+    """Open a data set. Only its lists are read; photos and labels are read when they are asked for.
 
     Args:
         format: one of `DATASET_FORMATS`; each says where its files must lie.
         source: its folder, or for `"hub"` its name.
         split: `"train"`, `"validation"`, or what the format calls it.
-        classes: a file with the classes, for formats whose files do not bring them (`"label_maps"`, `"hub"`).
+        classes: a file with the classes, for formats that need one (`"label_maps"`, `"hub"`).
         streaming: read a data set of the Hub as a stream.
 
     Raises:
@@ -57,7 +57,7 @@ def load_segmentation_dataset(
     if streaming:
         raise ValueError(f"--streaming is for data sets of the Hub; {format} lies in files that are read one by one.")
     if classes is not None and format != "label_maps":
-        raise ValueError(f"--classes was {classes}, but {format} brings its classes.")
+        raise ValueError(f"--classes was {classes}, but {format} comes with its classes; leave the flag out.")
     if split not in ("train", "validation") and is_undivided(format, Path(source), split=split):
         raise ValueError(
             f"{source} has no split {split!r}: its photos are not divided into splits. Leave the split out, or name "

@@ -1,4 +1,4 @@
-"""Label images: what their pixels say, whatever way they are stored, or why they cannot be read."""
+"""Label images of any storage: what their pixels say, or why they cannot be read."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ def opened_label(file: Path | BinaryIO) -> Iterator[Image.Image]:
     """A label image, read in full.
 
     Raises:
-        LabelProblem: it cannot be read; the message says why, the caller which file it is.
+        LabelProblem: it cannot be read; the message says why, and the caller adds which file it is.
     """
     try:
         image = Image.open(file)

@@ -144,7 +144,7 @@ def voc_20(root: Path, *, split: str) -> SegmentationDataset:
 
 
 def voc_21(root: Path, *, split: str) -> SegmentationDataset:
-    """Pascal VOC's 20 classes and the background, which is whatever they are not. As for [`voc_20`]; the outlines
+    """Pascal VOC's 20 classes and the background, which is everything else. As for [`voc_20`]; the outlines
     (255) alone are ignored."""
     return _voc(root, split, class_list("voc_21"), first=0, void=frozenset({VOID}))
 
@@ -211,9 +211,9 @@ def label_maps(root: Path, *, split: str, classes: str | None = None) -> Segment
     """A plain folder: `images/`, `labels/` with a PNG or TIFF of the same name for each photo, and `classes.txt` with
     one class per line; or the same in `images/train/`, `labels/train/` and so on, by split.
 
-    Pixel value v is the v-th class of `classes.txt`, counted from 0; 255 is ignored unless there are so many classes,
-    and 65535 likewise. Classes named `_`, any number of them, are ignored as well: put one first where 0 means "no
-    label".
+    Pixel value v is the v-th class of `classes.txt`, counted from 0; 255 and 65535 are ignored unless there are
+    enough classes to reach them. Classes named `_`, any number of them, are ignored as well: put one first where 0
+    means "no label".
     """
     path = Path(classes) if classes else root / "classes.txt"
     if not path.exists():

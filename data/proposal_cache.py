@@ -5,9 +5,9 @@ cache holds, for each view of each photo, the matched proposals alone: the patch
 token see, one bit per patch, and the id of its segment. Training from it gives the loss that the generator gives.
 
 Files: `manifest.json`, which says what the cache was made from, and shards of photos, each written whole under another
-name and then renamed. Hence a cache that is broken off at any moment is continued where it stopped, and processes that
-build it together, or by accident at once, do not disturb each other. Each shard says which cache and which photos it
-belongs to and carries the digest of its content: one that was cut short, changed or misplaced is made again.
+name and then renamed. So a cache that is interrupted at any moment is continued where it stopped, and processes that
+build it at the same time, together or by accident, do not disturb each other. Each shard says which cache and which
+photos it belongs to and carries the digest of its content: one that was cut short, changed or misplaced is made again.
 """
 
 import json
@@ -57,7 +57,7 @@ class ProposalCache:
 
     Args:
         folder: where the cache lies or is to be made.
-        key: what it is made from, plain data for JSON; see [`cache_key`].
+        key: what it is made from, as plain data for JSON; see [`cache_key`].
         num_photos: how many photos it is for.
         grid: rows and columns of patches.
         views: 1, or 2 where mirrored photos are cached too.
@@ -102,7 +102,7 @@ class ProposalCache:
             )
 
     def _refuse_strange_shards(self) -> None:
-        """Without a manifest, shards tell themselves what they belong to."""
+        """Without a manifest, the shards themselves say which cache they belong to."""
         for path in sorted(self.folder.glob("*.safetensors")):
             try:
                 label, _ = _read_shard(path)
@@ -195,7 +195,7 @@ class ProposalCache:
 
 
 def _read_manifest(path: Path) -> dict[str, Any] | None:
-    """`None` where there is none, or none that can be read: the shards say the same."""
+    """The manifest; `None` if there is none or it cannot be read, for the shards say the same."""
     try:
         manifest = json.loads(path.read_bytes())
     except (FileNotFoundError, ValueError):
@@ -204,7 +204,7 @@ def _read_manifest(path: Path) -> dict[str, Any] | None:
 
 
 def _read_shard(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """What a shard says about itself, nothing where it is not one of a cache, and its content."""
+    """What a shard says about itself (nothing, if it is no shard of a cache) and its content."""
     with safe_open(path, framework="pt") as file:
         label = json.loads((file.metadata() or {}).get("label", "{}"))
         content = {name: file.get_tensor(name) for name in file.keys()}
@@ -212,7 +212,7 @@ def _read_shard(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
 
 
 def _brief(value: Any) -> str:
-    """A value for a message: a data set's says all its categories."""
+    """A value shortened for a message: that of a data set lists all its categories."""
     return textwrap.shorten(str(value), width=80, placeholder=" …")
 
 
@@ -221,7 +221,7 @@ def fingerprint(model: PreTrainedModel) -> str:
     return weights_digest(_architecture(model), sorted(model.state_dict().items()))
 
 
-# What a folder was called, who saved it and how changes no proposal; types are told by the weights themselves.
+# Name, version and saver of a model change no proposal, and the weights carry their own types.
 _IRRELEVANT = {"_name_or_path", "transformers_version", "architectures", "dtype"}
 
 

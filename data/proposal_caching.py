@@ -43,9 +43,9 @@ def cached_proposals(
 
     Args:
         folder: where it lies.
-        data: whose photos, in their order.
-        model: whose generator, matcher and τ.
-        processor: whose settings prepare the photos.
+        data: the photos, cached in their order.
+        model: has the generator, and says how proposals are matched and which patches they cover.
+        processor: prepares the photos, by its settings.
         flips: whether mirrored photos are cached too.
         num_workers: processes that read and prepare photos.
 
@@ -65,14 +65,14 @@ def cached_proposals(
     missing = cache.missing_shards()
     state.wait_for_everyone()  # all share out the same list: nobody writes while another still looks
     started = time.perf_counter()
-    mine = missing[state.process_index :: state.num_processes]
-    indices = {shard: _views_of(cache, shard) for shard in mine}
+    own_shards = missing[state.process_index :: state.num_processes]
+    indices = {shard: _views_of(cache, shard) for shard in own_shards}
     views = _Views(data, processor, num_views=cache.views)
     # One loader for all shards: its workers go on reading while a shard is written.
     loader = DataLoader(views, batch_size=None, sampler=[*chain(*indices.values())], num_workers=num_workers)
-    bar = tqdm(loader, desc="caching proposals", unit="view", disable=not mine or not state.is_main_process)
+    bar = tqdm(loader, desc="caching proposals", unit="view", disable=not own_shards or not state.is_main_process)
     matched = (_matched(item["inputs"], item["truth"], model=model) for item in bar)
-    for shard in mine:
+    for shard in own_shards:
         cache.write_shard(shard, [*islice(matched, len(indices[shard]))])
     next(matched, None)  # nothing is left: ends the loader and its bar
     state.wait_for_everyone()
@@ -94,7 +94,7 @@ def cached_proposals(
 def cache_key(
     data: SegmentationDataset, *, model: FisaForUniversalSegmentation, processor: FisaProcessor
 ) -> dict[str, Any]:
-    """What the matched proposals depend on, by names that a person understands."""
+    """What the matched proposals depend on, under names that a person understands."""
     config, images = model.config, processor.image_processor
     settings = images.to_dict()
     generator_settings = {
@@ -116,7 +116,7 @@ class _Views(Dataset):
 
     def __init__(self, data: SegmentationDataset, processor: FisaProcessor, *, num_views: int):
         self.data, self.images, self.num_views = data, processor.image_processor, num_views
-        # Classes play no part in matching: any index that is not `IGNORED` will do.
+        # Matching does not look at classes: any index but `IGNORED` will do.
         self.class_indices = {category.id: 0 for category in data.categories}
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""Segmentation data in one schema, that of COCO panoptic, whatever format it lies in.
+"""Segmentation data of every format in one schema, that of COCO panoptic.
 
 A record is a dictionary of `image_id` (str), `image` (PIL, RGB), `label` ((H, W) int32 array of segment ids, 0 where
 no segment is) and `segments_info` (a list of `id`, `category_id`, `iscrowd`; instances that may overlap also carry
@@ -28,7 +28,7 @@ from fisa.processing.photos import DECODER_ERRORS, exif_orientation, load_photo
 logger = logging.get_logger(__name__)
 
 Unlabelled = Literal["ignored", "background"]
-"""What is known of pixels without a segment: nothing, or that nothing of the categories is there."""
+"""What pixels without a segment mean: nothing is known of them, or they show none of the categories."""
 
 SHOWN_PROBLEMS = 5
 SHOWN_ABSENT = 10
@@ -43,9 +43,9 @@ class Entry:
         image_id: unique in the data set.
         image: path of the photo.
         label: path of its label map; `None` where `instances` are the label.
-        segments: its `segments_info`, where known without reading the label map.
+        segments: its `segments_info`, if they are known without reading the label map.
         instances: the instances to draw, as COCO's files have them.
-        size: height and width in pixels, where the annotations tell.
+        size: height and width in pixels, if the annotations give them.
     """
 
     image_id: str
@@ -109,22 +109,22 @@ class SegmentationDataset(Dataset, ABC):
         """The data set of these records."""
 
     def take(self, count: int) -> "SegmentationDataset":
-        """The first so many records."""
+        """The first `count` records."""
         return self.select(range(min(count, len(self))))
 
     def check(self, *, skip_broken: bool = False, teaches: bool = False) -> "SegmentationDataset":
         """Read every record in full, as training does, before any work is put into them: missing and damaged files,
         photos and labels of different sizes, categories and ids that are not known.
 
-        It takes as long as reading the data once, with `READERS` threads: about 10 ms per photo of COCO's size and
-        thread.
+        It takes as long as reading the data once with `READERS` threads: each thread needs about 10 ms for a photo of
+        COCO's size.
 
         Args:
             skip_broken: leave broken records out, with a warning that says how many.
-            teaches: warn of categories that no record has: nothing is learned of them.
+            teaches: warn of categories that no record has, since nothing is learned of them.
 
         Returns:
-            the data set itself, or without its broken records.
+            The data set itself, or the data set without its broken records.
 
         Raises:
             ValueError: broken records, or none at all; the message names the first few and what to do.
@@ -249,10 +249,10 @@ class FileDataset(SegmentationDataset):
 
 
 class StreamedSegmentationDataset(IterableDataset):
-    """Records that come in as a stream, of which neither the number nor an order at random is known.
+    """Records that come in as a stream: their number is unknown, and they cannot be shuffled.
 
     Args:
-        rows: what the records are made of, anew at each iteration; `take(count)` gives the first so many.
+        rows: the records are made of them, again at each iteration; `take(count)` gives the first ones.
         record: makes a record of a row and its number.
         categories, unlabelled: as for [`SegmentationDataset`].
         skip_broken: whether records that cannot be read are left out, with a warning.
@@ -284,12 +284,12 @@ class StreamedSegmentationDataset(IterableDataset):
                 yield record
 
     def take(self, count: int) -> "StreamedSegmentationDataset":
-        """The first so many records."""
+        """The first `count` records."""
         return self._with(self.rows.take(count), skip_broken=self.skip_broken)
 
     def check(self, *, skip_broken: bool = False, teaches: bool = False) -> "StreamedSegmentationDataset":
-        """A stream cannot be looked through beforehand: the same data set, that leaves broken records out when it
-        meets them if `skip_broken` says so."""
+        """The same data set; with `skip_broken` it leaves out broken records when it meets them, since a stream cannot
+        be looked through beforehand."""
         return self._with(self.rows, skip_broken=skip_broken)
 
     def _with(self, rows: datasets.IterableDataset, *, skip_broken: bool) -> "StreamedSegmentationDataset":

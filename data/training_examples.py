@@ -1,4 +1,4 @@
-"""From records to batches: each photo with its training masks and a vocabulary of its own, drawn anew at each pass."""
+"""From records to batches: each photo with its training masks and its own vocabulary, drawn again in each pass."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,8 +20,8 @@ from fisa.processing.processing_fisa import FisaProcessor
 class VocabularySampler:
     """Draws the vocabulary that a photo is trained with: its own classes and random others, under any of their names.
 
-    SEVE would otherwise see one and the same list of classes and learn it by heart. One vocabulary per photo rather
-    than per batch: they vary more, and a photo's loss does not depend on its neighbours.
+    With one list of classes for all photos SEVE would learn that list by heart. There is one vocabulary per photo and
+    not per batch, so that they vary more and a photo's loss does not depend on its neighbours.
 
     Args:
         prompt_class_ids: the class of each name, `(S,)`; names of a class are next to each other.
@@ -30,7 +30,7 @@ class VocabularySampler:
     prompt_class_ids: Sequence[int]
 
     def draw(self, present: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Draw an order of all classes, those on the photo first, for the batch to cut off where it likes.
+        """Draw an order of all classes, those on the photo first; the batch cuts it off at its vocabulary's size.
 
         Args:
             present: class indices on the photo, each once.
@@ -99,8 +99,8 @@ class ExampleMaker:
 
 
 class _Passes:
-    """Knows which pass over the data this is, in worker processes that outlive a pass too: the number is in memory
-    that they share."""
+    """Knows which pass over the data this is. The number lies in shared memory, for worker processes that outlive a
+    pass."""
 
     def __init__(self):
         self._epoch = torch.zeros((), dtype=torch.long).share_memory_()
@@ -115,7 +115,7 @@ class _Passes:
 
 
 class TrainingExamples(_Passes, Dataset):
-    """Training examples of a data set, drawn anew in each epoch."""
+    """Training examples of a data set, drawn again in each pass."""
 
     def __init__(self, data: SegmentationDataset, maker: ExampleMaker):
         super().__init__()

@@ -47,7 +47,7 @@ class GroundTruthMasks:
         Args:
             record: of the one schema (see [`SegmentationDataset`]).
             class_indices: class index of each category id.
-            unlabelled: whether pixels of no segment are ignored or known to be of no class.
+            unlabelled: whether pixels without a segment are ignored or known to have no class.
         """
         label, segments = record["label"], record["segments_info"]
         masks = [segment_mask(segment, label) for segment in segments]
@@ -63,7 +63,7 @@ class GroundTruthMasks:
         return self._only(change.masks(self.masks), where=lambda masks: masks.any((1, 2)))
 
     def teaching(self) -> "GroundTruthMasks":
-        """Those with a class."""
+        """The masks that have a class."""
         return self._only(self.masks, where=lambda _: self.labels != IGNORED)
 
     def _only(self, masks: np.ndarray, *, where) -> "GroundTruthMasks":
@@ -72,7 +72,7 @@ class GroundTruthMasks:
 
 
 def segment_mask(segment: Mapping[str, Any], label: np.ndarray) -> np.ndarray:
-    """Mask of a segment, `(H, W)` bool: its own run lengths where it has some, else its pixels in the map."""
+    """Mask of a segment, `(H, W)` bool: from its own run lengths if it has some, else its pixels in the map."""
     if segment.get("segmentation") is not None:
         return hotcoco.mask.decode(dict(segment["segmentation"])).astype(bool)
     return label == segment["id"]
@@ -134,7 +134,7 @@ class GeneratorSource:
 
 @dataclass(frozen=True)
 class CacheSource:
-    """The generator's matched proposals from the cache; no label map is read any more."""
+    """The generator's matched proposals from the cache, without reading a label map."""
 
     cache: ProposalCache
     class_indices: Mapping[int, int]

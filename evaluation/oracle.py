@@ -1,5 +1,5 @@
-"""What a perfect half of the model would give: perfect classes for given masks, or perfect masks that need classes.
-With these, figure 2 of the paper finds that classes, not masks, are what open-vocabulary segmentation lacks."""
+"""The results that a model with one perfect half would have: perfect classes for given masks, or perfect masks that
+need classes. With these, figure 2 of the paper finds that open-vocabulary segmentation lacks classes, not masks."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,7 +21,7 @@ def perfect_masks(reference: Mapping[str, Any]) -> tuple[np.ndarray, list[dict[s
         reference: `segmentation` `(H, W)` segment ids, and `segments_info`.
 
     Returns:
-        their masks, `(G, H, W)` bool, and their entries of `segments_info`, in its order.
+        Their masks, `(G, H, W)` bool, and their entries of `segments_info`, in its order.
     """
     segments = [info for info in reference["segments_info"] if not info["iscrowd"]]
     label = reference["segmentation"]

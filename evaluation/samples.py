@@ -1,4 +1,4 @@
-"""What an evaluation keeps for people: a few photos with their ground truth and prediction."""
+"""The samples that an evaluation keeps for people to look at: a few photos with ground truth and prediction."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence

@@ -46,7 +46,7 @@ class SegmentationMetric(evaluate.Metric, ABC):
     @abstractmethod
     def merge(self, states: Iterable[bytes]) -> None:
         """Replace what this metric has counted by what several processes have, each image in one of them. The result
-        is that of a single process to the last bit, whatever the order."""
+        is that of a single process to the last bit, in any order."""
 
     @abstractmethod
     def _computed(self) -> dict[str, Any]:

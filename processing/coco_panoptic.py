@@ -1,4 +1,4 @@
-"""COCO's panoptic format: a PNG whose colours are segment ids, and an entry of JSON for each segment."""
+"""COCO's panoptic format: a PNG with segment ids for colours, and an entry of JSON for each segment."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -150,7 +150,7 @@ class CocoPanopticWriter:
         Returns:
             The PNG's name without its ending.
         """
-        # Counted anew, for COCO's ids must fit into three bytes and start at 1.
+        # Numbered again, since COCO's ids must fit into three bytes and start at 1.
         ids = np.zeros(segmentation.shape, np.int32)
         for number, segment in enumerate(segments_info, start=1):
             ids[segmentation == segment["id"]] = number

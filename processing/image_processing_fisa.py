@@ -1,5 +1,5 @@
 """The image processor: from any photo it makes the view that CLIP reads and the view that the mask generator reads,
-and turns the model's outputs into segments. It works on PIL alone, whatever else is installed."""
+and turns the model's outputs into segments. It works on PIL alone, with or without torchvision."""
 
 import math
 import os
@@ -80,7 +80,7 @@ class FisaImageProcessorKwargs(TypedDict, total=False):
             For segmentation maps, as Mask2Former has them: the id that has no mask; and whether id 0 is background,
             which has none, and all classes count one less. `reduce_labels` is the latter's older name.
         input_data_format (`str` or `ChannelDimension`, *optional*):
-            `"channels_first"` or `"channels_last"`, for arrays from whose shape it cannot be told.
+            `"channels_first"` or `"channels_last"`, for arrays whose shape leaves it open.
         return_tensors (`str`, *optional*):
             `"pt"` for torch tensors; NumPy arrays otherwise.
     """

@@ -55,9 +55,9 @@ class Class:
         name (`str`):
             The name that results are labelled with, and the first prompt. Runs of white space become one space.
         synonyms (`Iterable[str]`, *optional*):
-            Other names of the same class, each a prompt of its own; the best one counts.
+            Other names of the same class, each a prompt of its own; a class counts by its best one.
         is_thing (`bool`, *optional*):
-            `True` where instances are counted (a dog, a car), `False` for stuff (sky, grass), whose regions are one.
+            `True` where instances are counted (a dog, a car), `False` for stuff (sky, grass), one segment in all.
             `None`: stuff if the name is in a short built-in list of common stuff words, a thing otherwise.
 
     Raises:
@@ -117,7 +117,7 @@ class Vocabulary(Sequence[Class]):
 
     @classmethod
     def parse(cls, labels: "VocabularyLike") -> "Vocabulary":
-        """Make a vocabulary of whatever says plainly what the classes are.
+        """Make a vocabulary of anything that names classes.
 
         Args:
             labels (`Vocabulary`, `str`, `Iterable` or `Mapping`):
@@ -292,7 +292,7 @@ def _refuse_empty(classes: Sequence[Class]) -> None:
     if not classes:
         raise ValueError("The vocabulary is empty: name at least one class.")
     for class_id, item in enumerate(classes):
-        if not all(map(_looks, item.prompts)):
+        if not all(map(_visible, item.prompts)):
             before = f"after {quoted(classes[class_id - 1].prompts)}" if class_id else "at the start"
             raise ValueError(f"An empty name in the vocabulary, {before}: {quoted(item.prompts)}. Name or remove it.")
 
@@ -302,20 +302,20 @@ def _refuse_duplicates(classes: Sequence[Class]) -> None:
     clashes = []
     for item in classes:
         for prompt in item.prompts:
-            looks = _looks(prompt)
-            if looks in owners:
-                owner, twin = owners[looks]
+            visible = _visible(prompt)
+            if visible in owners:
+                owner, twin = owners[visible]
                 spelling = "" if prompt.lower() == twin.lower() else f" (spelt {ascii(prompt)} and {ascii(twin)})"
                 clashes.append(f'"{prompt}" of class "{item.name}" is already in class "{owner}"{spelling}')
-            owners[looks] = item.name, prompt
+            owners[visible] = item.name, prompt
     if clashes:
         raise ValueError(f"Names that occur twice in the vocabulary: {_listed(clashes)}. Keep each name once.")
 
 
-def _looks(name: str) -> str:
-    """A name without what no one sees: case, Unicode's different codes for one letter, and zero-width characters."""
-    visible = (letter for letter in unicodedata.normalize("NFKC", name) if unicodedata.category(letter) != "Cf")
-    return " ".join("".join(visible).casefold().split())
+def _visible(name: str) -> str:
+    """A name as readers see it: without case, Unicode's different codes for one letter, zero-width characters."""
+    letters = (letter for letter in unicodedata.normalize("NFKC", name) if unicodedata.category(letter) != "Cf")
+    return " ".join("".join(letters).casefold().split())
 
 
 def _split_names(text: str) -> list[str]:

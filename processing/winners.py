@@ -63,7 +63,7 @@ def strongest_claims(
 def first_inside(
     mask_logits: torch.Tensor, proposals: torch.Tensor, size: tuple[int, int], *, mask_threshold: float
 ) -> torch.Tensor:
-    """Give each pixel to the first proposal whose mask it is inside of.
+    """Give each pixel to the first proposal whose mask contains it.
 
     Args:
         mask_logits, proposals, size, mask_threshold: as for `strongest_claims`.

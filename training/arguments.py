@@ -133,18 +133,18 @@ class DataArguments:
         default=None, metadata={"help": "Folder of the proposal cache, made on first use."}
     )
     vocabulary_size: int = field(
-        default=64, metadata={"help": "How many classes a training photo's masks choose from."}
+        default=64, metadata={"help": "Number of classes that each training photo's masks choose from."}
     )
     logit_adjustment: float = field(
         default=0.0,
         metadata={
-            "help": "How far frequent classes are kept from being preferred, 0 (not at all) to 1: for data in which a "
-            "few classes have most of the masks."
+            "help": "Strength, 0 to 1, of a correction that keeps frequent classes from being preferred: for data in "
+            "which a few classes have most of the masks."
         },
     )
     flip: bool = field(default=True, metadata={"help": "Mirror every other training photo."})
-    crop: float = field(default=1.0, metadata={"help": "Least share of a training photo that is kept."})
-    color: float = field(default=0.4, metadata={"help": "Strength of changes of colour, 0 to 1."})
+    crop: float = field(default=1.0, metadata={"help": "Smallest share of a training photo that a random crop keeps."})
+    color: float = field(default=0.4, metadata={"help": "Strength of random changes of colour, 0 to 1."})
     oracle: str = field(
         default="none",
         metadata={"help": "Evaluate with a part replaced by the ground truth.", "choices": [*PREDICTORS]},

@@ -31,20 +31,20 @@ METRICS = {"panoptic": PanopticQuality, "instance": MaskAveragePrecision, "seman
 
 
 class Evaluator:
-    """Evaluates models on one data set, with its categories as the vocabulary. Pixels that the data set knows nothing
-    of are void and count in no metric.
+    """Evaluates models on one data set, with its categories as the vocabulary. Pixels without ground truth are void
+    and count in no metric.
 
     Args:
         data: the ground truth.
         processor: prepares the photos and turns outputs into segmentations, by its own settings.
         name: of the data set, for reports.
-        oracle: what the ground truth replaces, to see what limits the results: one of `PREDICTORS`: `"none"`,
+        oracle: the part that the ground truth replaces, to see what limits the results, one of `PREDICTORS`: `"none"`,
             `"classifier"`, `"generator"` or `"both"`.
         samples: a folder for the first few photos with ground truth and prediction, for reports.
         predictions: a JSON file for all panoptic predictions, in COCO's format, with their PNGs beside it.
 
     Raises:
-        ValueError: there is no such oracle.
+        ValueError: an unknown oracle.
 
     Example:
 
@@ -93,8 +93,8 @@ class Evaluator:
             options["num_workers"] = min(num_workers, 1)
             return DataLoader(_ShareOfStream(self.data, batch_size), batch_size=batch_size, **options)
         batches = torch.arange(len(self.data)).split(batch_size)
-        mine = [batch.tolist() for batch in batches[state.process_index :: state.num_processes]]
-        return DataLoader(_Records(self.data), batch_sampler=mine, **options)
+        own_batches = [batch.tolist() for batch in batches[state.process_index :: state.num_processes]]
+        return DataLoader(_Records(self.data), batch_sampler=own_batches, **options)
 
     @torch.no_grad()
     def evaluate(
@@ -112,7 +112,7 @@ class Evaluator:
             autocast: makes the context that the model runs in, for mixed precision.
 
         Returns:
-            the metrics by task, `num_images`, `oracle` and `data`, plain data for JSON; the same in every process.
+            The metrics by task, `num_images`, `oracle` and `data`, plain data for JSON; the same in every process.
         """
         state = PartialState()
         metrics = {task: self._metric(task) for task in self.tasks}
@@ -184,7 +184,7 @@ def _merged(metric: SegmentationMetric) -> SegmentationMetric:
 
 
 class _Records(Dataset):
-    """The records alone, so that a data set's other attributes are not taken for a sampler's by the loader."""
+    """The records alone, so that the loader does not take a data set's other attributes for those of a sampler."""
 
     def __init__(self, data: SegmentationDataset):
         self.data = data
