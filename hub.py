@@ -163,9 +163,9 @@ def write_flat_code(folder: Path, classes: Iterable[type]) -> None:
         module = pending.pop()
         name = module.__name__.rpartition(".")[2]
         if name in modules:
-            if modules[name] is not module:
+            if (other := modules[name]) is not module:
                 raise ValueError(
-                    f"{modules[name].__name__} and {module.__name__} would both become {name}.py; rename one."
+                    f"{other.__name__} and {module.__name__} would both be {name}.py in one folder; rename one."
                 )
             continue
         modules[name] = module
