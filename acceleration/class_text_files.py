@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -99,7 +99,17 @@ class ClassTextFiles:
         return sorted(self.folder.glob("*.safetensors"))
 
 
-def text_fingerprint(model: nn.Module, processor: Any) -> str:
+class TextEncoder(Protocol):
+    """What of a model turns prompts into embeddings."""
+
+    @property
+    def text_model(self) -> nn.Module: ...
+
+    @property
+    def text_projection(self) -> nn.Module: ...
+
+
+def text_fingerprint(model: TextEncoder, processor: Any) -> str:
     """A short name for what turns names into embeddings: the same for the same text weights of the same type, prompt
     templates and tokens, wherever they were loaded from.
 

@@ -61,10 +61,10 @@ class ClassTextCache:
 
     max_names = 20_000
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._kept: _KeptTexts | None = None
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[type["ClassTextCache"], tuple[()]]:
         return ClassTextCache, ()
 
     def embed(

@@ -1,5 +1,6 @@
 """Mask2Former's deformable attention in fewer passes over memory, for inference with its own weights."""
 
+from functools import reduce
 from itertools import accumulate
 from typing import Any
 
@@ -20,10 +21,13 @@ class SummedDeformableAttention(Mask2FormerPixelDecoderEncoderMultiscaleDeformab
     traced, and away from the CPU, where this was not measured, transformers' own code runs.
     """
 
-    def forward(self, hidden_states: torch.Tensor, **context: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(
+        self, hidden_states: torch.Tensor, *arguments: Any, **context: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """As transformers' own: what each query has gathered, and how much each of its samples counted."""
-        if hidden_states.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
-            return super().forward(hidden_states, **context)
+        own_case = hidden_states.device.type == "cpu" and not torch.is_grad_enabled() and not arguments
+        if torch.compiler.is_compiling() or not own_case:
+            return super().forward(hidden_states, *arguments, **context)
         return self._summed(hidden_states, **context)
 
     def _summed(
@@ -47,11 +51,11 @@ class SummedDeformableAttention(Mask2FormerPixelDecoderEncoderMultiscaleDeformab
         weights = self.attention_weights(queries).unflatten(-1, (self.n_heads, -1)).softmax(dim=-1).view(samples)
         offsets = self.sampling_offsets(queries).view(*samples, 2)
         sizes = torch.tensor(spatial_shapes_list, dtype=torch.float32)
-        positions = [
+        x, y = (
             (reference_points[..., axis] * sizes[:, 1 - axis] - 0.5)[:, :, None, :, None] + offsets[..., axis]
             for axis in (0, 1)
-        ]
-        summed = weighted_sums(values, spatial_shapes_list, *positions, weights)
+        )
+        summed = weighted_sums(values, spatial_shapes_list, x, y, weights)
         return self.output_proj(summed), weights
 
 
@@ -112,7 +116,7 @@ def weighted_sums(
         (1, 1): right_share * bottom_share,
     }
     down = (pitch * num_heads).long()
-    summed = sum(
+    of_corners = (
         nn.functional.embedding_bag(
             (cell + (below * down + right * num_heads)).flatten(0, 2).flatten(1),
             rows.flatten(0, 2),
@@ -121,4 +125,5 @@ def weighted_sums(
         )
         for (below, right), share in shares.items()
     )
+    summed = reduce(torch.add, of_corners)
     return summed.view(batch_size, num_queries, -1)

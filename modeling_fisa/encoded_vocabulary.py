@@ -1,5 +1,6 @@
 """The vocabulary of a call as tensors: class text embeddings, and what is known of their classes."""
 
+from collections import UserDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -48,14 +49,15 @@ class EncodedVocabulary(Mapping[str, torch.Tensor]):
     num_classes: int = field(init=False)
     one_prompt_per_class: bool = field(init=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         class_ids = self._class_ids()
         num_things = None if self.class_is_thing is None else self.class_is_thing.shape[0]
-        if class_ids is None:
-            num_classes, in_order = num_things, False
-        else:
+        if class_ids is not None:
             num_classes = _num_classes(class_ids, num_things)
             in_order = class_ids == list(range(num_classes))
+        else:
+            assert num_things is not None  # or else the prompts' classes were looked at
+            num_classes, in_order = num_things, False
         if self.prompt_class_ids is None:
             object.__setattr__(self, "prompt_class_ids", torch.arange(num_classes, device=self.class_embeds.device))
         object.__setattr__(self, "num_classes", num_classes)
@@ -75,7 +77,7 @@ class EncodedVocabulary(Mapping[str, torch.Tensor]):
     def __or__(self, other: Mapping[str, Any]) -> dict[str, Any]:
         return dict(self) | dict(other)
 
-    def __ror__(self, other: Mapping[str, Any]) -> Mapping[str, Any]:
+    def __ror__(self, other: dict[str, Any] | UserDict[str, Any]) -> Mapping[str, Any]:
         return other | dict(self)
 
     def _given(self) -> list[str]:

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import MutableMapping, Sequence
+from functools import partial
 from os import PathLike
 from typing import Any
 
@@ -27,7 +28,7 @@ from fisa.configuration.configuration_fisa import FisaConfig
 from fisa.modeling_fisa.adapter_vocabulary import pop_vocabulary
 from fisa.modeling_fisa.encoded_vocabulary import EncodedVocabulary, average_templates
 from fisa.modeling_fisa.mask_attention import mask_attention_bias, patch_coverage
-from fisa.modeling_fisa.mask_encoder import MaskEncoder
+from fisa.modeling_fisa.mask_encoder import FisaEncoderLayer, MaskEncoder
 from fisa.modeling_fisa.outputs_fisa import FisaModelOutput
 from fisa.modeling_fisa.semantic_guidance import ZeroLinear, guiding_texts
 from fisa.processing.image_processing_fisa import FisaImageProcessor
@@ -65,11 +66,11 @@ class FisaPreTrainedModel(PreTrainedModel):
     config_class = FisaConfig
     base_model_prefix = "fisa"
     main_input_name = "pixel_values"
-    input_modalities = ("image", "text")
+    input_modalities = ["image", "text"]
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     # Its layers work with the parts of CLIP's, which must therefore be where they are.
-    _no_split_modules = ["FisaModel"]
+    _no_split_modules: set[str] | list[str] | None = ["FisaModel"]
     # Modules that a call is given, which accelerate's hooks must not move.
     _skip_keys_device_placement = ["clip_layers", "clip_layer", "clip_attention"]
 
@@ -146,13 +147,16 @@ class FisaPreTrainedModel(PreTrainedModel):
         device = super().device
         return computing_device(self) or device if device.type == "meta" else device
 
-    def resize_token_embeddings(self, new_num_tokens: int | None = None, *arguments: Any, **options: Any) -> nn.Module:
+    def resize_token_embeddings(
+        self, new_num_tokens: int | None = None, *arguments: Any, **options: Any
+    ) -> nn.Embedding:
         """The token embeddings as they are.
 
         Raises:
             `ValueError`: another number of tokens than there are.
         """
         embeddings = self.get_input_embeddings()
+        assert isinstance(embeddings, nn.Embedding)
         if new_num_tokens not in (None, embeddings.num_embeddings):
             raise ValueError(
                 f"CLIP's text tower is never trained and reads {embeddings.num_embeddings} tokens; "
@@ -215,6 +219,8 @@ class FisaModel(FisaPreTrainedModel):
     ```
     """
 
+    class_embeds: torch.Tensor | None  # a buffer: the stored vocabulary's
+
     _keys_to_ignore_on_load_unexpected = [r"^mask_generator\."]
 
     def __init__(self, config: FisaConfig):
@@ -243,6 +249,7 @@ class FisaModel(FisaPreTrainedModel):
         position = self.vision_model.embeddings.position_embedding.weight
         initialization.copy_(self.mask_encoder.mask_position.weight, position[:1])
         for layer, clip_layer in zip(self.mask_encoder.layers, self.vision_model.encoder.layers):
+            assert isinstance(layer, FisaEncoderLayer)
             query_proj = layer.mask_attention.query_proj
             initialization.copy_(query_proj.weight, clip_layer.self_attn.q_proj.weight)
             initialization.copy_(query_proj.bias, clip_layer.self_attn.q_proj.bias)
@@ -267,7 +274,7 @@ class FisaModel(FisaPreTrainedModel):
         input_ids: torch.LongTensor,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.LongTensor | None = None,
-        **options: Unpack[TransformersKwargs],
+        **options: Any,
     ) -> BaseModelOutputWithPooling:
         """What CLIP's text tower makes of prompts, as `CLIPModel.get_text_features` returns it.
 
@@ -325,9 +332,7 @@ class FisaModel(FisaPreTrainedModel):
         outputs.pooler_output = self.visual_projection(outputs.pooler_output)
         return outputs
 
-    def get_class_features(
-        self, input_ids: torch.LongTensor, attention_mask: torch.Tensor | None = None
-    ) -> torch.FloatTensor:
+    def get_class_features(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
         """One unit vector per name, averaged over its prompts.
 
         Args:
@@ -374,11 +379,9 @@ class FisaModel(FisaPreTrainedModel):
             prompts = processor.tokenize(names).to(self.device)
             return self.get_class_features(prompts["input_ids"], prompts["attention_mask"])
 
-        def open_files() -> ClassTextFiles:
-            return ClassTextFiles(text_cache, encoder=text_fingerprint(self, processor))
-
+        open_files = partial(_open_files, text_cache, self, processor) if text_cache else None
         class_embeds = self._text_cache.embed(
-            vocabulary.prompts(), encode, batch_size=batch_size, open_files=open_files if text_cache else None
+            vocabulary.prompts(), encode, batch_size=batch_size, open_files=open_files
         )
         return EncodedVocabulary(
             class_embeds,
@@ -424,7 +427,7 @@ class FisaModel(FisaPreTrainedModel):
 
     def resolve_class_embeds(
         self,
-        input_ids: torch.LongTensor | None,
+        input_ids: torch.Tensor | None,
         attention_mask: torch.Tensor | None,
         class_embeds: torch.Tensor | None,
     ) -> torch.Tensor | None:
@@ -465,8 +468,8 @@ class FisaModel(FisaPreTrainedModel):
             output_image_tokens (`bool`):
                 False leaves out `last_hidden_state`, and with it most of the last layer: masks do not need it.
         """
-        class_embeds = self.resolve_class_embeds(input_ids, attention_mask, class_embeds)
-        self._check_shapes(pixel_values, mask_proposals, class_embeds)
+        texts = self.resolve_class_embeds(input_ids, attention_mask, class_embeds)
+        self._check_shapes(pixel_values, mask_proposals, texts)
         image_tokens, mask_tokens = self.mask_encoder.embed(
             pixel_values, mask_proposals.shape[1], clip=self.vision_model
         )
@@ -475,7 +478,7 @@ class FisaModel(FisaPreTrainedModel):
             image_tokens,
             mask_tokens,
             attention_bias,
-            self._guiding_texts(class_embeds),
+            self._guiding_texts(texts),
             clip_layers=self.vision_model.encoder.layers,
             output_hidden_states=self._asked_for("output_hidden_states", output_hidden_states),
             output_attentions=self._asked_for("output_attentions", output_attentions),
@@ -483,7 +486,7 @@ class FisaModel(FisaPreTrainedModel):
         )
         return FisaModelOutput(
             mask_embeds=self.visual_projection(self.vision_model.post_layernorm(encoded.mask_tokens)),
-            class_embeds=None if class_embeds is None else class_embeds.expand(pixel_values.shape[0], -1, -1),
+            class_embeds=None if texts is None else texts.expand(pixel_values.shape[0], -1, -1),
             last_hidden_state=encoded.image_tokens,
             hidden_states=encoded.hidden_states,
             mask_hidden_states=encoded.mask_hidden_states,
@@ -502,9 +505,10 @@ class FisaModel(FisaPreTrainedModel):
         *,
         dtype: torch.dtype,
     ) -> torch.Tensor:
+        height, width = pixel_values.shape[-2:]
         coverage = patch_coverage(
             mask_proposals,
-            image_size=pixel_values.shape[-2:],
+            image_size=(height, width),
             patch_size=self.vision_model.embeddings.patch_size,
             proposal_sizes=proposal_sizes,
         )
@@ -562,6 +566,10 @@ def _text_processor(folder: str | PathLike, source: dict[str, Any]) -> FisaProce
             "`processor.save_pretrained(folder)`."
         ) from error
     return FisaProcessor(FisaImageProcessor(), tokenizer, settings.get("prompt_templates", "default"))
+
+
+def _open_files(folder: str | PathLike, model: FisaModel, processor: FisaProcessor) -> ClassTextFiles:
+    return ClassTextFiles(folder, encoder=text_fingerprint(model, processor))
 
 
 def _take_over_vocabulary(model: FisaModel, tensors: MutableMapping[str, torch.Tensor], prefix: str, *_: Any) -> None:

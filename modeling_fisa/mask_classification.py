@@ -37,8 +37,10 @@ def class_logits(
     logits = scores[0] if whole else torch.cat(scores, dim=-1)
     if vocabulary.one_prompt_per_class:
         return logits
+    class_ids = vocabulary.prompt_class_ids
+    assert class_ids is not None  # a vocabulary has them once it is made
     best = logits.new_full((*logits.shape[:-1], vocabulary.num_classes), float("-inf"))
-    return best.scatter_reduce(-1, vocabulary.prompt_class_ids.expand_as(logits), logits, reduce="amax")
+    return best.scatter_reduce(-1, class_ids.expand_as(logits), logits, reduce="amax")
 
 
 def known_class_ids(class_names: list[list[str]], generator_labels: dict[int, str]) -> list[int]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 from transformers import AutoModelForUniversalSegmentation, PreTrainedConfig, PreTrainedModel
+from transformers.models.auto.auto_factory import _get_model_class
 from transformers.utils import ModelOutput
 
 
@@ -98,7 +99,7 @@ def new_mask_generator(config: PreTrainedConfig, *, common_attention: str | None
             The `attn_implementation` that all parts of FISA were asked for by one name. Generators without it use what
             they have by default; one that was asked for by the generator's own name is refused where it is missing.
     """
-    model_class = AutoModelForUniversalSegmentation._model_mapping[type(config)]
+    model_class = _get_model_class(config, AutoModelForUniversalSegmentation._model_mapping)
     if config._attn_implementation == common_attention and not has_attention(model_class, common_attention):
         config._attn_implementation = None
     return AutoModelForUniversalSegmentation.from_config(config)
@@ -134,11 +135,11 @@ def generate_proposals(
 
     distinct_sizes, group_of = photo_sizes.unique(dim=0, return_inverse=True)
     groups = [(group_of == index).nonzero().flatten() for index in range(len(distinct_sizes))]
-    proposals = [
+    by_size = [
         _proposals(generator(pixel_values=pixel_values[members, :, :height, :width]))
         for members, (height, width) in zip(groups, distinct_sizes.tolist())
     ]
-    return proposals[0] if len(groups) == 1 else _in_batch_order(proposals, torch.cat(groups).argsort())
+    return by_size[0] if len(groups) == 1 else _in_batch_order(by_size, torch.cat(groups).argsort())
 
 
 def _proposals(outputs: ModelOutput) -> MaskProposals:
@@ -147,11 +148,11 @@ def _proposals(outputs: ModelOutput) -> MaskProposals:
             f"The mask generator gave {type(outputs).__name__} with {', '.join(outputs)}; FISA needs "
             "`class_queries_logits` and `masks_queries_logits`, as Mask2Former, MaskFormer and EoMT give them."
         )
-    class_logits = outputs.class_queries_logits.float()
+    class_logits = outputs["class_queries_logits"].float()
     # 1 - p(no object), summed from the other side: no digits are lost where an object is unlikely.
     objectness = class_logits.softmax(dim=-1)[..., :-1].sum(dim=-1).clamp(max=1)
     return MaskProposals(
-        mask_logits=outputs.masks_queries_logits, objectness=objectness, class_logits=class_logits[..., :-1]
+        mask_logits=outputs["masks_queries_logits"], objectness=objectness, class_logits=class_logits[..., :-1]
     )
 
 
@@ -170,5 +171,5 @@ def _in_batch_order(groups: list[MaskProposals], order: torch.Tensor) -> MaskPro
         sizes=torch.cat(
             [order.new_tensor(size).expand(len(group.objectness), 2) for size, group in zip(sizes, groups)]
         )[order],
-        class_logits=torch.cat([group.class_logits for group in groups])[order],
+        class_logits=torch.cat([group.class_logits for group in groups if group.class_logits is not None])[order],
     )

@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields, replace
 from functools import cached_property
+from inspect import signature
 from os import PathLike
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from torch import nn
-from transformers import AutoModelForUniversalSegmentation, CLIPModel, PreTrainedModel
+from transformers import AutoModelForUniversalSegmentation, CLIPModel, PreTrainedConfig, PreTrainedModel
 from transformers.utils import cached_file, can_return_tuple, logging
 
 from fisa.acceleration.deformable_attention import sum_samples_at_once
@@ -71,12 +72,12 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
         super().__init__(config)
         self.fisa = FisaModel(config)
         self.mask_generator = None
-        if config.mask_generator_config is not None:
+        if isinstance(config.mask_generator_config, PreTrainedConfig):
             generator = new_mask_generator(config.mask_generator_config, common_attention=common_attention)
             self.mask_generator = sum_samples_at_once(generator)
         self.post_init()
         if self.mask_generator is not None and not self._generator_can_be_offloaded:
-            self._no_split_modules.add(type(self.mask_generator).__name__)
+            self._no_split_modules = {*(self._no_split_modules or ()), type(self.mask_generator).__name__}
         self.freeze_untrained_parts()
 
     def _untrained_parts(self) -> list[nn.Module]:
@@ -114,28 +115,31 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
         if isinstance(clip, (str, PathLike)):
             clip = CLIPModel.from_pretrained(clip)
         if isinstance(mask_generator, (str, PathLike)):
-            mask_generator = AutoModelForUniversalSegmentation.from_pretrained(mask_generator)
-        config = FisaConfig(
-            text_config=clip.config.text_config,
-            vision_config=clip.config.vision_config,
-            mask_generator_config=None if mask_generator is None else mask_generator.config,
-            projection_dim=clip.config.projection_dim,
-            logit_scale_init_value=clip.config.logit_scale_init_value,
+            generator: PreTrainedModel | None = AutoModelForUniversalSegmentation.from_pretrained(mask_generator)
+        else:
+            generator = mask_generator
+        parts_options: dict[str, Any] = {
+            "text_config": clip.config.text_config,
+            "vision_config": clip.config.vision_config,
+            "mask_generator_config": None if generator is None else generator.config,
+            "projection_dim": clip.config.projection_dim,
+            "logit_scale_init_value": clip.config.logit_scale_init_value,
             # No back-end is named for any part: each keeps the one that it was loaded with.
-            attn_implementation={part: {} for part in FisaConfig.sub_configs},
-            **config_options,
-        )
+            "attn_implementation": {part: {} for part in FisaConfig.sub_configs},
+        }
+        config = FisaConfig(**parts_options, **config_options)
         # On the meta device nothing is allocated or initialised for the parts that are about to be put in place.
         with torch.device("meta"):
             model = cls(config)
         model.fisa.adopt_clip(clip)
-        model.mask_generator = None if mask_generator is None else sum_samples_at_once(mask_generator)
+        model.mask_generator = None if generator is None else sum_samples_at_once(generator)
         model.freeze_untrained_parts()
         return model.eval()
 
     @property
     def _generator_can_be_offloaded(self) -> bool:
-        return bool(type(self.mask_generator)._no_split_modules)  # transformers' own mark of it
+        # By transformers' own mark of it.
+        return self.mask_generator is not None and bool(type(self.mask_generator)._no_split_modules)
 
     def _check_offloading(self) -> None:
         """Refuse a generator that was offloaded and reads its weights in ways that accelerate cannot follow.
@@ -164,13 +168,15 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
     def get_input_embeddings(self) -> nn.Module:
         return self.fisa.get_input_embeddings()
 
-    def set_attn_implementation(self, attn_implementation: str | dict[str, Any], **options: Any) -> None:
+    def set_attn_implementation(
+        self, attn_implementation: str | dict[str, Any], *arguments: Any, **options: Any
+    ) -> None:
         """As transformers' own models; one name is for the parts that have a choice, and a generator without it keeps
         what it has."""
-        by_one_name = isinstance(attn_implementation, str)
-        if by_one_name and self.mask_generator and not has_attention(type(self.mask_generator), attn_implementation):
-            attn_implementation = dict.fromkeys(("", "text_config", "vision_config"), attn_implementation)
-        super().set_attn_implementation(attn_implementation, **options)
+        if isinstance(attn_implementation, str) and self.mask_generator is not None:
+            if not has_attention(type(self.mask_generator), attn_implementation):
+                attn_implementation = dict.fromkeys(("", "text_config", "vision_config"), attn_implementation)
+        super().set_attn_implementation(attn_implementation, *arguments, **options)
 
     def enable_input_require_grads(self) -> None:
         """Let gradients reach CLIP's patch embedding; the frozen generator is left alone."""
@@ -180,33 +186,25 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
         """Undo [`enable_input_require_grads`]."""
         self.fisa.disable_input_require_grads()
 
-    def load_adapter(
-        self,
-        peft_model_id: str | None = None,
-        adapter_name: str | None = None,
-        *,
-        adapter_state_dict: dict[str, torch.Tensor] | None = None,
-        adapter_kwargs: dict[str, Any] | None = None,
-        **options: Any,
-    ) -> Any:
+    def load_adapter(self, peft_model_id: str | None = None, *arguments: Any, **options: Any) -> Any:
         """As transformers' own models load an adapter, and with it the vocabulary that it was trained on."""
-        tensors = adapter_state_dict
+        bound = signature(super().load_adapter).bind(peft_model_id, *arguments, **options)
+        tensors = bound.arguments.get("adapter_state_dict")
         if tensors is None and peft_model_id is not None:
             # An adapter in PyTorch's own format, which PEFT once wrote, is older than this.
             file = cached_file(
                 peft_model_id,
                 "adapter_model.safetensors",
                 _raise_exceptions_for_missing_entries=False,
-                **adapter_kwargs or {},
+                **bound.arguments.get("adapter_kwargs") or {},
             )
             tensors = None if file is None else load_file(file)
         vocabulary = None
         if tensors is not None:  # the vocabulary is no weight, which the library would report as unexpected
             tensors = dict(tensors)
             vocabulary = pop_vocabulary(tensors, ADAPTER_PREFIX)
-        report = super().load_adapter(
-            peft_model_id, adapter_name, adapter_state_dict=tensors, adapter_kwargs=adapter_kwargs, **options
-        )
+        bound.arguments["adapter_state_dict"] = tensors
+        report = super().load_adapter(*bound.args, **bound.kwargs)
         if vocabulary is not None:
             self.fisa.store_adapter_vocabulary(*vocabulary)
         return report
@@ -426,8 +424,9 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
     ) -> EncodedVocabulary:
         """The vocabulary of a call: its prompts or its ready embeddings, else the stored one."""
         if input_ids is not None or class_embeds is not None:
-            class_embeds = self.fisa.resolve_class_embeds(input_ids, attention_mask, class_embeds)
-            return EncodedVocabulary(class_embeds, **classes)
+            texts = self.fisa.resolve_class_embeds(input_ids, attention_mask, class_embeds)
+            assert texts is not None
+            return EncodedVocabulary(texts, **classes)
         if self.fisa.class_embeds is None:
             raise ValueError(
                 "No classes to choose from: pass `input_ids` or `class_embeds` (FisaProcessor and `encode_vocabulary` "
@@ -440,11 +439,12 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
             generator_class_ids=self._generator_class_ids(self.config.class_names),
         )
 
-    def _generator_class_ids(self, class_names: list[list[str]]) -> torch.LongTensor | None:
+    def _generator_class_ids(self, class_names: list[list[str]]) -> torch.Tensor | None:
         """What the generator calls each class, by all its names; `None` where its opinion does not count."""
         if not self.config.ensemble_weight or self.mask_generator is None:
             return None
-        known = known_class_ids(class_names, self.mask_generator.config.id2label)
+        labels = self.mask_generator.config.id2label or {}
+        known = known_class_ids(class_names, {int(index): label for index, label in labels.items()})
         return torch.tensor(known, dtype=torch.long, device=self.device)
 
     def _classifier_precision(self) -> AbstractContextManager:
@@ -466,6 +466,11 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
                 class_labels,
                 matcher=self.config.proposal_matcher,
                 iou_threshold=self.config.proposal_matcher_iou,
+            )
+        elif not isinstance(class_labels, torch.Tensor):
+            raise ValueError(
+                f"`class_labels` is a {type(class_labels).__name__} and `mask_labels` are missing: pass the masks of "
+                "these classes as well, or a tensor (batch_size, num_proposals) with the class of each proposal."
             )
         adjusted = logits if class_log_priors is None else logits + class_log_priors.unsqueeze(-2)
         return mask_classification_loss(adjusted, class_labels)

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import CLIPVisionConfig
+from transformers import PreTrainedConfig
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.clip.modeling_clip import eager_attention_forward
 
@@ -21,7 +21,7 @@ def attend(
     value: torch.Tensor,
     bias: torch.Tensor | None = None,
     *,
-    config: CLIPVisionConfig,
+    config: PreTrainedConfig,
     scaling: float,
     **options: Any,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -32,7 +32,7 @@ def attend(
         query (`torch.Tensor` of shape `(batch_size, num_heads, num_queries, head_dim)`)
         key, value (`torch.Tensor` of shape `(batch_size, num_heads, num_keys, head_dim)`)
         bias (`torch.Tensor` of shape `(batch_size, 1, num_queries, num_keys)`, *optional*): added to the scores.
-        config (`CLIPVisionConfig`): names the back-end.
+        config (`PreTrainedConfig`): names the back-end.
         scaling (`float`): what the scores are multiplied by before the bias is added.
 
     Returns:

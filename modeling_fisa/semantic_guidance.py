@@ -37,14 +37,15 @@ class SemanticGuidance(nn.Module):
     """Guidance that does nothing and has no parameters: for layers without SEVE, and what both readings build on."""
 
     def before(
-        self, image_tokens: torch.Tensor, mask_tokens: torch.Tensor, texts: torch.Tensor
+        self, image_tokens: torch.Tensor, mask_tokens: torch.Tensor, texts: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Guide the tokens before the layer encodes them.
 
         Args:
             image_tokens (`torch.Tensor` of shape `(batch_size, 1 + num_patches, hidden_size)`)
             mask_tokens (`torch.Tensor` of shape `(batch_size, num_proposals, hidden_size)`)
-            texts (`torch.Tensor` of shape `(num_texts, projection_dim)`): or one set per photo, batch first.
+            texts (`torch.Tensor` of shape `(num_texts, projection_dim)`):
+                Or one set per photo, batch first; `None` if no layer has SEVE.
 
         Returns:
             Both kinds of tokens, shapes unchanged.
@@ -52,7 +53,11 @@ class SemanticGuidance(nn.Module):
         return image_tokens, mask_tokens
 
     def beside(
-        self, mask_output: torch.Tensor, mask_query: torch.Tensor, texts: torch.Tensor, clip_layer: CLIPEncoderLayer
+        self,
+        mask_output: torch.Tensor,
+        mask_query: torch.Tensor,
+        texts: torch.Tensor | None,
+        clip_layer: CLIPEncoderLayer,
     ) -> torch.Tensor:
         """Guide what the mask tokens gather from the image.
 
@@ -61,7 +66,8 @@ class SemanticGuidance(nn.Module):
                 The mask tokens' attention output.
             mask_query (`torch.Tensor` of shape `(batch_size, num_heads, num_proposals, head_dim)`):
                 The queries that it was gathered with.
-            texts (`torch.Tensor` of shape `(num_texts, projection_dim)`): or one set per photo, batch first.
+            texts (`torch.Tensor` of shape `(num_texts, projection_dim)`):
+                Or one set per photo, batch first; `None` if no layer has SEVE.
             clip_layer (`CLIPEncoderLayer`): the layer of CLIP that is running.
 
         Returns:
@@ -95,9 +101,10 @@ class TextCrossAttention(SemanticGuidance):
         self.out_proj = ZeroLinear(config.seve_width, token_width)
 
     def before(
-        self, image_tokens: torch.Tensor, mask_tokens: torch.Tensor, texts: torch.Tensor
+        self, image_tokens: torch.Tensor, mask_tokens: torch.Tensor, texts: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Add to the tokens that `seve_tokens` names what they find in the texts."""
+        assert texts is not None  # where SEVE is on, a call without class texts was refused
         texts = self.text_norm(texts.to(image_tokens.dtype)).expand(image_tokens.shape[0], -1, -1)
         key, value = (split_heads(projection(texts), self.num_heads) for projection in (self.k_proj, self.v_proj))
 
@@ -131,9 +138,14 @@ class TextKeys(SemanticGuidance):
         self.out_proj = ZeroLinear(token_width, token_width)
 
     def beside(
-        self, mask_output: torch.Tensor, mask_query: torch.Tensor, texts: torch.Tensor, clip_layer: CLIPEncoderLayer
+        self,
+        mask_output: torch.Tensor,
+        mask_query: torch.Tensor,
+        texts: torch.Tensor | None,
+        clip_layer: CLIPEncoderLayer,
     ) -> torch.Tensor:
         """Add to the mask tokens' attention output what their queries find in the texts."""
+        assert texts is not None  # where SEVE is on, a call without class texts was refused
         clip = clip_layer.self_attn
         texts = clip_layer.layer_norm1(self.text_proj(self.text_norm(texts.to(mask_query.dtype))))
         texts = texts.expand(mask_query.shape[0], -1, -1)

@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 from fisa.configuration.configuration_fisa import FisaConfig
 from fisa.configuration.configuration_simo import SimoConfig
 from fisa.modeling_fisa.adapter_vocabulary import ADAPTER_PREFIX, vocabulary_tensors
-from fisa.modeling_fisa.modeling_fisa import FisaPreTrainedModel
+from fisa.modeling_fisa.fisa_model import FisaModel, FisaPreTrainedModel
+from fisa.modeling_fisa.modeling_fisa import FisaForUniversalSegmentation
 from fisa.processing.files import written_whole
 
 
@@ -73,16 +74,18 @@ def save_adapter(model: "PeftModel", folder: str | PathLike) -> None:
     >>> save_adapter(simo_model, "my-adapter")
     ```
     """
-    model.save_pretrained(folder)
+    model.save_pretrained(str(folder))
     add_stored_vocabulary(model, folder)
 
 
 def add_stored_vocabulary(model: "PeftModel", folder: str | PathLike) -> None:
     """Write the vocabulary that an adapter's base model stores, if any, into the adapter's saved file."""
     base, file = model.get_base_model(), Path(folder) / "adapter_model.safetensors"
-    if base.config.num_prompts:
-        classes, class_embeds = base.config.vocabulary, base.fisa.class_embeds
-        weights = load_file(file) | vocabulary_tensors(classes, class_embeds, ADAPTER_PREFIX)
+    whole = isinstance(base, FisaForUniversalSegmentation)
+    fisa, prefix = (base.fisa, ADAPTER_PREFIX) if whole else (base, ADAPTER_PREFIX.removesuffix("fisa."))
+    assert isinstance(fisa, FisaModel)
+    if fisa.class_embeds is not None:
+        weights = load_file(file) | vocabulary_tensors(fisa.config.vocabulary, fisa.class_embeds, prefix)
         with written_whole(file) as aside:
             save_file(weights, aside, metadata={"format": "pt"})
 

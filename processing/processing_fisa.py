@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 import numpy as np
 from transformers import AutoTokenizer, BatchFeature
 from transformers.image_utils import ImageInput
-from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, Unpack
+from transformers.processing_utils import AudioKwargs, ProcessorMixin, VideosKwargs
 from transformers.tokenization_utils_base import LARGE_INTEGER
 from transformers.utils import TensorType
 
@@ -34,11 +34,16 @@ class FisaTextKwargs(TypedDict, total=False):
     return_tensors: str | TensorType | None
 
 
-class FisaProcessorKwargs(ProcessingKwargs, total=False):
-    """The settings of a call: those of images and of text, by their names or in a dictionary for each kind."""
+class FisaProcessorKwargs(TypedDict, total=False):
+    """The settings of a call: those of images and of text, by their names or in a dictionary for each kind.
+
+    transformers looks up all four kinds that its `ProcessingKwargs` names; FISA reads two.
+    """
 
     images_kwargs: FisaImageProcessorKwargs
     text_kwargs: FisaTextKwargs
+    videos_kwargs: VideosKwargs
+    audio_kwargs: AudioKwargs
 
 
 class FisaProcessor(ProcessorMixin):
@@ -119,7 +124,7 @@ class FisaProcessor(ProcessorMixin):
         *,
         segmentation_maps: ImageInput | None = None,
         instance_id_to_semantic_id: InstanceClasses | None = None,
-        **kwargs: Unpack[FisaProcessorKwargs],
+        **kwargs: Any,
     ) -> BatchFeature:
         """Make the model's inputs.
 

@@ -100,6 +100,10 @@ class TestInTheModel:
         # Other proposals may overlap a mask by half as well; with these photos none does.
         torch.testing.assert_close(matched, expected)
 
+    def test_a_list_of_labels_without_their_masks_is_refused(self, model):
+        with pytest.raises(ValueError, match="`class_labels` is a list and `mask_labels` are missing"):
+            model(**tiny_inputs(), class_labels=[torch.tensor([1, 2]), torch.tensor([0])])
+
     def test_each_photo_may_have_its_own_vocabulary(self, model):
         inputs = tiny_inputs()
         texts = torch.stack([inputs.pop("class_embeds"), torch.randn(3, model.config.projection_dim)])

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForUniversalSegmentation, pipeline
 
 from fisa import FisaForUniversalSegmentation, FisaModel, SimoConfig, get_simo_model
-from fisa.modeling_fisa.simo import simo_target_modules
+from fisa.modeling_fisa.simo import save_adapter, simo_target_modules
 from tests.configurations import NUM_QUERIES, tiny_generator_inputs, tiny_inputs
 from tests.models import tiny_model, tiny_segmentation_model
 
@@ -300,6 +300,18 @@ def test_the_bare_model_takes_an_adapter_too():
     assert isinstance(model.get_base_model(), FisaModel)
     moved = [parameter.grad is not None for parameter in model.parameters() if parameter.requires_grad]
     assert all(moved)
+
+
+def test_the_bare_models_adapter_brings_its_vocabulary(tmp_path):
+    model = tiny_model()
+    model.store_vocabulary(
+        [{"name": name, "synonyms": [], "is_thing": True} for name in ("dog", "cat")],
+        torch.randn(2, model.config.projection_dim),
+    )
+    save_adapter(get_simo_model(model), tmp_path)
+    loaded = PeftModel.from_pretrained(tiny_model(), tmp_path).get_base_model()
+    assert loaded.config.class_names == [["dog"], ["cat"]]
+    torch.testing.assert_close(loaded.class_embeds, model.class_embeds, rtol=0, atol=0)
 
 
 def test_lora_of_the_same_places(tmp_path):
