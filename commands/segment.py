@@ -42,7 +42,8 @@ EXAMPLES = """examples:
 
 In a labels file a line is a class: its name, then synonyms, with commas between; [stuff] or [thing] may follow.
 A .json file holds a list of names, a dictionary from names to synonyms, or COCO categories.
-Exit status: 0 all done, 1 some photos could not be read (the others are done), 2 a wrong argument.
+Exit status: 0 all done, 1 some photos could not be read (the others are done), 2 a wrong argument,
+130 stopped by Ctrl-C (the photos until then are done).
 """
 
 
@@ -57,16 +58,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         vocabulary = words or _stored_vocabulary(segmenter.model.config)
     except (OSError, ValueError, SafetensorError) as error:
         parser.error(" ".join(str(error).split()))
-    with ResultWriter(options.output, vocabulary) as writer:
-        unreadable = segment_photos(
-            segmenter,
-            photos,
-            writer,
-            candidate_labels=words,
-            text_cache=options.text_cache,
-            subtask=options.subtask,
-            threshold=options.threshold,
-        )
+    writer = ResultWriter(options.output, vocabulary)
+    try:
+        with writer:
+            unreadable = segment_photos(
+                segmenter,
+                photos,
+                writer,
+                candidate_labels=words,
+                text_cache=options.text_cache,
+                subtask=options.subtask,
+                threshold=options.threshold,
+            )
+    except KeyboardInterrupt:
+        print(f"stopped; what was done until then: {writer.path}", file=sys.stderr)
+        return 130  # as shells count it
     done = len(photos) - len(unreadable)
     print(f"{done} of {len(photos)} photos segmented; COCO panoptic annotations: {writer.path}")
     if unreadable:
