@@ -124,7 +124,10 @@ class FisaPreTrainedModel(PreTrainedModel):
         source = {name: options[name] for name in SOURCE_OPTIONS if name in options}
         labels = {name: options.pop(name) for name in ("id2label", "label2id", "num_labels") if name in options}
         if labels:
-            config = FisaConfig.from_pretrained(config or pretrained_model_name_or_path, **source, **labels)
+            folder = config or pretrained_model_name_or_path
+            if folder is None:
+                raise ValueError(f"{', '.join(labels)} need the folder of a model or of a config to begin from.")
+            config = FisaConfig.from_pretrained(folder, **source, **labels)
         vocabulary = None
         # By name, since remote code may have been executed twice, which gives two classes.
         is_ours = isinstance(config, PreTrainedConfig) and config.model_type == FisaConfig.model_type
@@ -134,7 +137,7 @@ class FisaPreTrainedModel(PreTrainedModel):
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         model.freeze_untrained_parts()  # loading puts new parameters in place, all of which ask for gradients
         model._check_offloading()
-        if vocabulary is not None:
+        if vocabulary is not None and pretrained_model_name_or_path is not None:
             model.set_vocabulary(_text_processor(pretrained_model_name_or_path, source), vocabulary)
         return loaded
 
@@ -185,6 +188,12 @@ class FisaPreTrainedModel(PreTrainedModel):
             part.requires_grad_(False)
 
     def _untrained_parts(self) -> list[nn.Module]:
+        raise NotImplementedError
+
+    def set_vocabulary(
+        self, processor: FisaProcessor, labels: VocabularyLike, *, text_cache: str | PathLike | None = None
+    ) -> None:
+        """Encode a vocabulary once and store it with the model and its config: both are saved with it."""
         raise NotImplementedError
 
     @torch.no_grad()

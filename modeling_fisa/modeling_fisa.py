@@ -304,9 +304,10 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
                 Handed on to post-processing, which turns results back to how the caller holds the photo; see
                 [`FisaImageProcessor`].
         """
-        masks_to_name = None
+        masks_to_name: MaskProposals | None = None
+        labels: torch.Tensor | Sequence[torch.Tensor] | None = class_labels
         if mask_labels is not None and mask_proposals is None and mask_generator_pixel_values is None:
-            masks_to_name, class_labels = ground_truth_proposals(mask_labels, class_labels)
+            masks_to_name, labels = ground_truth_proposals(mask_labels, class_labels)
         if masks_to_name is not None and self.training and torch.is_grad_enabled():
             proposals = masks_to_name
         else:
@@ -329,13 +330,13 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
             output_attentions=output_attentions,
         )
         loss = None
-        if masks_to_name is not None:
+        if labels is not None and masks_to_name is not None:
             named = (
                 logits if masks_to_name is proposals else self._classify(pixel_values, masks_to_name, vocabulary)[1]
             )
-            loss = self._loss(named, masks_to_name, None, class_labels, class_log_priors)
-        elif class_labels is not None:
-            loss = self._loss(logits, proposals, mask_labels, class_labels, class_log_priors)
+            loss = self._loss(named, masks_to_name, None, labels, class_log_priors)
+        elif labels is not None:
+            loss = self._loss(logits, proposals, mask_labels, labels, class_log_priors)
         is_thing = vocabulary.class_is_thing
         return FisaOutput(
             loss=loss,

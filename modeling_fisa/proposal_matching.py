@@ -33,7 +33,7 @@ LARGEST_LOGIT = 80.0
 
 
 def ground_truth_proposals(
-    mask_labels: Sequence[torch.Tensor] | torch.Tensor, class_labels: Sequence[torch.Tensor] | torch.Tensor
+    mask_labels: Sequence[torch.Tensor] | torch.Tensor, class_labels: Sequence[torch.Tensor] | torch.Tensor | None
 ) -> tuple[MaskProposals, torch.Tensor]:
     """The ground truth itself as proposals, and their classes.
 

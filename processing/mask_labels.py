@@ -45,14 +45,16 @@ def masks_and_classes(
         ValueError: not one map per photo, a map of another size than its photo, or an id without a class.
     """
     maps = make_flat_list_of_images(segmentation_maps, expected_ndims=2)
+    assert isinstance(maps, list)  # though its hint says more
     if len(maps) != len(photo_sizes):
         raise ValueError(f"There are {len(photo_sizes)} images and {len(maps)} segmentation maps; pass one per image.")
     if do_reduce_labels and ignore_index is None:
         ignore_index = BACKGROUND
     masks, classes = [], []
     for index, ids in enumerate(maps):
-        shared = instance_id_to_semantic_id is None or isinstance(instance_id_to_semantic_id, Mapping)
-        instance_classes = instance_id_to_semantic_id if shared else instance_id_to_semantic_id[index]
+        given = instance_id_to_semantic_id
+        one = given if given is None or isinstance(given, Mapping) else given[index]
+        instance_classes = None if one is None else dict(one)
         try:
             resized = _resized(ids, photo_sizes[index], orientations[index], size)
             _check_ids(resized, instance_classes, maskless=0 if do_reduce_labels else ignore_index)
@@ -78,7 +80,7 @@ def _resized(ids: Any, photo_size: tuple[int, int], orientation: int, size: Size
     if image.size[::-1] != tuple(photo_size):
         held = photo_size[::-1] if orientation >= 5 else photo_size
         raise ValueError(f"it has {ids.shape[0]} x {ids.shape[1]} pixels and its image {held[0]} x {held[1]}.")
-    return np.asarray(image.resize((size.width, size.height), Image.Resampling.NEAREST))
+    return np.asarray(image.resize((size["width"], size["height"]), Image.Resampling.NEAREST))
 
 
 def _check_ids(ids: np.ndarray, instance_classes: Mapping[int, int] | None, *, maskless: int | None) -> None:
