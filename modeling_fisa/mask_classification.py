@@ -9,6 +9,7 @@ from fisa.processing.vocabulary import plain_name
 
 
 TEXTS_AT_A_TIME = 8192
+UNKNOWN = -1  # the index of a class that the generator does not know
 
 
 def class_logits(
@@ -44,13 +45,13 @@ def class_logits(
 
 
 def known_class_ids(class_names: list[list[str]], generator_labels: dict[int, str]) -> list[int]:
-    """The generator's index of each class that it knows by one of its names, −1 for the others.
+    """The generator's index of each class that it knows by one of its names, `UNKNOWN` (−1) for the others.
 
     COCO's panoptic labels carry marks that nobody writes ("wall-other-merged"): these are left out of the comparison.
     """
     known = {plain_name(label.lower()): index for index, label in generator_labels.items()}
     plain_names = [[plain_name(name.lower()) for name in names] for names in class_names]
-    return [next((known[name] for name in names if name in known), -1) for names in plain_names]
+    return [next((known[name] for name in names if name in known), UNKNOWN) for names in plain_names]
 
 
 def ensemble_with_generator(
@@ -64,11 +65,12 @@ def ensemble_with_generator(
     Args:
         log_probs (`torch.Tensor` of shape `(batch_size, num_proposals, num_classes)`): CLIP's.
         generator_logits (`torch.Tensor` of shape `(batch_size, num_proposals, num_known_classes)`)
-        generator_class_ids (`torch.Tensor` of shape `(num_classes,)`): the generator's class, or −1 where unknown.
+        generator_class_ids (`torch.Tensor` of shape `(num_classes,)`): the generator's class, or `UNKNOWN`.
         weight (`float`): w, in [0, 1].
     """
-    known = generator_class_ids >= 0
-    generator_log_probs = generator_logits.log_softmax(dim=-1).index_select(-1, generator_class_ids.clamp(min=0))
+    known = generator_class_ids != UNKNOWN
+    class_ids = generator_class_ids.masked_fill(~known, 0)
+    generator_log_probs = generator_logits.log_softmax(dim=-1).index_select(-1, class_ids)
     mixed = (1 - weight) * log_probs + weight * generator_log_probs
     return torch.where(known, mixed, log_probs).log_softmax(dim=-1)
 
