@@ -189,7 +189,8 @@ class FisaConfig(PreTrainedConfig):
 
         Raises:
             `TypeError`: a misspelt setting.
-            `ValueError`: labels that are not numbered from 0, or a number of labels without their names.
+            `ValueError`: values that cannot be read, labels that are not numbered from 0, or a number of labels
+                without their names.
         """
         _refuse_misspelt(kwargs)
         stored, named = _numbered(config_dict.get("id2label")), _numbered(kwargs.pop("id2label", None))
@@ -206,7 +207,11 @@ class FisaConfig(PreTrainedConfig):
             classes = {"synonyms": [[] for _ in named], "is_thing": [True] * len(named)}
             config_dict = config_dict | {"id2label": dict(sorted(named.items()))} | classes
             config_dict.pop("label2id", None)
-        return super().from_dict(config_dict, **kwargs)
+        try:
+            return super().from_dict(config_dict, **kwargs)
+        except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
+            # From the depth of transformers, whose configurations of the parts do not check all that they read.
+            raise ValueError(f"The configuration holds a value that cannot be read: {error}") from error
 
     @property
     def _labels(self) -> dict[int, str]:
@@ -304,10 +309,10 @@ class FisaConfig(PreTrainedConfig):
 
 
 def _numbered(id2label: Any) -> dict[int, str]:
-    try:
-        return {int(index): label for index, label in (id2label or {}).items()}
-    except (AttributeError, TypeError, ValueError) as error:
-        raise ValueError(f"`id2label` was {id2label!r}; it must name classes by their numbers from 0.") from error
+    entries = id2label.items() if isinstance(id2label, dict) else () if id2label is None else [(None, None)]
+    if not all(isinstance(label, str) and str(index).isdecimal() for index, label in entries):
+        raise ValueError(f"`id2label` was {id2label!r}; it must name classes by their numbers from 0.")
+    return {int(index): label for index, label in entries}
 
 
 def _refuse_misspelt(settings: Iterable[str]) -> None:

@@ -1,7 +1,7 @@
 """FisaModel: CLIP whose image tower encodes mask proposals beside the image."""
 
 import copy
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Collection, MutableMapping, Sequence
 from functools import partial
 from os import PathLike
 from typing import Any
@@ -458,7 +458,7 @@ class FisaModel(FisaPreTrainedModel):
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
         class_embeds: torch.FloatTensor | None = None,
-        output_hidden_states: bool | None = None,
+        output_hidden_states: bool | Collection[int] | None = None,
         output_attentions: bool | None = None,
         output_image_tokens: bool = True,
     ) -> FisaModelOutput:
@@ -503,7 +503,7 @@ class FisaModel(FisaPreTrainedModel):
             mask_attentions=encoded.mask_attentions,
         )
 
-    def _asked_for(self, name: str, argument: bool | None) -> bool:
+    def _asked_for(self, name: str, argument: Any) -> Any:
         return getattr(self.config, name) if argument is None else argument
 
     def _attention_bias(

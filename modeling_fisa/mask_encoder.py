@@ -10,6 +10,7 @@ In layer l, with image tokens X, mask tokens M, class texts T, and CLIP's own no
 The image tokens never see the mask tokens.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
@@ -124,7 +125,7 @@ class MaskEncoder(nn.Module):
         texts: torch.Tensor | None,
         *,
         clip_layers: nn.ModuleList,
-        output_hidden_states: bool = False,
+        output_hidden_states: bool | Collection[int] = False,
         output_attentions: bool = False,
         output_image_tokens: bool = True,
     ) -> EncodedTokens:
@@ -134,12 +135,16 @@ class MaskEncoder(nn.Module):
             attention_bias: of [`~fisa.modeling_fisa.mask_attention.mask_attention_bias`].
             texts: of [`~fisa.modeling_fisa.semantic_guidance.guiding_texts`]; `None` without SEVE.
             clip_layers: CLIP's encoder layers.
+            output_hidden_states: True for those of all layers, or which, counted from 0, the embeddings, or from the
+                end; `None` stands in the place of the others.
             output_image_tokens: False leaves out most of the last layer, unless something else that is asked for
                 needs it.
         """
-        tokens, weights = [(image_tokens, mask_tokens)], []
+        wanted = _wanted_hidden_states(output_hidden_states, count=len(self.layers) + 1)
+        tokens = [(image_tokens, mask_tokens) if 0 in wanted else (None, None)]
+        weights = []
         ends_with_masks = not (output_image_tokens or output_hidden_states or output_attentions)
-        for layer, clip_layer in zip(self.layers, clip_layers):
+        for number, (layer, clip_layer) in enumerate(zip(self.layers, clip_layers), start=1):
             image_tokens, mask_tokens, *layer_weights = layer(
                 image_tokens,
                 mask_tokens,
@@ -148,10 +153,21 @@ class MaskEncoder(nn.Module):
                 clip_layer=clip_layer,
                 masks_alone=ends_with_masks and clip_layer is clip_layers[-1],
             )
-            if output_hidden_states:
-                tokens.append((image_tokens, mask_tokens))
+            tokens.append((image_tokens, mask_tokens) if number in wanted else (None, None))
             if output_attentions and layer_weights[0] is not None:
                 weights.append(layer_weights)
         hidden_states = zip(*tokens) if output_hidden_states else (None, None)
         attentions = zip(*weights) if weights else (None, None)
         return EncodedTokens(image_tokens, mask_tokens, *hidden_states, *attentions)
+
+
+def _wanted_hidden_states(asked: bool | Collection[int], *, count: int) -> set[int]:
+    if isinstance(asked, bool):
+        return set(range(count)) if asked else set()
+    wrong = [index for index in asked if not -count <= index < count]
+    if wrong:
+        raise ValueError(
+            f"`output_hidden_states` names {', '.join(map(str, wrong))}; there are {count}, 0 to {count - 1}, the "
+            f"embeddings first, or {-count} to -1 from the end."
+        )
+    return {index % count for index in asked}

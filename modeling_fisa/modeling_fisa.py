@@ -1,6 +1,6 @@
 """FisaForUniversalSegmentation: a frozen mask generator, [`FisaModel`] behind it, and scores."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields, replace
 from functools import cached_property
@@ -261,7 +261,7 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
         class_labels: torch.LongTensor | Sequence[torch.LongTensor] | None = None,
         class_log_priors: torch.FloatTensor | None = None,
         photo_orientation: torch.LongTensor | None = None,
-        output_hidden_states: bool | None = None,
+        output_hidden_states: bool | Collection[int] | None = None,
         output_attentions: bool | None = None,
     ) -> FisaOutput:
         r"""

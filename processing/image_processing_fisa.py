@@ -10,6 +10,7 @@ from typing import Any, TypedDict
 
 import numpy as np
 import torch
+from huggingface_hub.dataclasses import validate_typed_dict
 from PIL import Image
 from transformers import AutoImageProcessor, BatchFeature
 from transformers.image_processing_backends import PilBackend
@@ -175,7 +176,9 @@ class FisaImageProcessor(PilBackend):
     do_reduce_labels = False
 
     def __init__(self, **kwargs: Unpack[FisaImageProcessorKwargs]):
-        refuse_misspelt(kwargs, known=FisaImageProcessorKwargs.__annotations__, owner="FisaImageProcessor")
+        known = FisaImageProcessorKwargs.__annotations__
+        refuse_misspelt(kwargs, known=known, owner="FisaImageProcessor")
+        validate_typed_dict(self.valid_kwargs, {name: value for name, value in kwargs.items() if name in known})
         super().__init__(**kwargs)
 
     @classmethod
@@ -468,7 +471,7 @@ def _rounded_up(height: int, width: int, divisor: int) -> SizeDict:
 
 def _checked_size(name: str, size: Any, *kinds: set[str]) -> SizeDict:
     size = get_size_dict(size, param_name=name)
-    if set(size) not in kinds or any(side is None or side < 1 for side in size.values()):
+    if set(size) not in kinds or any(not isinstance(side, int) or side < 1 for side in size.values()):
         choices = " or ".join(str(sorted(kind)) for kind in kinds)
         raise ValueError(f"`{name}` must have the keys {choices}, each at least 1; found {size}.")
     return SizeDict(**size)
