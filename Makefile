@@ -12,7 +12,7 @@ READY = .venv/ready
 LINK_NAMESPACE = rm -rf build/namespace && mkdir -p build/namespace/fisa && \
 	for part in *.py */__init__.py; do ln -s "../../../$${part%/__init__.py}" build/namespace/fisa/; done
 
-.PHONY: help demo test fuzz test-transformers lint docs clean
+.PHONY: help demo test fuzz test-transformers transformers-archive lint docs clean
 help:  ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  make \1\t\2/p' Makefile
 	@echo "A Python other than the first one found: make PYTHON=/path/to/python ..."
@@ -29,7 +29,9 @@ fuzz: $(READY)  ## set up, then try ten times as many damaged files as the tests
 TRANSFORMERS_ARCHIVE = .cache/transformers-5.23.0.tar.gz
 
 test-transformers: $(READY) $(TRANSFORMERS_ARCHIVE)  ## set up, then run transformers' own common tests
-	@$(VENV_PYTHON) -m pytest tests/transformers_common -m transformers_common -rs
+	@OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -q -rs --disable-warnings tests/transformers_common -m transformers_common
+
+transformers-archive: $(READY) $(TRANSFORMERS_ARCHIVE)
 
 $(TRANSFORMERS_ARCHIVE): tests/transformers_common/requirements.txt | $(READY)
 	@$(VENV_PYTHON) -m pip download --quiet --disable-pip-version-check --no-deps --no-binary :all: --require-hashes \

@@ -43,6 +43,9 @@ from fisa.processing.post_processing import (
 from fisa.processing.segmentation import Segmentation
 
 
+Numbers = float | int | list[float | int] | tuple[float | int, ...]
+
+
 class FisaImageProcessorKwargs(TypedDict, total=False):
     r"""The settings of a [`FisaImageProcessor`]; each can be given to a single call as well.
 
@@ -88,20 +91,20 @@ class FisaImageProcessorKwargs(TypedDict, total=False):
 
     size: int | list[int] | tuple[int, ...] | dict[str, int] | SizeDict
     resample: PILImageResampling | int
-    image_mean: float | list[float] | tuple[float, ...]
-    image_std: float | list[float] | tuple[float, ...]
+    image_mean: Numbers
+    image_std: Numbers
     do_rescale: bool
-    rescale_factor: float
+    rescale_factor: float | int
     do_normalize: bool
     mask_generator_size: int | list[int] | tuple[int, ...] | dict[str, int] | SizeDict | None
     mask_generator_size_divisor: int
     mask_generator_resample: PILImageResampling | int
-    mask_generator_image_mean: float | list[float] | tuple[float, ...]
-    mask_generator_image_std: float | list[float] | tuple[float, ...]
+    mask_generator_image_mean: Numbers
+    mask_generator_image_std: Numbers
     mask_generator_pads_with_black: bool
-    threshold: float
-    mask_threshold: float
-    overlap_mask_area_threshold: float
+    threshold: float | int
+    mask_threshold: float | int
+    overlap_mask_area_threshold: float | int
     post_processing_rule: str
     do_resize: bool
     do_convert_rgb: bool
