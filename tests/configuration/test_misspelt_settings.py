@@ -30,8 +30,8 @@ def test_a_misspelt_setting_is_refused_with_the_right_name(checkpoint, misspelt,
     ids=["constructor", "image processor", "processor"],
 )
 def test_a_misspelt_setting_of_a_processor_is_refused_too(checkpoint, load):
-    with pytest.raises(TypeError, match="`mask_treshold`; did you mean `mask_threshold`"):
-        load(checkpoint, mask_treshold=0.3)
+    with pytest.raises(TypeError, match="`mask_thresholds`; did you mean `mask_threshold`"):
+        load(checkpoint, mask_thresholds=0.3)
     assert load(checkpoint, mask_threshold=0.3)
 
 
