@@ -26,7 +26,7 @@ from fisa.data.segmentation_datasets import (
     refuse_unlisted,
 )
 from fisa.processing.coco_panoptic import rgb_to_panoptic
-from fisa.processing.photos import load_photo
+from fisa.processing.photos import exif_orientation, load_photo
 from fisa.processing.vocabulary import Vocabulary
 
 
@@ -142,6 +142,9 @@ class HubDataset(SegmentationDataset):
 
     def image(self, index: int) -> Image.Image:
         return photo(self.rows.select_columns("image")[index])
+
+    def is_turned(self, index: int) -> bool:
+        return exif_orientation(self.rows.select_columns("image")[index]["image"]) != 1
 
     def segments_info(self, index: int) -> list[dict[str, Any]]:
         if self.reader.is_panoptic:

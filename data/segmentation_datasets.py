@@ -95,6 +95,10 @@ class SegmentationDataset(Dataset, ABC):
         """The photo alone, RGB."""
 
     @abstractmethod
+    def is_turned(self, index: int) -> bool:
+        """Whether EXIF turns the photo: its label must then lie on the turned one."""
+
+    @abstractmethod
     def segments_info(self, index: int) -> list[dict[str, Any]]:
         """The segments alone; the label map is read only where its format has no other list of them."""
 
@@ -144,6 +148,7 @@ class SegmentationDataset(Dataset, ABC):
             raise ValueError("There is no record left to work with.")
         if problems:
             logger.warning(f"{len(problems)} of {len(self)} records are left out. The first: {problems[0]}")
+        self._warn_of_turned([index for index, look in enumerate(looks) if look.is_turned])
         if teaches:
             self._warn_of_absent(set().union(*(look.category_ids for look in looks)))
         kept = [index for index, look in enumerate(looks) if look.problem is None]
@@ -154,7 +159,16 @@ class SegmentationDataset(Dataset, ABC):
             record = self[index]
         except (OSError, ValueError) as error:
             return _Look(str(error))
-        return _Look(category_ids={segment["category_id"] for segment in record["segments_info"]})
+        category_ids = {segment["category_id"] for segment in record["segments_info"]}
+        return _Look(category_ids=category_ids, is_turned=self.is_turned(index))
+
+    def _warn_of_turned(self, indices: list[int]) -> None:
+        if indices:
+            logger.warning(
+                f"EXIF turns {len(indices)} of {len(self)} photos, such as {self.image_id(indices[0])!r}. Labels "
+                "are read as drawn on the turned photos, as viewers show them. If they were drawn on the pixels as "
+                "stored, save those photos without the EXIF orientation."
+            )
 
     def _warn_of_absent(self, present: Set[int]) -> None:
         absent = [category for category in self.categories if category.id not in present]
@@ -174,6 +188,7 @@ class _Look:
 
     problem: str | None = None
     category_ids: Set[int] = frozenset()
+    is_turned: bool = False
 
 
 class FileDataset(SegmentationDataset):
@@ -217,6 +232,10 @@ class FileDataset(SegmentationDataset):
         if not path.exists():
             raise FileNotFoundError(f"{path}: no such file.")
         return load_photo(path)
+
+    def is_turned(self, index: int) -> bool:
+        with Image.open(self.entries[index].image) as image:
+            return exif_orientation(image) != 1
 
     def segments_info(self, index: int) -> list[dict[str, Any]]:
         entry = self.entries[index]

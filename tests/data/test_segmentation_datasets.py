@@ -185,7 +185,7 @@ def test_a_data_set_travels_to_other_processes(tmp_path):
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 4, 5, 6, 8, 9])
-def test_labels_lie_on_photos_as_exif_turns_them(tmp_path, orientation):
+def test_labels_lie_on_photos_as_exif_turns_them(tmp_path, orientation, caplog):
     write_coco_panoptic(tmp_path)
     path = tmp_path / "val2017" / "000000000002.jpg"
     exif = Image.Exif()
@@ -198,7 +198,10 @@ def test_labels_lie_on_photos_as_exif_turns_them(tmp_path, orientation):
             opened(tmp_path).check()
         stored.transpose(Image.Transpose.ROTATE_90).save(path, exif=exif)
     data = opened(tmp_path)
+    caplog.clear()
     assert data.check() is data
+    warned = "EXIF turns 1 of 2 photos, such as '2'" in caplog.text
+    assert warned == (orientation not in (1, 9)), caplog.text
     assert size_of_photo(path) == data.image(1).size == (WIDTH, HEIGHT)
 
 
