@@ -309,7 +309,7 @@ class FisaConfig(PreTrainedConfig):
 
 
 def _numbered(id2label: Any) -> dict[int, str]:
-    entries = id2label.items() if isinstance(id2label, dict) else () if id2label is None else [(None, None)]
+    entries: Any = id2label.items() if isinstance(id2label, dict) else () if id2label is None else [(None, None)]
     if not all(isinstance(label, str) and str(index).isdecimal() for index, label in entries):
         raise ValueError(f"`id2label` was {id2label!r}; it must name classes by their numbers from 0.")
     return {int(index): label for index, label in entries}

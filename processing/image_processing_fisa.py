@@ -179,9 +179,10 @@ class FisaImageProcessor(PilBackend):
     do_reduce_labels = False
 
     def __init__(self, **kwargs: Unpack[FisaImageProcessorKwargs]):
-        known = FisaImageProcessorKwargs.__annotations__
+        settings: Any = FisaImageProcessorKwargs
+        known = settings.__annotations__
         refuse_misspelt(kwargs, known=known, owner="FisaImageProcessor")
-        validate_typed_dict(self.valid_kwargs, {name: value for name, value in kwargs.items() if name in known})
+        validate_typed_dict(settings, {name: value for name, value in kwargs.items() if name in known})
         super().__init__(**kwargs)
 
     @classmethod
