@@ -1,7 +1,7 @@
 """FisaTrainer: transformers' Trainer with segmentation metrics for its evaluation and a model card of its own."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +65,10 @@ class FisaTrainer(Trainer):
     """Trains what a SIMO (or any PEFT) model leaves trainable.
 
     Args:
-        evaluator: evaluates the model on its own data set, which `eval_dataset` must be too.
-        arguments: those of [`transformers.Trainer`]; `args` is a [`FisaTrainingArguments`].
+        evaluator: evaluates the model on its own data set, in the place of `eval_dataset`. Without one, `eval_dataset`
+            holds training examples, and evaluation is transformers' own: the loss, and what `compute_metrics` says.
+        args: [`FisaTrainingArguments`], or transformers' own, whose values stay.
+        named_arguments: those of [`transformers.Trainer`].
 
     Example:
 
@@ -85,12 +87,19 @@ class FisaTrainer(Trainer):
     ```
     """
 
-    def __init__(self, *arguments: Any, evaluator: Evaluator | None = None, **named_arguments: Any):
+    def __init__(
+        self,
+        model: Any = None,
+        args: TrainingArguments | None = None,
+        *arguments: Any,
+        evaluator: Evaluator | None = None,
+        **named_arguments: Any,
+    ):
         self.evaluator = evaluator
         self.report: dict[str, Any] | None = None
         if evaluator is not None:
             named_arguments["eval_dataset"] = evaluator.data
-        super().__init__(*arguments, **named_arguments)
+        super().__init__(model, None if args is None else _for_fisa(args), *arguments, **named_arguments)
         if isinstance(self.train_dataset, IterableDataset):
             # accelerate would read a stream in one process and cut large batches up for the others; ours differ in
             # their numbers of masks and cannot be put together.
@@ -147,6 +156,8 @@ class FisaTrainer(Trainer):
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
         """This process's share of the evaluator's photos."""
+        if self.evaluator is None:
+            return super().get_eval_dataloader(eval_dataset)
         return self.evaluator.loader(
             batch_size=self.args.per_device_eval_batch_size, num_workers=self.args.dataloader_num_workers
         )
@@ -160,6 +171,10 @@ class FisaTrainer(Trainer):
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
         """Evaluate, keep the whole report in `self.report`, and return its headlines, in percent."""
+        if self.evaluator is None:
+            return super().evaluation_loop(
+                dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
+            )
         model = self.accelerator.unwrap_model(self.model)
         model = model if isinstance(model, FisaForUniversalSegmentation) else model.get_base_model()
         was_training = model.training
@@ -186,6 +201,15 @@ class FisaTrainer(Trainer):
                 log_history=self.state.log_history,
             )
             card.save(Path(self.args.output_dir) / "README.md")
+
+
+def _for_fisa(args: TrainingArguments) -> FisaTrainingArguments:
+    """The same arguments with FISA's own beside them; the collator needs all columns."""
+    if isinstance(args, FisaTrainingArguments):
+        return args
+    given = {entry.name: getattr(args, entry.name) for entry in fields(args) if entry.init}
+    own = {"remove_unused_columns": False, "label_names": args.label_names or ["mask_labels", "class_labels"]}
+    return FisaTrainingArguments(**given | own)
 
 
 def representation_shift(model: PeftModel, pixel_values: torch.Tensor) -> torch.Tensor:
