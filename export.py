@@ -122,7 +122,8 @@ def without_padding(processor: FisaProcessor, model: FisaForUniversalSegmentatio
     size = processor.image_processor.mask_generator_size
     if size.height:
         return processor
-    side = getattr(model.mask_generator.config, "image_size", None) or size.shortest_edge
+    generator = model.mask_generator
+    side = (generator is not None and getattr(generator.config, "image_size", None)) or size.shortest_edge
     settings = processor.image_processor.to_dict() | {"mask_generator_size": {"height": side, "width": side}}
     return FisaProcessor(
         image_processor=type(processor.image_processor).from_dict(settings),
@@ -184,6 +185,7 @@ def _save_graph(program: ExportedProgram, path: Path) -> None:
 def _save_onnx(program: ExportedProgram, path: Path) -> None:
     _ask_for_extra("onnxscript")
     graph = torch.onnx.export(program, dynamo=True, verbose=False)
+    assert graph is not None  # as always from a traced program
     for value, name in zip(graph.model.graph.outputs, OUTPUTS):
         value.name = name
     for node in graph.model.graph:
@@ -226,7 +228,9 @@ def load_graph(path: str | PathLike) -> Callable[..., FisaOutput]:
         outputs = compute({name: inputs[name] for name in names})
         is_thing = inputs["class_is_thing"] if "class_is_thing" in names else torch.tensor(stored)
         return FisaOutput(
-            **outputs,
+            class_queries_logits=outputs["class_queries_logits"],
+            masks_queries_logits=outputs["masks_queries_logits"],
+            objectness=outputs["objectness"],
             class_is_thing=is_thing.expand(len(outputs["objectness"]), -1),
             photo_orientation=inputs.get("photo_orientation"),
         )

@@ -5,6 +5,7 @@ Its answers mean nothing, but have the form of a real model's.
 """
 
 import argparse
+from typing import Any
 
 import torch
 from tokenizers.pre_tokenizers import ByteLevel
@@ -58,16 +59,16 @@ def miniature_clip(tokenizer: CLIPTokenizer) -> CLIPModel:
 
 def miniature_mask_generator() -> Mask2FormerForUniversalSegmentation:
     """A Mask2Former on the smallest of Swin backbones."""
-    backbone = SwinConfig(
-        embed_dim=16,
-        depths=[1, 1, 1, 1],
-        num_heads=[1, 1, 2, 2],
-        window_size=4,
-        out_features=["stage1", "stage2", "stage3", "stage4"],
-    )
+    backbone: dict[str, Any] = {
+        "embed_dim": 16,
+        "depths": [1, 1, 1, 1],
+        "num_heads": [1, 1, 2, 2],
+        "window_size": 4,
+        "out_features": ["stage1", "stage2", "stage3", "stage4"],
+    }
     return Mask2FormerForUniversalSegmentation(
         Mask2FormerConfig(
-            backbone_config=backbone,
+            backbone_config=SwinConfig(**backbone),
             feature_size=32,
             mask_feature_size=32,
             hidden_dim=32,
@@ -81,7 +82,7 @@ def miniature_mask_generator() -> Mask2FormerForUniversalSegmentation:
     )
 
 
-def miniature(*, seed: int = 0, **config_options) -> tuple[FisaForUniversalSegmentation, FisaProcessor]:
+def miniature(*, seed: int = 0, **config_options: Any) -> tuple[FisaForUniversalSegmentation, FisaProcessor]:
     """The model and its processor; the same seed gives the same weights.
 
     Args:

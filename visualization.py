@@ -132,7 +132,9 @@ def _oklch_to_rgb(lightness: float, chroma: float, hue: float) -> Color:
 
 
 def _font_for(photo: Image.Image) -> ImageFont.FreeTypeFont:
-    return ImageFont.load_default(size=max(12, round(math.sqrt(photo.width * photo.height) / 40)))
+    font = ImageFont.load_default(size=max(12, round(math.sqrt(photo.width * photo.height) / 40)))
+    assert isinstance(font, ImageFont.FreeTypeFont)  # as wherever a size is given
+    return font
 
 
 def _segmentation_of(photo: Image.Image, segments: Segmentation | Sequence[Mapping[str, Any]]) -> Segmentation:
@@ -186,7 +188,7 @@ def _write_labels(
         boxes = np.tile(points, 2) + box
         fits = (boxes[:, :2] >= 0).all(1) & (boxes[:, 2:] <= picture.size).all(1)
         crosses = (boxes[:, None, :2] < taken[:, 2:]) & (boxes[:, None, 2:] > taken[:, :2])
-        free = np.flatnonzero(fits & ~crosses.all(2).any(1))
+        free = np.flatnonzero(fits & ~np.any(crosses.all(2), axis=1))
         if len(free):
             taken = np.vstack([taken, boxes[free[0]]])
             dark = tuple((colors[index] // 5).tolist())
@@ -216,7 +218,7 @@ def _legend_entries(segmentation: Segmentation) -> list[tuple[str, Color | None,
         total = totals.setdefault(segment.label, [0, 0])
         total[0] += segment.area
         total[1] += 1
-    entries = []
+    entries: list[tuple[str, Color | None, str]] = []
     for name, (area, count) in sorted(totals.items(), key=lambda item: -item[1][0]):
         entries.append((name if count == 1 else f"{name} ({count})", class_color(name), _percent(area / pixels)))
     void = pixels - sum(segment.area for segment in segmentation)
@@ -232,7 +234,7 @@ def _percent(share: float) -> str:
 def _draw_legend(
     entries: list[tuple[str, Color | None, str]], font: ImageFont.FreeTypeFont, photo_width: int
 ) -> Image.Image:
-    em = font.size
+    em = round(font.size)
     names = [_shortened(name, font, 20 * em) for name, _, _ in entries]
     name_width = math.ceil(max(font.getlength(name) for name in names))
     share_width = math.ceil(font.getlength("100%")) if any(share for _, _, share in entries) else 0

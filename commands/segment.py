@@ -101,6 +101,7 @@ def segment_photos(
         coming, written = next(upcoming, None), None
         for source in sources:
             read, coming = coming, next(upcoming, None)
+            assert read is not None  # one is submitted for each source
             try:
                 photo = read.result()
             except (OSError, ValueError) as error:

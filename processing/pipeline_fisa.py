@@ -81,7 +81,7 @@ class FisaPipeline(ImageSegmentationPipeline):
         self.model.save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory, **kwargs)
 
-    def __call__(self, inputs: Any, **kwargs: Any) -> list[dict[str, Any]] | list[list[dict[str, Any]]]:
+    def __call__(self, inputs: Any, **kwargs: Any) -> Any:
         """Find and name the segments of one photo or several.
 
         Args:
