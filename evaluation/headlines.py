@@ -1,10 +1,10 @@
-"""The figures of an evaluation that people compare."""
+"""The headline figures of an evaluation."""
 
 from collections.abc import Mapping
 from typing import Any
 
 
-# The name of each figure, the task that measures it, and where it lies in the task's report.
+# The name of each figure, the task that measures it, and its path in the task's report.
 HEADLINES = {
     "pq": ("panoptic", "all", "pq"),
     "sq": ("panoptic", "all", "sq"),
@@ -18,10 +18,10 @@ HEADLINES = {
 
 
 def headlines(report: Mapping[str, Any]) -> dict[str, float]:
-    """The headline figures of an evaluation's report, in percent; those that had nothing to measure are left out.
+    """The headline figures of an evaluation's report, in percent, without those that could not be measured.
 
     Args:
-        report: as in `metrics.json`: `panoptic`, `instance` and `semantic`, as far as they were measured.
+        report: the content of `metrics.json`: `panoptic`, `instance` and `semantic`, where measured.
 
     Example:
 

@@ -17,17 +17,17 @@ VOID = 0
 
 
 class MaskAveragePrecision(SegmentationMetric):
-    """COCO's average precision of instance masks (pycocotools' numbers), in percent: over IoU thresholds from 0.5 to
-    0.95, categories, and the 100 best instances of an image. Only things are instances.
+    """COCO's average precision of instance masks, in percent, with the same results as pycocotools.
 
-    An instance that matches no true one is not held against the model where void and crowds of its category make up
-    at least the threshold's share of it, as in Cityscapes' evaluation and as COCO itself treats crowds.
+    The mean over categories and IoU thresholds from 0.5 to 0.95, with the 100 best instances of each image. Only
+    things are instances. An unmatched instance does not count as false where void and crowds of its category cover at
+    least the threshold's share of it, as in Cityscapes' evaluation and as COCO treats crowds.
 
     Args:
         categories: dictionaries of `id`, `name` and `isthing`, in the order of the model's class indices.
-        unlabelled: what is known of pixels with id 0: nothing (`"ignored"`: they are void), or that no thing is there
-            (`"background"`, as in COCO's instance annotations: instances on them are wrong).
-        options: those of `evaluate.Metric`.
+        unlabelled: what pixels with id 0 are: void (`"ignored"`), or pixels without any thing, on which instances are
+            wrong (`"background"`, as in COCO's instance annotations).
+        options: passed to `evaluate.Metric`.
 
     Raises:
         ValueError: none of the categories is a thing.
@@ -62,15 +62,15 @@ class MaskAveragePrecision(SegmentationMetric):
         if not things:
             raise ValueError("None of the categories is a thing; mask AP is over instances of things.")
         self._thing_ids = {category["id"] for category in things}
-        self._evaluator = StreamingEval([{"id": c["id"], "name": c["name"]} for c in things], iou_type="segm")
+        self._evaluator = StreamingEval([{"id": thing["id"], "name": thing["name"]} for thing in things], iou_type="segm")
 
     def add(self, *, prediction: Mapping[str, Any], reference: Mapping[str, Any]) -> None:
         """Count one image.
 
         Args:
             prediction: `masks`, an iterable of `(H, W)` bool arrays, with `category_ids` and `scores`, one per mask.
-            reference: `image_id`, `segmentation` `(H, W)` segment ids, and `segments_info`; a segment that brings its
-                whole mask as run lengths under `segmentation` counts with that.
+            reference: `image_id`, `segmentation` `(H, W)` segment ids, and `segments_info`. A segment whose
+                entry has its whole mask under `segmentation`, as run lengths, counts with that mask.
         """
         image_id = _number_of(reference["image_id"])
         height, width = reference["segmentation"].shape
@@ -100,7 +100,7 @@ class MaskAveragePrecision(SegmentationMetric):
         self._evaluator.update([{"id": image_id, "height": height, "width": width}], annotations, detections)
 
     def _instances(self, reference: Mapping[str, Any], *, predicted: set[int]) -> list[dict[str, Any]]:
-        """The true instances of an image, and for each predicted category the void as a crowd of it."""
+        """The true instances of an image, and its void as one crowd of each predicted category."""
         height, width = reference["segmentation"].shape
         drawn = SegmentRuns.from_map(reference["segmentation"]).masks()
         instances = [
@@ -131,21 +131,21 @@ class MaskAveragePrecision(SegmentationMetric):
         self._evaluator = StreamingEval.merge(map(StreamingEval.from_bytes, states))
 
     def _computed(self) -> dict[str, Any]:
-        """`ap`, `ap50`, `ap75`, `ap_small`, `ap_medium`, `ap_large`, `ar` (average recall at 100 instances an image),
-        and `"per_class"`, by name, `ap`."""
+        """`ap`, `ap50`, `ap75`, `ap_small`, `ap_medium`, `ap_large`, `ar` (average recall at 100 instances per image),
+        and `"per_class"`: `ap` by class name."""
         evaluator = self._evaluator.finalize()
         evaluator.accumulate()
-        evaluator.summary_lines()  # computes what a report holds; `summarize` would print it too
+        evaluator.summary_lines()  # computes the report's figures; `summarize` would also print them
         report = evaluator.report()
         names = {"ap": "AP", "ap50": "AP50", "ap75": "AP75", "ap_small": "APs", "ap_medium": "APm", "ap_large": "APl"}
-        figures = {name: percent(report["metrics"][theirs]) for name, theirs in (names | {"ar": "AR100"}).items()}
+        figures = {name: percent(report["metrics"][key]) for name, key in (names | {"ar": "AR100"}).items()}
         per_class = {name: {"ap": percent(values["AP"])} for name, values in report["per_class"].items()}
         return figures | {"per_class": per_class}
 
 
 def _number_of(image_id: str) -> int:
-    """A number for an image, the same in every process. hotcoco knows images by numbers, and like pycocotools breaks
-    ties between scores in their order: COCO's own numbers stay what they are."""
+    """A number for an image, the same in every process. hotcoco identifies images by number and, like pycocotools,
+    breaks ties between scores in the order of these numbers. COCO's numeric ids are therefore kept."""
     if re.fullmatch("0|[1-9][0-9]{,17}", image_id):
         return int(image_id)
     return int.from_bytes(hashlib.sha256(image_id.encode()).digest()[:7])

@@ -11,10 +11,10 @@ from fisa.evaluation.segmentation_metric import SegmentationMetric, percent
 
 
 class MeanIoU(SegmentationMetric):
-    """IoU and accuracy of the class of each pixel, over all images together, in percent.
+    """Mean IoU and accuracy of the pixels' classes, counted over all images together, in percent.
 
-    Void pixels are left out; pixels of a crowd count as their class. A class that is in neither the truth nor a
-    prediction has no IoU; one that is only in predictions has 0.
+    Void pixels are left out; pixels of a crowd count as the crowd's class. A class that occurs neither in the truth
+    nor in a prediction has no IoU; a class that occurs in predictions only has an IoU of 0.
 
     Example:
 
@@ -37,11 +37,11 @@ class MeanIoU(SegmentationMetric):
         """Count one image.
 
         Args:
-            prediction: `(H, W)` class indices, places in the list of categories.
+            prediction: `(H, W)` class indices in the order of the categories.
             reference: `segmentation` `(H, W)` segment ids, 0 for void, and `segments_info`.
 
         Raises:
-            ValueError: maps of different sizes, or classes out of range.
+            ValueError: the maps have different sizes, or a class index is out of range.
         """
         if prediction.shape != reference["segmentation"].shape:
             raise ValueError(
@@ -50,8 +50,8 @@ class MeanIoU(SegmentationMetric):
         overlaps = SegmentOverlaps.between(reference["segmentation"], np.asarray(prediction))
         if overlaps.second.size and not 0 <= overlaps.second[0] <= overlaps.second[-1] < len(self.categories):
             raise ValueError(
-                f"The prediction holds the classes {overlaps.second[0]} to {overlaps.second[-1]}; "
-                f"this metric has 0 to {len(self.categories) - 1}."
+                f"The prediction holds class indices from {overlaps.second[0]} to {overlaps.second[-1]}; "
+                f"this metric takes 0 to {len(self.categories) - 1}."
             )
         places = {category["id"]: place for place, category in enumerate(self.categories)}
         classes = {info["id"]: places[info["category_id"]] for info in reference["segments_info"]}
@@ -68,12 +68,12 @@ class MeanIoU(SegmentationMetric):
         self._confusion = sum(counts, start=np.zeros(shape, np.int64))
 
     def _computed(self) -> dict[str, Any]:
-        """`miou`, `pixel_accuracy`, `mean_accuracy`, `fwiou` (by frequency), and `"per_class"`, by name, `iou`
-        and `accuracy`."""
+        """`miou`, `pixel_accuracy`, `mean_accuracy`, `fwiou` (weighted by frequency), and `"per_class"`: `iou` and
+        `accuracy` by class name."""
         figures = metrics.mean_iou(self._confusion.astype(np.uint64))
         per_class = {
             category["name"]: {"iou": percent(iou), "accuracy": percent(accuracy)}
             for category, iou, accuracy in zip(self.categories, figures["IoU"], figures["Acc"])
         }
         names = {"miou": "mIoU", "pixel_accuracy": "aAcc", "mean_accuracy": "mAcc", "fwiou": "fwIoU"}
-        return {name: percent(figures[theirs]) for name, theirs in names.items()} | {"per_class": per_class}
+        return {name: percent(figures[key]) for name, key in names.items()} | {"per_class": per_class}

@@ -1,5 +1,5 @@
-"""The results that a model with one perfect half would have: perfect classes for given masks, or perfect masks that
-need classes. With these, figure 2 of the paper finds that open-vocabulary segmentation lacks classes, not masks."""
+"""Ground truth in place of one half of a model: perfect classes for given masks, or perfect masks to be classified.
+Figure 2 of the paper shows with these that classification limits open-vocabulary segmentation, not the masks."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,18 +10,18 @@ from scipy.optimize import linear_sum_assignment
 from torch import nn
 
 
-# Stands for a probability of 0 without an infinite logarithm.
+# The log-probability that stands for a probability of 0, whose logarithm would be infinite.
 IMPOSSIBLE = -100.0
 
 
 def perfect_masks(reference: Mapping[str, Any]) -> tuple[np.ndarray, list[dict[str, Any]]]:
-    """The ground-truth segments of an image, crowds left out.
+    """The ground-truth segments of an image, without crowds.
 
     Args:
         reference: `segmentation` `(H, W)` segment ids, and `segments_info`.
 
     Returns:
-        Their masks, `(G, H, W)` bool, and their entries of `segments_info`, in its order.
+        The masks, `(G, H, W)` bool, and the matching entries of `segments_info`, in its order.
     """
     segments = [info for info in reference["segments_info"] if not info["iscrowd"]]
     label = reference["segmentation"]
@@ -37,17 +37,17 @@ def perfect_classes(
     reference: Mapping[str, Any],
     categories: Sequence[Mapping[str, Any]],
 ) -> torch.Tensor:
-    """The classes that a perfect classifier gives to masks: it knows which segment each means, and which mean none.
+    """The classes that a perfect classifier would give to masks.
 
     Masks and ground-truth segments other than crowds are paired one to one so that the sum of their IoUs is highest.
-    IoUs are taken at the image's size, without pixels that are void or crowd in the truth. A mask that is paired with
-    no segment it touches is no object.
+    IoUs are computed at the image's size, without pixels that are void or crowd in the truth. A mask that is not
+    paired, or does not overlap its segment, is "no object".
 
     Args:
         mask_logits: `(Q, h, w)`.
-        size: height and width of the part of the masks, top left, that spans the image; `None`: all of it.
+        size: height and width of the top left part of the masks that spans the image; `None` if all of it does.
         reference: as for [`perfect_masks`].
-        categories: dictionaries with `id`, in the order of the class indices.
+        categories: dictionaries with an `id`, in the order of the class indices.
 
     Returns:
         `torch.Tensor` of shape `(Q, C + 1)`, float32: log-probabilities, "no object" last.

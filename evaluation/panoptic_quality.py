@@ -16,9 +16,9 @@ from fisa.evaluation.segmentation_metric import SegmentationMetric, percent
 class PanopticQuality(SegmentationMetric):
     """PQ, SQ and RQ (Kirillov et al., arXiv 1801.00868), in percent.
 
-    A predicted and a true segment of one category match where their IoU exceeds 0.5; pixels that are void in the truth
-    count for neither. An unmatched prediction is not held against the model where more than half of it is void or
-    crowd of its category; an unmatched crowd never is.
+    A predicted and a true segment of one category match if their IoU exceeds 0.5; pixels that are void in the truth
+    do not count. An unmatched prediction is no false positive if more than half of it is void or a crowd of its
+    category. An unmatched crowd is never a false negative.
 
     Example:
 
@@ -40,12 +40,12 @@ class PanopticQuality(SegmentationMetric):
         """Count one image.
 
         Args:
-            prediction: `segmentation` `(H, W)` integers, 0 and below for void, and `segments_info`, a list of `id` and
-                `category_id`.
-            reference: the same, with `iscrowd` in the list.
+            prediction: `segmentation` `(H, W)` segment ids, 0 and below for void, and `segments_info`, a list of
+                dictionaries of `id` and `category_id`.
+            reference: the same, with `iscrowd` in each dictionary.
 
         Raises:
-            ValueError: maps of different sizes, or a list that does not fit its map.
+            ValueError: the maps have different sizes, or a list does not have the segments of its map.
         """
         predicted, true = prediction["segmentation"], reference["segmentation"]
         if predicted.shape != true.shape:
@@ -54,7 +54,7 @@ class PanopticQuality(SegmentationMetric):
         unknown = ids - {category["id"] for category in self.categories}
         if unknown:
             raise ValueError(
-                f"Segments of the categories {sorted(unknown)}, which are not among those of this metric."
+                f"There are segments of the categories {sorted(unknown)}, which this metric does not have."
             )
         self._counts += _counts(
             SegmentOverlaps.between(true, predicted), reference["segments_info"], prediction["segments_info"]
@@ -67,8 +67,8 @@ class PanopticQuality(SegmentationMetric):
         self._counts = [tuple(counts) for state in states for counts in json.loads(state)]
 
     def _computed(self) -> dict[str, Any]:
-        """`"all"`, `"things"` and `"stuff"`, each `pq`, `sq`, `rq` and the number `n` of categories that occurred,
-        and `"per_class"`, by name, the figures with `tp`, `fp` and `fn`."""
+        """`"all"`, `"things"` and `"stuff"`: each `pq`, `sq`, `rq` and the number `n` of categories that occurred;
+        and `"per_class"`: the figures with `tp`, `fp` and `fn` by class name."""
         by_category = defaultdict(list)
         for category_id, *counts in self._counts:
             by_category[category_id].append(counts)
@@ -87,9 +87,9 @@ class PanopticQuality(SegmentationMetric):
 def _counts(
     overlaps: SegmentOverlaps, true_infos: list[Mapping[str, Any]], predicted_infos: list[Mapping[str, Any]]
 ) -> list[tuple[int, float, int, int, int]]:
-    """What one image adds: for each of its categories summed IoU, matches, false positives and false negatives."""
+    """The counts of one image, per category: summed IoU, matches, false positives and false negatives."""
     true_segments, predicted_segments = overlaps.first > 0, overlaps.second > 0
-    # Of several crowds of a category panopticapi excuses by the last in the list.
+    # If a category has several crowds, only the last in the list excuses predictions, as in panopticapi.
     crowds = {info["category_id"]: info["id"] for info in true_infos if info.get("iscrowd")}
     true_infos = _in_order(true_infos, overlaps.first[true_segments])
     predicted_infos = _in_order(predicted_infos, overlaps.second[predicted_segments])
@@ -126,18 +126,18 @@ def _counts(
 
 
 def _in_order(infos: list[Mapping[str, Any]], drawn: np.ndarray) -> list[Mapping[str, Any]]:
-    """The segments in the order of their ids in the map."""
+    """The entries of the segments in the order of the ids in the map."""
     listed, drawn = {info["id"]: info for info in infos}, drawn.tolist()
     if listed.keys() != set(drawn):
         raise ValueError(
-            f"The map and the list of segments do not fit: {sorted(set(drawn) - listed.keys())[:5]} are in the map "
-            f"alone, {sorted(listed.keys() - set(drawn))[:5]} in the list alone."
+            f"The map and the list of segments differ: {sorted(set(drawn) - listed.keys())[:5]} are only in the map, "
+            f"{sorted(listed.keys() - set(drawn))[:5]} only in the list."
         )
     return [listed[segment_id] for segment_id in drawn]
 
 
 def _quality(counts: list[list[float]]) -> dict[str, Any]:
-    # fsum rounds once, so that the sum does not depend on the order of the images.
+    # fsum rounds once: the sum does not depend on the order of the images.
     iou = math.fsum(image[0] for image in counts)
     matched, wrong, missed = (sum(image[place] for image in counts) for place in (1, 2, 3))
     quality = metrics.panoptic_quality(iou, matched, wrong, missed)
@@ -148,6 +148,6 @@ def _mean(figures: list[dict[str, Any]]) -> dict[str, Any]:
     """Mean over the categories that occur in the truth or in a prediction."""
     present = [figure for figure in figures if figure["pq"] is not None]
     means = {
-        name: math.fsum(f[name] for f in present) / len(present) if present else None for name in ("pq", "sq", "rq")
+        name: math.fsum(figure[name] for figure in present) / len(present) if present else None for name in ("pq", "sq", "rq")
     }
     return means | {"n": len(present)}

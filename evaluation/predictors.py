@@ -1,4 +1,4 @@
-"""What an evaluation measures: the model itself, or the model with a half of it replaced by the ground truth."""
+"""What an evaluation measures: the model, or the model with its masks or classes replaced by the ground truth."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -21,12 +21,12 @@ class Predictor(ABC):
     Args:
         model: in evaluation mode.
         processor: prepares photos and prompts.
-        categories: of the data set: dictionaries of `id` and `isthing`, in the order of the class indices.
-        vocabulary: what the model looks for, class by class in that order.
+        categories: the data set's categories, dictionaries of `id` and `isthing`, in the order of the class indices.
+        vocabulary: the classes that the model looks for, in the same order.
     """
 
     one_photo_per_batch: ClassVar[bool] = True
-    """Whether photos cannot share a batch: each has its own number of ground-truth segments."""
+    """Whether each photo needs a batch to itself, because photos differ in their number of ground-truth segments."""
 
     def __init__(
         self,
@@ -40,11 +40,11 @@ class Predictor(ABC):
 
     @staticmethod
     def prepare(processor: FisaProcessor, records: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-        """The inputs of a batch, made in a worker process of the loader.
+        """The inputs of a batch, made in a worker process of the data loader.
 
         Args:
             processor: prepares photos.
-            records: of a data set, with `image`.
+            records: records of a data set, with `image`.
         """
         return dict(processor(images=[record["image"] for record in records], return_tensors="pt"))
 
@@ -53,8 +53,8 @@ class Predictor(ABC):
         """Predict for one batch.
 
         Args:
-            records: of a data set.
-            inputs: what [`Predictor.prepare`] made of them, on the model's device.
+            records: records of a data set.
+            inputs: their inputs from [`Predictor.prepare`], on the model's device.
         """
 
 
@@ -94,7 +94,7 @@ class PerfectClassesPredictor(Predictor):
 
 
 class PerfectPredictor(Predictor):
-    """The ground truth's masks and classes: what post-processing and metrics leave of them."""
+    """The ground truth's masks and classes: the highest scores that post-processing and metrics allow."""
 
     @staticmethod
     def prepare(processor, records):
@@ -110,7 +110,7 @@ PREDICTORS: dict[str, type[Predictor]] = {
     "generator": PerfectMasksPredictor,
     "both": PerfectPredictor,
 }
-"""Predictors by what the ground truth replaces in them, to see what limits the results (figure 2 of the paper)."""
+"""Predictors by the half that the ground truth replaces, to show what limits the results (figure 2 of the paper)."""
 
 
 def _true_masks(records: Sequence[Mapping[str, Any]]) -> torch.Tensor:

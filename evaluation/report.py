@@ -1,7 +1,7 @@
 """Two evaluations side by side: `python -m fisa.evaluation.report A/metrics.json B/metrics.json`.
 
-Writes what figures 3 and 5 of the paper show: the classes that changed most, and photos with their ground truth and
-both predictions; and a table of the headline figures.
+Writes a table of the headline figures, the classes that changed most, and photos with their ground truth and both
+predictions, like figures 3 and 5 of the paper.
 """
 
 import argparse
@@ -21,16 +21,16 @@ from fisa.processing.segmentation import Segmentation
 from fisa.visualization import FAINT_INK, INK, PAPER, draw_legend, paint_segments
 
 
-# Where per-class figures are, the first that both evaluations have.
+# Where a report has figures per class; the first that both evaluations have is shown.
 PER_CLASS = (("semantic", "iou", "IoU"), ("panoptic", "pq", "PQ"), ("instance", "ap", "mask AP"))
 SHOWN_CLASSES = 24
-GAIN, LOSS = "#2a78b5", "#d1603d"  # told apart by colour-blind people too
+GAIN, LOSS = "#2a78b5", "#d1603d"  # colour-blind people can tell them apart
 PANEL_WIDTH, GAP = 420, 14
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One evaluation: its name for people, the content of its `metrics.json`, and the folder that it lies in."""
+    """One evaluation: its display name, the content of its `metrics.json`, and the folder of that file."""
 
     name: str
     report: dict[str, Any]
@@ -41,7 +41,7 @@ class Evaluation:
         """Read a `metrics.json`.
 
         Raises:
-            ValueError: the file is no report of an evaluation; the message says why.
+            ValueError: the file is not the report of an evaluation; the message says why.
         """
         try:
             report = json.loads(path.read_text(encoding="utf-8"))
@@ -77,7 +77,7 @@ def write_report(before: Evaluation, after: Evaluation, folder: Path) -> None:
     """Write `report.md`, `per_class.png` and, where both evaluations kept samples, `side_by_side.png`.
 
     Raises:
-        ValueError: evaluations of different data, which cannot be compared.
+        ValueError: the evaluations are of different data and cannot be compared.
     """
     for key in ("data", "num_images"):
         if before.report.get(key) != after.report.get(key):
@@ -122,13 +122,16 @@ def headline_table(before: Evaluation, after: Evaluation) -> str:
         f"| {name} | {old[name]:.2f} | {new[name]:.2f} | {new[name] - old[name]:+.2f} |" for name in old if name in new
     ]
     oracles = [evaluation.report.get("oracle", "none") for evaluation in (before, after)]
-    named = [f"{e.name} (oracle: {o})" if o != "none" else e.name for e, o in zip((before, after), oracles)]
+    titles = [
+        evaluation.name if oracle == "none" else f"{evaluation.name} (oracle: {oracle})"
+        for evaluation, oracle in zip((before, after), oracles)
+    ]
     head = [
         f"# {before.name} and {after.name}",
         "",
         f"On {after.report['num_images']} photos of {after.report['data']}, in percent.",
         "",
-        f"| | {named[0]} | {named[1]} | change |",
+        f"| | {titles[0]} | {titles[1]} | change |",
         "|---|---:|---:|---:|",
     ]
     return "\n".join([*head, *rows]) + "\n"
@@ -140,7 +143,7 @@ def draw_changes(changes: Sequence[tuple[str, float]], measure: str, *, names: t
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     values = [change for _, change in changes]
-    bars = axes.barh(range(len(changes)), values, height=0.72, color=[GAIN if v > 0 else LOSS for v in values])
+    bars = axes.barh(range(len(changes)), values, height=0.72, color=[GAIN if value > 0 else LOSS for value in values])
     axes.bar_label(bars, labels=[f"{value:+.1f}" for value in values], padding=3, fontsize=8, color="#444444")
     axes.set_yticks(range(len(changes)), [name for name, _ in changes], fontsize=9)
     axes.invert_yaxis()
@@ -156,7 +159,7 @@ def draw_changes(changes: Sequence[tuple[str, float]], measure: str, *, names: t
 
 
 def draw_side_by_side(pairs: Sequence[tuple[Sample, Sample]], *, names: tuple[str, str]) -> Image.Image:
-    """One row per photo: photo, ground truth, both predictions; below them the colours of all classes shown."""
+    """One row per photo: photo, ground truth, both predictions; below them the colours of the classes shown."""
     font = ImageFont.load_default(size=16)
     rows = [
         [
@@ -165,7 +168,8 @@ def draw_side_by_side(pairs: Sequence[tuple[Sample, Sample]], *, names: tuple[st
         ]
         for first, second in pairs
     ]
-    labels = {segment.label for pair in pairs for s in pair for segment in (*s.truth, *s.prediction)}
+    samples = [sample for pair in pairs for sample in pair]
+    labels = {segment.label for sample in samples for segment in (*sample.truth, *sample.prediction)}
     width = 4 * PANEL_WIDTH + 5 * GAP
     title_height = 2 * font.size
     legend = draw_legend(sorted(labels), font=font, width=width) if labels else Image.new("RGB", (width, GAP), PAPER)

@@ -1,4 +1,4 @@
-"""The samples that an evaluation keeps for people to look at: a few photos with ground truth and prediction."""
+"""The samples that an evaluation keeps for inspection: a few photos with ground truth and prediction."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,9 +19,9 @@ class SampleWriter:
     """Keeps the first few photos of an evaluation: `photos/`, `truth.json` and `prediction.json` in one folder.
 
     Args:
-        folder (`Path`): where they go.
+        folder (`Path`): where the samples are written.
         categories (`Sequence[Mapping[str, Any]]`): dictionaries of `id`, `name` and `isthing`.
-        limit (`int`, defaults to 8): how many are kept.
+        limit (`int`, defaults to 8): how many photos are kept.
 
     Example:
 
@@ -43,8 +43,11 @@ class SampleWriter:
     def add(
         self, image_id: str, photo: Image.Image, prediction: Mapping[str, Any], reference: Mapping[str, Any]
     ) -> None:
-        """Keep a photo, unless there are enough. Prediction and reference are dictionaries of `segmentation` (H, W)
-        and `segments_info`, with `id` and `category_id` for each segment."""
+        """Keep a photo, unless the limit is reached.
+
+        Prediction and reference are dictionaries of `segmentation` (H, W) and `segments_info`, which has the `id` and
+        the `category_id` of each segment.
+        """
         if len(self.truth.entries) >= self.limit:
             return
         for files, segments in ((self.prediction, prediction), (self.truth, reference)):
@@ -93,7 +96,7 @@ def read_samples(folder: Path) -> Iterator[Sample]:
 
 
 def _segmentations(path: Path) -> dict[str, tuple[str, Segmentation]]:
-    """For each image the name of its files, without their ending, and its segmentation."""
+    """The file name (without its ending) and the segmentation of each image, by image id."""
     content = json.loads(path.read_text(encoding="utf-8"))
     names = {category["id"]: category["name"] for category in content["categories"]}
     segmentations = {}

@@ -1,4 +1,4 @@
-"""A map of segment ids as runs of equal ids, made in one pass however many segments there are."""
+"""A map of segment ids as runs of equal ids, made in one pass for any number of segments."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +8,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class SegmentRuns:
-    """Runs of a map, column by column, as COCO counts them.
+    """The runs of a map, column by column, in COCO's order.
 
     Attributes:
         size: height and width of the map.
@@ -22,13 +22,13 @@ class SegmentRuns:
 
     @classmethod
     def from_map(cls, ids: np.ndarray) -> "SegmentRuns":
-        """The runs of a map, `(H, W)` integers."""
+        """The runs of a map of `(H, W)` integers."""
         flat = np.asarray(ids).T.ravel()
         starts = np.flatnonzero(np.concatenate([[True], flat[1:] != flat[:-1]])) if flat.size else np.zeros(0, int)
         return cls(tuple(ids.shape), flat[starts], np.diff(starts, append=flat.size))
 
     def masks(self) -> dict[int, dict[str, Any]]:
-        """The mask of each id, in COCO's uncompressed run lengths."""
+        """The mask of each id, as COCO's uncompressed run lengths."""
         ends = np.cumsum(self.lengths)
         starts = ends - self.lengths
         order = np.argsort(self.values, kind="stable")

@@ -1,4 +1,4 @@
-"""What the metrics share: an `evaluate.Metric` that reduces each image at once and is exact across processes."""
+"""The base of the metrics: an `evaluate.Metric` that reduces each image at once and is exact across processes."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,12 +11,12 @@ import evaluate
 class SegmentationMetric(evaluate.Metric, ABC):
     """A metric over images that keeps a few numbers per image, not its maps.
 
-    Unlike `evaluate`'s own metrics it writes nothing to disk, so that predictions of any size and form can be added.
-    All figures are in percent; `None` where there was nothing to measure.
+    Unlike `evaluate`'s own metrics it writes nothing to disk and takes predictions of any size and type. All figures
+    are in percent; a figure that could not be measured is `None`.
 
     Args:
         categories: dictionaries of `id`, `name` and `isthing`, in the order of the model's class indices.
-        options: those of `evaluate.Metric`.
+        options: passed to `evaluate.Metric`.
     """
 
     def __init__(self, categories: Sequence[Mapping[str, Any]], **options: Any):
@@ -25,7 +25,7 @@ class SegmentationMetric(evaluate.Metric, ABC):
         self.reset()
 
     def _info(self) -> evaluate.MetricInfo:
-        # Predictions and references are dictionaries and arrays that never enter a table.
+        # `evaluate` requires features, but no prediction or reference is ever stored in its table.
         features = datasets.Features({"predictions": datasets.Value("null"), "references": datasets.Value("null")})
         return evaluate.MetricInfo(
             description=type(self).__doc__, citation="", inputs_description=type(self).add.__doc__, features=features
@@ -41,12 +41,14 @@ class SegmentationMetric(evaluate.Metric, ABC):
 
     @abstractmethod
     def state(self) -> bytes:
-        """All that was counted, to be sent to another process."""
+        """All counts, to be sent to another process."""
 
     @abstractmethod
     def merge(self, states: Iterable[bytes]) -> None:
-        """Replace what this metric has counted by what several processes have, each image in one of them. The result
-        is that of a single process to the last bit, in any order."""
+        """Replace the counts of this metric by those of several processes, each of which counted different images.
+
+        The result is bit-identical to that of a single process, in any order of the states.
+        """
 
     @abstractmethod
     def _computed(self) -> dict[str, Any]:
@@ -60,7 +62,7 @@ class SegmentationMetric(evaluate.Metric, ABC):
     def compute(
         self, *, predictions: Iterable[Any] | None = None, references: Iterable[Mapping[str, Any]] | None = None
     ) -> dict[str, Any]:
-        """The figures of all images counted since the last call, plain data for JSON."""
+        """The figures of all images counted since the last call, ready for JSON."""
         if predictions is not None:
             self.add_batch(predictions=predictions, references=references)
         results = self._computed()
@@ -69,7 +71,7 @@ class SegmentationMetric(evaluate.Metric, ABC):
 
 
 def as_reference(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A record of a data set as the reference that metrics take: `image_id`, `segmentation` and `segments_info`."""
+    """Turn a record of a data set into a metric's reference: `image_id`, `segmentation` and `segments_info`."""
     return {
         "image_id": record["image_id"],
         "segmentation": record["label"],
@@ -78,5 +80,5 @@ def as_reference(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def percent(share: float) -> float | None:
-    """A share from 0 to 1 in percent; `None` for −1, by which hotcoco says that there was nothing to compute."""
+    """A share from 0 to 1 in percent; `None` for −1, hotcoco's value for a figure that could not be computed."""
     return None if share < 0 else 100 * share

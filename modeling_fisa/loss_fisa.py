@@ -1,29 +1,29 @@
-"""The training loss: which class each mask is of, cross-entropy over the photo's vocabulary."""
+"""The training loss: cross-entropy of each mask's class over the vocabulary."""
 
 import torch
 from torch import nn
 
 
 IGNORED = -100
-"""The label of a mask that teaches nothing, and of ground-truth masks whose pixels are left out of matching."""
+"""The label of masks that the loss ignores, and of ground-truth masks whose pixels matching leaves out."""
 
 
 def mask_classification_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of the masks that have a label: the mean over those of a photo, then over all photos.
+    """Cross-entropy of the labelled masks: the mean over the masks of each photo, then over all photos.
 
-    A photo without any label counts as zero rather than not at all. So a batch in pieces, by gradient accumulation or
-    on several processes, has exactly the loss and the gradients of the whole, and a batch without labels has a loss of
-    zero and gradients of zero.
+    A photo without labels counts as zero and is not skipped. A batch that is split, by gradient accumulation or over
+    several processes, therefore has exactly the loss and the gradients of the whole batch. A batch without labels has
+    a loss of zero and gradients of zero.
 
     Args:
         logits (`torch.Tensor` of shape `(batch_size, num_proposals, num_classes)`): before any softmax.
         labels (`torch.Tensor` of shape `(batch_size, num_proposals)`): class indices, or `IGNORED`.
 
     Returns:
-        `torch.Tensor` of shape `()`, of the logits' type.
+        `torch.Tensor` of shape `()`, in the logits' dtype.
 
     Raises:
-        `ValueError`: labels of another shape, or that are no class.
+        `ValueError`: the labels have another shape, or one of them is not a class index.
     """
     if labels.shape != logits.shape[:2]:
         raise ValueError(
@@ -35,7 +35,7 @@ def mask_classification_loss(logits: torch.Tensor, labels: torch.Tensor) -> torc
     if wrong.any():
         raise ValueError(
             f"`class_labels` holds {labels[wrong][0].item()}; classes go from 0 to {logits.shape[-1] - 1}, and "
-            f"{IGNORED} stands for none."
+            f"{IGNORED} marks a mask without a class."
         )
     losses = nn.functional.cross_entropy(
         logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="none"

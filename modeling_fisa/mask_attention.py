@@ -11,7 +11,7 @@ from transformers.utils.generic import maybe_autocast
 from fisa.modeling_fisa.multi_head_attention import attend, split_heads
 
 
-# Fractions are sums of float32 products: a patch that is covered by exactly τ must not be lost to their rounding.
+# Coverage is a sum of float32 products: rounding must not exclude a patch that is covered by exactly τ.
 COVERAGE_TOLERANCE = 1e-5
 
 
@@ -22,14 +22,14 @@ def patch_coverage(
     patch_size: int,
     proposal_sizes: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Fraction of each image patch that each proposal covers, exact for masks and images of any size.
+    """The fraction of each image patch that each proposal covers, exact for masks and images of any size.
 
     Args:
         masks (`torch.Tensor` of shape `(batch_size, num_proposals, mask_height, mask_width)`):
             Mask logits, each mask spanning its photo; a pixel is covered where its logit is positive.
         image_size (`tuple[int, int]`):
-            Height and width in pixels of the image that the patches are cut from. As in CLIP, what is left over at
-            the bottom and on the right belongs to no patch.
+            Height and width in pixels of the image that the patches are cut from. As in CLIP, remaining pixels at
+            the bottom and on the right belong to no patch.
         patch_size (`int`): side of a patch, in pixels of the image.
         proposal_sizes (`torch.Tensor` of shape `(batch_size, 2)`, *optional*):
             Height and width, in mask pixels, of the part of each mask that spans its photo. `None`: all of it.
@@ -45,16 +45,16 @@ def patch_coverage(
     rows = _area_shares(heights, length=height, image_side=image_size[0], patch_size=patch_size)
     columns = _area_shares(widths, length=width, image_side=image_size[1], patch_size=patch_size)
     covered = (masks > 0).to(rows.dtype)
-    with maybe_autocast(masks.device.type, enabled=False):  # it would count pixels in eight bits
+    with maybe_autocast(masks.device.type, enabled=False):  # autocast would count pixels with eight bits
         return (rows.unsqueeze(1) @ covered @ columns.unsqueeze(1).transpose(-1, -2)).flatten(2)
 
 
 def _area_shares(sides: torch.Tensor, *, length: int, image_side: int, patch_size: int) -> torch.Tensor:
-    """Share of each patch that each mask pixel fills, along one axis: `(batch_size, num_patches, length)`.
+    """The share of each patch that each mask pixel fills along one axis: `(batch_size, num_patches, length)`.
 
-    `sides` `(batch_size,)` mask pixels span the image; pixels beyond fill nothing. Rows sum to 1.
+    The image spans the first `sides` `(batch_size,)` mask pixels; later pixels fill nothing. Rows sum to 1.
     """
-    # In units of 1 / image_side of a mask pixel every border is an integer, so that the overlaps are exact.
+    # In units of 1 / image_side of a mask pixel, all borders are integers and the overlaps exact.
     sides = sides.view(-1, 1, 1)
     start = torch.arange(image_side // patch_size, device=sides.device).view(1, -1, 1) * patch_size * sides
     pixel = torch.arange(length, device=sides.device).view(1, 1, -1) * image_side
@@ -65,27 +65,26 @@ def _area_shares(sides: torch.Tensor, *, length: int, image_side: int, patch_siz
 def attended_patches(coverage: torch.Tensor, *, threshold: float) -> torch.Tensor:
     """The patches that each mask token attends to: those that its proposal covers.
 
-    A patch is covered at a coverage of at least `threshold`, and never at none; where no patch reaches the threshold,
-    those of the largest coverage count. A proposal that covers nothing attends to no patch.
+    A patch counts as covered if its coverage is positive and at least `threshold`. If no patch reaches the threshold,
+    the patches with the largest coverage count. The mask token of an empty proposal attends to no patch.
 
     Args:
         coverage (`torch.Tensor` of shape `(batch_size, num_proposals, num_patches)`): fractions in [0, 1].
         threshold (`float`): τ of [`FisaConfig`].
 
     Returns:
-        `torch.BoolTensor` of the same shape. As coverage of zeros and ones it gives itself again.
+        `torch.BoolTensor` of the same shape. Passed in again as coverage, it is returned unchanged.
     """
     reached = coverage.amax(dim=-1, keepdim=True).clamp(max=threshold)
     return (coverage >= reached - COVERAGE_TOLERANCE) & (coverage > 0)
 
 
 def mask_attention_bias(coverage: torch.Tensor, *, threshold: float, dtype: torch.dtype) -> torch.Tensor:
-    """What is added to a mask token's attention scores: 0 for the CLS token and the patches that it attends to, −∞
-    elsewhere.
+    """The bias of the mask tokens' attention scores: 0 for the CLS token and the attended patches, −∞ elsewhere.
 
     Args:
         coverage, threshold: as for [`attended_patches`].
-        dtype (`torch.dtype`): type of the attention scores.
+        dtype (`torch.dtype`): that of the attention scores.
 
     Returns:
         `torch.Tensor` of shape `(batch_size, 1, num_proposals, 1 + num_patches)`, the same for all heads.
@@ -100,11 +99,12 @@ class Attended(NamedTuple):
 
     Attributes:
         image_output (`torch.Tensor` of shape `(batch_size, 1 + num_patches, hidden_size)` or `None`):
-            What the image tokens gather, unless the mask tokens are encoded alone.
-        mask_output (`torch.Tensor` of shape `(batch_size, num_proposals, hidden_size)`): what the mask tokens gather.
+            The attention output of the image tokens, `None` if the mask tokens are encoded alone.
+        mask_output (`torch.Tensor` of shape `(batch_size, num_proposals, hidden_size)`):
+            The attention output of the mask tokens.
         mask_query (`torch.Tensor` of shape `(batch_size, num_heads, num_proposals, head_dim)`):
             The mask tokens' queries.
-        image_weights, mask_weights: attention weights of both, or `None` where the back-end does not keep them.
+        image_weights, mask_weights: the attention weights of both, `None` if the back-end does not return them.
     """
 
     image_output: torch.Tensor | None
@@ -117,8 +117,8 @@ class Attended(NamedTuple):
 class MaskAttention(nn.Module):
     """Attention of image tokens to themselves, as in CLIP, and of mask tokens to the image tokens they may see.
 
-    Keys, values and the output projection are CLIP's own and computed once for both; only the mask tokens' query
-    projection W'_q is new, a copy of CLIP's at the start, so that training it leaves the image stream untouched.
+    Keys and values are computed once for both, and all projections but one are CLIP's own. Only the mask tokens' query
+    projection W'_q is new; it starts as a copy of CLIP's, and training it leaves the image tokens unchanged.
     """
 
     def __init__(self, config: CLIPVisionConfig):
@@ -138,8 +138,8 @@ class MaskAttention(nn.Module):
         Args:
             image_states (`torch.Tensor` of shape `(batch_size, 1 + num_patches, hidden_size)`)
             mask_states (`torch.Tensor` of shape `(batch_size, num_proposals, hidden_size)`)
-            attention_bias (`torch.Tensor`): of [`mask_attention_bias`].
-            clip_attention (`CLIPAttention`): of the CLIP layer that is running.
+            attention_bias (`torch.Tensor`): as [`mask_attention_bias`] returns it.
+            clip_attention (`CLIPAttention`): the attention of the current CLIP layer.
             masks_alone (`bool`): leave out the image tokens' output.
         """
         clip = clip_attention

@@ -1,4 +1,4 @@
-"""From mask embeddings to scores: cosine with the class texts, best synonym, joint probability with the objectness."""
+"""Scores from mask embeddings: cosine with the class texts, best synonym, joint probability with the objectness."""
 
 import torch
 from torch import nn
@@ -15,7 +15,7 @@ UNKNOWN = -1  # the index of a class that the generator does not know
 def class_logits(
     mask_embeds: torch.Tensor, vocabulary: EncodedVocabulary, *, logit_scale: torch.Tensor
 ) -> torch.Tensor:
-    """CLIP's temperature times the cosine of each mask with each class, a class counting as its best synonym.
+    """The cosine of each mask with the best synonym of each class, divided by CLIP's temperature.
 
     Args:
         mask_embeds (`torch.Tensor` of shape `(batch_size, num_proposals, projection_dim)`)
@@ -27,7 +27,7 @@ def class_logits(
     """
     texts = vocabulary.class_embeds
     mask_embeds = nn.functional.normalize(mask_embeds.float(), dim=-1)
-    # A large vocabulary goes in parts, of which no copy is kept. While tracing, its size may be open.
+    # A large vocabulary is normalised in parts, to save memory. While tracing, its size may be dynamic.
     whole = torch.compiler.is_compiling() or texts.shape[-2] <= TEXTS_AT_A_TIME
     parts = [texts] if whole else texts.split(TEXTS_AT_A_TIME, dim=-2)
     scale = logit_scale.float().exp()
@@ -39,7 +39,7 @@ def class_logits(
     if vocabulary.one_prompt_per_class:
         return logits
     class_ids = vocabulary.prompt_class_ids
-    assert class_ids is not None  # a vocabulary has them once it is made
+    assert class_ids is not None  # every finished vocabulary has them
     best = logits.new_full((*logits.shape[:-1], vocabulary.num_classes), float("-inf"))
     return best.scatter_reduce(-1, class_ids.expand_as(logits), logits, reduce="amax")
 
@@ -47,7 +47,7 @@ def class_logits(
 def known_class_ids(class_names: list[list[str]], generator_labels: dict[int, str]) -> list[int]:
     """The generator's index of each class that it knows by one of its names, `UNKNOWN` (−1) for the others.
 
-    COCO's panoptic labels carry marks that nobody writes ("wall-other-merged"): these are left out of the comparison.
+    COCO's panoptic labels carry suffixes that no user writes ("wall-other-merged"); the comparison ignores them.
     """
     known = {plain_name(label.lower()): index for index, label in generator_labels.items()}
     plain_names = [[plain_name(name.lower()) for name in names] for names in class_names]
@@ -59,13 +59,13 @@ def ensemble_with_generator(
 ) -> torch.Tensor:
     """Geometric mean of CLIP's and the generator's probabilities for the classes that the generator knows.
 
-    p ∝ p_CLIP^(1 − w) · p_generator^w for known classes, p_CLIP for the others: FC-CLIP's rule (arXiv 2308.02487,
-    eq. 5) for a generator with a closed set of classes, which has nothing to say about the others.
+    p ∝ p_CLIP^(1 − w) · p_generator^w for the classes that the generator knows, p ∝ p_CLIP for the others: FC-CLIP's
+    rule (arXiv 2308.02487, eq. 5) for a generator with a closed set of classes.
 
     Args:
-        log_probs (`torch.Tensor` of shape `(batch_size, num_proposals, num_classes)`): CLIP's.
+        log_probs (`torch.Tensor` of shape `(batch_size, num_proposals, num_classes)`): those of CLIP.
         generator_logits (`torch.Tensor` of shape `(batch_size, num_proposals, num_known_classes)`)
-        generator_class_ids (`torch.Tensor` of shape `(num_classes,)`): the generator's class, or `UNKNOWN`.
+        generator_class_ids (`torch.Tensor` of shape `(num_classes,)`): the generator's class index, or `UNKNOWN`.
         weight (`float`): w, in [0, 1].
     """
     known = generator_class_ids != UNKNOWN
@@ -76,10 +76,10 @@ def ensemble_with_generator(
 
 
 def joint_log_probs(log_probs: torch.Tensor, objectness: torch.Tensor) -> torch.Tensor:
-    """log p(class, object) for each class and log p(no object) last: what a softmax turns back into these scores.
+    """log p(class, object) for each class, then log p(no object). A softmax of these gives the probabilities.
 
     Args:
-        log_probs (`torch.Tensor` of shape `(batch_size, num_proposals, num_classes)`): summing to 1 as probabilities.
+        log_probs (`torch.Tensor` of shape `(batch_size, num_proposals, num_classes)`): of probabilities that sum to 1.
         objectness (`torch.Tensor` of shape `(batch_size, num_proposals)`), in [0, 1].
 
     Returns:

@@ -1,4 +1,4 @@
-"""Mask proposals: from a frozen universal segmentation model of transformers, or ready ones from anywhere."""
+"""Mask proposals, from a frozen universal segmentation model of transformers or ready-made from any source."""
 
 from dataclasses import dataclass, replace
 
@@ -9,7 +9,7 @@ from transformers.models.auto.auto_factory import _get_model_class
 from transformers.utils import ModelOutput
 
 
-# Far enough from zero that a sigmoid gives 0 or 1 to within 1e-4, near enough for half precision.
+# Large enough that a sigmoid gives 0 or 1 to within 1e-4, small enough for half precision.
 BINARY_MASK_LOGIT = 10.0
 
 
@@ -23,7 +23,7 @@ class MaskProposals:
         sizes (`torch.Tensor` of shape `(batch_size, 2)` or `None`):
             Height and width of the part of each mask that spans its photo, in mask pixels; `None`: all of it.
         class_logits (`torch.Tensor` of shape `(batch_size, num_proposals, num_known_classes)` or `None`):
-            The generator's own opinion on the classes that it was trained on.
+            The generator's own logits for the classes that it was trained on.
     """
 
     mask_logits: torch.Tensor
@@ -32,9 +32,12 @@ class MaskProposals:
     class_logits: torch.Tensor | None = None
 
     def likely(self, *, floor: float) -> "MaskProposals":
-        """The proposals whose objectness reaches a floor, in their order, at least one. Each photo has as many as the
-        one with most: its next likeliest fill up. While tracing, all."""
-        if floor == 0 or torch.compiler.is_compiling():  # values cannot be looked at
+        """Keep the proposals whose objectness reaches a floor, at least one per photo, in their order.
+
+        All photos keep the same number, that of the photo with the most such proposals: the others also keep their
+        next likeliest. While tracing, all proposals are kept.
+        """
+        if floor == 0 or torch.compiler.is_compiling():  # a trace cannot read values
             return self
         count = int((self.objectness >= floor).sum(dim=1).amax().clamp(min=1))
         kept = self.objectness.topk(count, dim=1).indices.sort(dim=1).values
@@ -47,7 +50,7 @@ class MaskProposals:
         )
 
     def without_padding(self) -> "MaskProposals":
-        """The same where all photos have one size: nothing but the masks then tells where the photo is."""
+        """Crop the masks to the largest photo. `sizes` is then `None` if all photos have one size."""
         if self.sizes is None:
             return self
         height, width = self.sizes.amax(dim=0).tolist()
@@ -56,16 +59,16 @@ class MaskProposals:
 
 
 def ready_proposals(masks: torch.Tensor, *, objectness: torch.Tensor | None) -> MaskProposals:
-    """Wrap masks from elsewhere: ground truth, SAM, another model.
+    """Wrap masks from another source: ground truth, SAM, another model.
 
     Args:
         masks (`torch.Tensor` of shape `(batch_size, num_proposals, height, width)`):
-            Boolean or integer: binary masks. Floating point: mask logits, inside where positive.
+            Binary masks if boolean or integer; mask logits, positive inside the mask, if floating point.
         objectness (`torch.Tensor` of shape `(batch_size, num_proposals)`, *optional*):
-            Probability that each proposal is an object at all; 1 if not given.
+            Probability that each proposal is an object; 1 if not given.
 
     Raises:
-        `ValueError`: shapes that do not fit.
+        `ValueError`: the shapes do not fit.
     """
     if masks.ndim != 4:
         raise ValueError(
@@ -83,9 +86,9 @@ def ready_proposals(masks: torch.Tensor, *, objectness: torch.Tensor | None) -> 
 
 
 def has_attention(generator: type[PreTrainedModel], name: str | None) -> bool:
-    """Whether a class of mask generators offers an `attn_implementation`; Mask2Former and MaskFormer have eager alone.
+    """Whether a class of mask generators supports an `attn_implementation`.
 
-    A generator without `"sdpa"` has no faster one either.
+    A generator without `"sdpa"`, such as Mask2Former or MaskFormer, supports only `"eager"`.
     """
     return name in (None, "eager") or generator._supports_sdpa
 
@@ -94,10 +97,10 @@ def new_mask_generator(config: PreTrainedConfig, *, common_attention: str | None
     """A mask generator with random weights.
 
     Args:
-        config (`PreTrainedConfig`): of a model of `AutoModelForUniversalSegmentation`.
+        config (`PreTrainedConfig`): for a model of `AutoModelForUniversalSegmentation`.
         common_attention (`str`, *optional*):
-            The `attn_implementation` that all parts of FISA were asked for by one name. Generators without it use what
-            they have by default; one that was asked for by the generator's own name is refused where it is missing.
+            The `attn_implementation` requested for all parts of FISA at once. A generator that does not support it
+            uses its default; transformers refuses one that was requested for the generator alone.
     """
     model_class = _get_model_class(config, AutoModelForUniversalSegmentation._model_mapping)
     if config._attn_implementation == common_attention and not has_attention(model_class, common_attention):
@@ -111,15 +114,15 @@ def generate_proposals(
 ) -> MaskProposals:
     """Run a frozen mask generator on photos that lie in the top left corner of a common canvas.
 
-    Padding is cut off before the generator sees it and photos of one size run together, so that a photo's proposals
-    do not depend on its neighbours in the batch. A generator with a fixed `image_size` (EoMT) wants its padded canvas:
-    there the padding is cut off afterwards.
+    Padding is cut off before the generator runs, and photos of one size run together, so that a photo's proposals do
+    not depend on the other photos of the batch. A generator with a fixed `image_size` (EoMT) needs the padded canvas;
+    its masks are cropped afterwards.
 
     Args:
         generator (`PreTrainedModel`): a model of `AutoModelForUniversalSegmentation`, in evaluation mode.
         pixel_values (`torch.Tensor` of shape `(batch_size, 3, height, width)`)
         pixel_mask (`torch.Tensor` of shape `(batch_size, height, width)`, *optional*):
-            True on the photo, False on padding. `None`: no padding.
+            True on the photo, False on padding. `None` if there is no padding.
     """
     pixel_values = pixel_values.to(generator.dtype)
     if pixel_mask is None:
@@ -133,8 +136,8 @@ def generate_proposals(
         proposals.sizes = (photo_sizes * grid / canvas).round().long().clamp(min=1)
         return proposals
 
-    distinct_sizes, group_of = photo_sizes.unique(dim=0, return_inverse=True)
-    groups = [(group_of == index).nonzero().flatten() for index in range(len(distinct_sizes))]
+    distinct_sizes, group_indices = photo_sizes.unique(dim=0, return_inverse=True)
+    groups = [(group_indices == index).nonzero().flatten() for index in range(len(distinct_sizes))]
     by_size = [
         _proposals(generator(pixel_values=pixel_values[members, :, :height, :width]))
         for members, (height, width) in zip(groups, distinct_sizes.tolist())
@@ -149,7 +152,7 @@ def _proposals(outputs: ModelOutput) -> MaskProposals:
             "`class_queries_logits` and `masks_queries_logits`, as Mask2Former, MaskFormer and EoMT give them."
         )
     class_logits = outputs["class_queries_logits"].float()
-    # 1 - p(no object), summed from the other side: no digits are lost where an object is unlikely.
+    # 1 − p(no object) as a sum over the classes, which loses no digits where an object is unlikely.
     objectness = class_logits.softmax(dim=-1)[..., :-1].sum(dim=-1).clamp(max=1)
     return MaskProposals(
         mask_logits=outputs["masks_queries_logits"], objectness=objectness, class_logits=class_logits[..., :-1]

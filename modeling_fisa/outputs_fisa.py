@@ -12,11 +12,11 @@ class FisaModelOutput(ModelOutput):
     mask_embeds (`torch.Tensor` of shape `(batch_size, num_proposals, projection_dim)`):
         Embedding of each proposal in CLIP's shared space, not normalised.
     class_embeds (`torch.Tensor` of shape `(batch_size, num_prompts, projection_dim)`, *optional*):
-        The class text embeddings in use.
+        The class text embeddings that were used.
     last_hidden_state (`torch.Tensor` of shape `(batch_size, 1 + num_patches, hidden_size)`, *optional*, with
         `output_image_tokens=True`): the image tokens after CLIP's last layer.
     hidden_states, mask_hidden_states (`tuple(torch.Tensor)`, *optional*, with `output_hidden_states=True`):
-        Image tokens and mask tokens before the first layer and after each.
+        Image tokens and mask tokens before the first layer and after each layer.
     attentions, mask_attentions (`tuple(torch.Tensor)`, *optional*, with `output_attentions=True` and eager attention):
         Attention weights of the image tokens and of the mask tokens to the image tokens, layer by layer:
         `(batch_size, num_heads, 1 + num_patches or num_proposals, 1 + num_patches)`.
@@ -45,24 +45,23 @@ class FisaOutput(ModelOutput):
     loss (`torch.Tensor` of shape `()`, *optional*, with labels):
         Cross-entropy of the masks' classes; see [`~fisa.modeling_fisa.loss_fisa.mask_classification_loss`].
     class_queries_logits (`torch.Tensor` of shape `(batch_size, num_proposals, num_classes + 1)`):
-        Log-probabilities in float32: log(objectness · p(class)), last log(1 − objectness). A softmax gives the
-        probabilities back, so that tools written for Mask2Former's outputs read them as they are.
+        Log-probabilities in float32: log(objectness · p(class)), then log(1 − objectness). Their softmax is the
+        probabilities themselves, so that tools for Mask2Former's outputs can read them.
     masks_queries_logits (`torch.Tensor` of shape `(batch_size, num_proposals, height, width)`):
         Mask logits of the proposals.
     objectness (`torch.Tensor` of shape `(batch_size, num_proposals)`):
-        Probability that a proposal is an object at all.
+        Probability that a proposal is an object.
     logits_per_mask (`torch.Tensor` of shape `(batch_size, num_proposals, num_classes)`):
-        CLIP's logits before any softmax: temperature times cosine, a class counting as its best synonym.
+        CLIP's logits before any softmax: the cosine with the best synonym of each class, divided by the temperature.
     mask_embeds (`torch.Tensor` of shape `(batch_size, num_proposals, projection_dim)`)
     class_embeds (`torch.Tensor` of shape `(batch_size, num_prompts, projection_dim)`)
     class_is_thing (`torch.Tensor` of shape `(batch_size, num_classes)`, *optional*):
-        Whether each class is a thing or stuff, where the vocabulary says so.
+        Whether each class is a thing (True) or stuff (False), if the vocabulary specifies it.
     proposal_sizes (`torch.Tensor` of shape `(batch_size, 2)`, *optional*):
         Height and width of the part of each mask that spans its photo, in mask pixels; the rest is padding.
-        `None`: all of it.
+        `None` if there is no padding.
     photo_orientation (`torch.Tensor` of shape `(batch_size,)`, *optional*):
-        EXIF orientation, 1 to 8, of the pixels on which post-processing lays its results. `None`: upright, as the
-        masks are.
+        EXIF orientation, 1 to 8, in which post-processing returns its results. `None`: upright, like the masks.
     hidden_states, mask_hidden_states, attentions, mask_attentions: as in [`FisaModelOutput`].
 
     Example:

@@ -1,16 +1,16 @@
-"""Which ground-truth segment each proposal stands for in training. All rules are here:
+"""Match proposals to ground-truth segments for training. The rules:
 
-- Proposals and ground truth are compared on the proposals' own grid, without its padding; the ground truth is averaged
-  to it, so that a grid pixel may lie in a segment by a fraction.
-- Masks with the label `IGNORED` (void, crowds) mark pixels of which nothing is known: they count neither for nor
-  against any pair. A proposal of which more than half lies on such pixels is matched to nothing.
-- Pixels in no mask at all are background: they count against a proposal that covers them.
-- `"iou"`: a proposal stands for the segment with which its IoU is highest, if that reaches the threshold. Several may
-  stand for one. Ties go to the earlier segment.
-- `"hungarian"`: one to one, at the least sum of costs, Mask2Former's mask cost: 5 × binary cross-entropy of the mask
-  logits + 5 × dice, on all pixels instead of random ones, so that the same input is matched the same way.
-- A proposal that stands for nothing teaches nothing: it may show what no annotator named. Cross-entropy towards a
-  learned "void" made unseen classes worse.
+- Proposals and ground truth are compared on the proposals' own grid, without padding. The ground truth is averaged to
+  that grid, so that a grid pixel may lie in a segment by a fraction.
+- Ground-truth masks with the label `IGNORED` (void, crowds) mark pixels whose class is unknown. These pixels count
+  neither for nor against any match. A proposal that has more than half of its area on them is left unmatched.
+- Pixels outside all masks are background: they count against a proposal that covers them.
+- `"iou"` matches each proposal to the segment with the highest IoU, if that reaches the threshold. Several proposals
+  may match one segment. Ties go to the earlier segment.
+- `"hungarian"` matches one to one with the lowest total of Mask2Former's mask cost: 5 × binary cross-entropy of the
+  mask logits + 5 × dice. All pixels count, not a random sample, so that the same input always has the same matches.
+- An unmatched proposal is left out of the loss: it may show what no annotator named. Cross-entropy towards a learned
+  "void" made unseen classes worse.
 """
 
 from collections.abc import Sequence
@@ -28,25 +28,25 @@ from fisa.modeling_fisa.mask_generation import MaskProposals, ready_proposals
 Matcher = Literal["iou", "hungarian"]
 
 UNMATCHED = -1
-# Logits beyond this are certain to all the digits of a float32 sigmoid; infinite ones would make the cost NaN.
+# Beyond this a float32 sigmoid no longer changes; infinite logits would make the cost NaN.
 LARGEST_LOGIT = 80.0
 
 
 def ground_truth_proposals(
     mask_labels: Sequence[torch.Tensor] | torch.Tensor, class_labels: Sequence[torch.Tensor] | torch.Tensor | None
 ) -> tuple[MaskProposals, torch.Tensor]:
-    """The ground truth itself as proposals, and their classes.
+    """Turn the ground truth into proposals with classes.
 
     Args:
-        mask_labels: for each photo its masks, `(num_masks, height, width)`, each spanning it.
-        class_labels: for each photo the class of each mask, `(num_masks,)`.
+        mask_labels: the masks of each photo, `(num_masks, height, width)`, each spanning the photo.
+        class_labels: the classes of each photo's masks, `(num_masks,)`.
 
     Returns:
-        Proposals, as many for each photo as the one with most masks has, and `torch.LongTensor` of shape
-        `(batch_size, num_proposals)`: their classes, `IGNORED` where they fill up.
+        The proposals, padded with empty masks to the largest number in the batch, and their classes, a
+        `torch.LongTensor` of shape `(batch_size, num_proposals)`, `IGNORED` for the padding.
 
     Raises:
-        `ValueError`: masks and classes of different numbers of photos, or not one class per mask.
+        `ValueError`: masks and classes are for different numbers of photos, or a photo has not one class per mask.
     """
     if class_labels is None or len(mask_labels) != len(class_labels):
         given = "none" if class_labels is None else f"those of {len(class_labels)}"
@@ -57,12 +57,12 @@ def ground_truth_proposals(
     count = max(1, *(len(masks) for masks in mask_labels))
     height, width = (max(sides) for sides in zip(*sizes))
     first = mask_labels[0]
-    masks_of_batch = torch.zeros(len(sizes), count, height, width, dtype=torch.bool, device=first.device)
+    batch_masks = torch.zeros(len(sizes), count, height, width, dtype=torch.bool, device=first.device)
     labels = torch.full((len(sizes), count), IGNORED, device=first.device)
     for index, (masks, classes) in enumerate(zip(mask_labels, class_labels)):
-        masks_of_batch[index, : len(masks), : masks.shape[-2], : masks.shape[-1]] = masks > 0.5
+        batch_masks[index, : len(masks), : masks.shape[-2], : masks.shape[-1]] = masks > 0.5
         labels[index, : len(classes)] = classes
-    proposals = ready_proposals(masks_of_batch, objectness=(labels != IGNORED).float())
+    proposals = ready_proposals(batch_masks, objectness=(labels != IGNORED).float())
     proposals.sizes = None if len(set(sizes)) == 1 else torch.tensor(sizes, device=first.device)
     return proposals, labels
 
@@ -75,30 +75,31 @@ def labels_of_proposals(
     matcher: Matcher,
     iou_threshold: float,
 ) -> torch.Tensor:
-    """Class of the segment that each proposal of a batch stands for, `IGNORED` where it stands for none.
+    """The class of the segment that each proposal of a batch matches, `IGNORED` if it matches none.
 
     Args:
-        proposals: of all photos.
-        mask_labels, class_labels, matcher, iou_threshold: as [`match_proposals`] takes them, the first two photo by
-            photo.
+        proposals: the proposals of all photos.
+        mask_labels, class_labels: one entry per photo, each as for [`match_proposals`].
+        matcher, iou_threshold: as for [`match_proposals`].
 
     Returns:
         `torch.LongTensor` of shape `(batch_size, num_proposals)`.
 
     Raises:
-        `ValueError`: masks, classes and proposals of different numbers of photos, or not one class a mask.
+        `ValueError`: masks, classes and proposals are for different numbers of photos, or a photo has not one class
+            per mask.
     """
     if not len(mask_labels) == len(class_labels) == len(proposals.mask_logits):
         raise ValueError(
             f"Found `mask_labels` of {len(mask_labels)} photos, `class_labels` of {len(class_labels)} and "
-            f"proposals of {len(proposals.mask_logits)}; there must be one of each a photo."
+            f"proposals of {len(proposals.mask_logits)}; there must be one of each per photo."
         )
     sizes = [None] * len(mask_labels) if proposals.sizes is None else map(tuple, proposals.sizes.tolist())
     labels = []
     for mask_logits, masks, classes, size in zip(proposals.mask_logits, mask_labels, class_labels, sizes):
         matched = match_proposals(mask_logits, masks, classes, size=size, matcher=matcher, iou_threshold=iou_threshold)
-        none = classes.new_tensor([IGNORED])
-        labels.append(torch.cat([classes, none])[torch.where(matched == UNMATCHED, len(classes), matched)])
+        ignored = classes.new_tensor([IGNORED])
+        labels.append(torch.cat([classes, ignored])[torch.where(matched == UNMATCHED, len(classes), matched)])
     return torch.stack(labels)
 
 
@@ -112,27 +113,27 @@ def match_proposals(
     matcher: Matcher,
     iou_threshold: float,
 ) -> torch.Tensor:
-    """Match the proposals of one photo, by the rules above.
+    """Match the proposals of one photo by the rules of this module.
 
     Args:
         mask_logits (`torch.Tensor` of shape `(num_proposals, height, width)`)
         mask_labels (`torch.Tensor` of shape `(num_masks, mask_height, mask_width)`):
-            Ground-truth masks, boolean or 0 and 1, each spanning the photo.
+            Ground-truth masks, boolean or of 0 and 1, each spanning the photo.
         class_labels (`torch.Tensor` of shape `(num_masks,)`): their classes, or `IGNORED`.
         size (`tuple[int, int]`, *optional*):
-            Height and width of the part of `mask_logits` that spans the photo, top left. `None`: all of it.
+            Height and width of the top left part of `mask_logits` that spans the photo. `None` if all of it does.
         matcher (`"iou"` or `"hungarian"`)
-        iou_threshold (`float`): the least IoU of a match, read by `"iou"`.
+        iou_threshold (`float`): the lowest IoU that matches, used by `"iou"` only.
 
     Returns:
-        `torch.LongTensor` of shape `(num_proposals,)`: index of the ground-truth mask, or `UNMATCHED`.
+        `torch.LongTensor` of shape `(num_proposals,)`: the index of each proposal's ground-truth mask, or `UNMATCHED`.
 
     Raises:
-        `ValueError`: not one class a mask.
+        `ValueError`: there is not one class per mask.
     """
     _check_ground_truth(mask_labels, class_labels)
     height, width = size or mask_logits.shape[-2:]
-    # float32 whatever autocast would choose: half precision cannot count the pixels of a mask.
+    # Always float32: the half precision of autocast cannot count the pixels of a mask.
     with maybe_autocast(mask_logits.device.type, enabled=False):
         logits = mask_logits[:, :height, :width].float().nan_to_num().clamp(-LARGEST_LOGIT, LARGEST_LOGIT).flatten(1)
         truth = nn.functional.interpolate(mask_labels[:, None].float(), size=(height, width), mode="area").flatten(1)

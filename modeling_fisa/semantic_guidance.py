@@ -1,11 +1,11 @@
 """SEVE, semantic-guided visual encoding: the class texts of the vocabulary in use guide CLIP's image tower.
 
-The paper leaves open how. Two readings are classes here, and a layer without SEVE has a third that does nothing; all
-three have the same two methods:
+The paper leaves the mechanism open. This module has two, and a third class that does nothing, for layers without SEVE.
+All three have the same two methods:
 
 - [`TextCrossAttention`] acts *before* a layer: the visual tokens cross-attend to the texts.
-- [`TextKeys`] acts *beside* a layer's attention: the texts are further keys and values for the mask tokens' queries.
-- [`SemanticGuidance`] itself passes everything on as it is.
+- [`TextKeys`] acts *beside* a layer's attention: the texts are additional keys and values for the mask queries.
+- [`SemanticGuidance`] returns everything unchanged.
 """
 
 import torch
@@ -17,13 +17,13 @@ from fisa.modeling_fisa.multi_head_attention import attend, split_heads
 
 
 class ZeroLinear(nn.Linear):
-    """A linear layer that starts at zero: the branch that it ends changes nothing until it is trained."""
+    """A linear layer that starts at zero: its branch changes nothing until it is trained."""
 
 
 class GuidanceLayerNorm(nn.LayerNorm):
-    """A layer norm that names its width as PEFT looks for it in layers of unknown kinds; of others PEFT warns.
+    """A layer norm that states its width where PEFT looks for it in layers of unknown types; without it, PEFT warns.
 
-    transformers initialises norms by their class name, which must therefore contain "LayerNorm".
+    transformers recognises norms by their class name when it initialises them: the name must contain "LayerNorm".
     """
 
     @property
@@ -34,7 +34,7 @@ class GuidanceLayerNorm(nn.LayerNorm):
 
 
 class SemanticGuidance(nn.Module):
-    """Guidance that does nothing and has no parameters: for layers without SEVE, and what both readings build on."""
+    """Guidance without parameters that does nothing: for layers without SEVE, and the base of both mechanisms."""
 
     def before(
         self, image_tokens: torch.Tensor, mask_tokens: torch.Tensor, texts: torch.Tensor | None
@@ -48,7 +48,7 @@ class SemanticGuidance(nn.Module):
                 Or one set per photo, batch first; `None` if no layer has SEVE.
 
         Returns:
-            Both kinds of tokens, shapes unchanged.
+            The image tokens and the mask tokens, in the same shapes.
         """
         return image_tokens, mask_tokens
 
@@ -59,16 +59,16 @@ class SemanticGuidance(nn.Module):
         texts: torch.Tensor | None,
         clip_layer: CLIPEncoderLayer,
     ) -> torch.Tensor:
-        """Guide what the mask tokens gather from the image.
+        """Guide the attention output of the mask tokens.
 
         Args:
             mask_output (`torch.Tensor` of shape `(batch_size, num_proposals, hidden_size)`):
                 The mask tokens' attention output.
             mask_query (`torch.Tensor` of shape `(batch_size, num_heads, num_proposals, head_dim)`):
-                The queries that it was gathered with.
+                The queries of that attention.
             texts (`torch.Tensor` of shape `(num_texts, projection_dim)`):
                 Or one set per photo, batch first; `None` if no layer has SEVE.
-            clip_layer (`CLIPEncoderLayer`): the layer of CLIP that is running.
+            clip_layer (`CLIPEncoderLayer`): the current CLIP layer.
 
         Returns:
             `torch.Tensor` of the shape of `mask_output`.
@@ -77,10 +77,10 @@ class SemanticGuidance(nn.Module):
 
 
 class TextCrossAttention(SemanticGuidance):
-    """Cross-attention of its own from visual tokens to the class texts, added to the tokens before the layer.
+    """A separate cross-attention from the visual tokens to the class texts, added to the tokens before the layer.
 
     The order of the classes does not matter. The output projection starts at zero, so that untrained guidance leaves
-    every token as it was, bit for bit.
+    every token bit-identical.
     """
 
     is_causal = False
@@ -95,7 +95,7 @@ class TextCrossAttention(SemanticGuidance):
         self.token_norm = GuidanceLayerNorm(token_width, eps=config.image_tower.layer_norm_eps)
         self.text_norm = GuidanceLayerNorm(text_width, eps=config.image_tower.layer_norm_eps)
         self.q_proj = nn.Linear(token_width, config.seve_width)
-        # Without a bias: it would raise all scores of a token alike, which the softmax takes back, and never learn.
+        # Without a bias: the softmax would cancel it, and it would never learn.
         self.k_proj = nn.Linear(text_width, config.seve_width, bias=False)
         self.v_proj = nn.Linear(text_width, config.seve_width)
         self.out_proj = ZeroLinear(config.seve_width, token_width)
@@ -103,7 +103,7 @@ class TextCrossAttention(SemanticGuidance):
     def before(
         self, image_tokens: torch.Tensor, mask_tokens: torch.Tensor, texts: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Add to the tokens that `seve_tokens` names what they find in the texts."""
+        """Add the attention output over the texts to the tokens that `seve_tokens` names."""
         assert texts is not None  # where SEVE is on, a call without class texts was refused
         texts = self.text_norm(texts.to(image_tokens.dtype)).expand(image_tokens.shape[0], -1, -1)
         key, value = (split_heads(projection(texts), self.num_heads) for projection in (self.k_proj, self.v_proj))
@@ -121,11 +121,11 @@ class TextCrossAttention(SemanticGuidance):
 
 
 class TextKeys(SemanticGuidance):
-    """The class texts, projected to CLIP's width, as further keys and values of the mask tokens' own attention.
+    """The class texts, projected to CLIP's width, as additional keys and values of the mask tokens' attention.
 
-    CLIP's projections make keys and values of them as of image tokens. They have a softmax of their own, and what
-    comes out of it a projection that starts at zero (as LLaMA-Adapter's gate does, arXiv 2303.16199): in one softmax
-    with the image tokens, untrained texts would take attention away from these.
+    CLIP's own projections turn them into keys and values, like image tokens. The texts have a separate softmax, whose
+    output passes through a projection that starts at zero (like LLaMA-Adapter's gate, arXiv 2303.16199): in one
+    softmax with the image tokens, untrained texts would take attention away from the image.
     """
 
     is_causal = False
@@ -144,7 +144,7 @@ class TextKeys(SemanticGuidance):
         texts: torch.Tensor | None,
         clip_layer: CLIPEncoderLayer,
     ) -> torch.Tensor:
-        """Add to the mask tokens' attention output what their queries find in the texts."""
+        """Add the attention of the mask tokens' queries to the texts to their attention output."""
         assert texts is not None  # where SEVE is on, a call without class texts was refused
         clip = clip_layer.self_attn
         texts = clip_layer.layer_norm1(self.text_proj(self.text_norm(texts.to(mask_query.dtype))))
@@ -162,13 +162,13 @@ def semantic_guidance(config: FisaConfig, *, layer_index: int) -> SemanticGuidan
 
 
 def guiding_texts(class_embeds: torch.Tensor, *, at_most: int) -> torch.Tensor:
-    """The class texts that SEVE attends to: all of them or, of a larger vocabulary, an even sample.
+    """The class texts that SEVE attends to: all of them or, from a larger vocabulary, an even sample.
 
     Attention is a weighted mean over the texts, and an even sample estimates it without bias. Choosing the texts most
-    like the photo would bias it, which moves the scores more than what a sample leaves out
-    (`python -m fisa.studies.benchmarks.vocabulary_bound` measures both). That holds while attention is broad, as
-    SEVE's is in the shipped model; if it came to rest on a few of very many texts, a sample would miss them. The same
-    texts are kept for every photo, whatever their order.
+    similar to the photo would bias it, which changes the scores more than sampling does
+    (`python -m fisa.studies.benchmarks.vocabulary_bound` measures both). This holds while attention is broad, as
+    SEVE's is in the shipped model; if it concentrated on a few of very many texts, a sample would miss them. The same
+    texts are kept for every photo, in any order of the vocabulary.
 
     Args:
         class_embeds (`torch.Tensor` of shape `(num_prompts, projection_dim)`): or one set per photo, batch first.
@@ -176,7 +176,7 @@ def guiding_texts(class_embeds: torch.Tensor, *, at_most: int) -> torch.Tensor:
 
     Returns:
         `torch.Tensor` of shape `(min(num_prompts, at_most), projection_dim)`, or one set per photo. While tracing, for
-        `torch.compile` or an export, whose number of texts is left open, all texts.
+        `torch.compile` or an export, all texts, because their number may be dynamic.
     """
     if torch.compiler.is_compiling() or class_embeds.shape[-2] <= at_most:
         return class_embeds
@@ -186,7 +186,7 @@ def guiding_texts(class_embeds: torch.Tensor, *, at_most: int) -> torch.Tensor:
 @torch.no_grad()
 def _spread_out(class_embeds: torch.Tensor, count: int) -> torch.Tensor:
     """Indices `(..., count)` of texts at even distances in the order of their embeddings' sums, which does not depend
-    on the order that they are given in."""
+    on the order of the vocabulary."""
     ranked = class_embeds.float().sum(dim=-1).argsort(dim=-1, stable=True)
     num_texts = ranked.shape[-1]
     kept = ranked[..., torch.arange(count, device=ranked.device) * num_texts // count]

@@ -1,4 +1,4 @@
-"""SIMO: the chosen leaves of a model as a PEFT adapter, to be saved, loaded, switched and merged like any other."""
+"""SIMO trains chosen leaves of a model as a PEFT adapter, which is saved, loaded, switched and merged as usual."""
 
 import re
 from os import PathLike
@@ -32,18 +32,18 @@ IMAGE_LEAVES = {
 def get_simo_model(
     model: FisaPreTrainedModel, config: SimoConfig | None = None, *, adapter_name: str = "default"
 ) -> "PeftModel":
-    """Freeze a model but for the leaves that SIMO trains.
+    """Freeze a model except for the leaves that SIMO trains.
 
     The result is a PEFT model that trains copies of these leaves (`LNTuningConfig`, which takes any leaf, not only
-    norms): only they are saved, the base stays as it is, and they can be switched off or merged.
+    norms). Only the copies are saved; the base model does not change, and the copies can be switched off or merged.
 
     Args:
         model ([`FisaForUniversalSegmentation`] or [`FisaModel`])
-        config ([`SimoConfig`], *optional*): which leaves; its defaults if not given.
+        config ([`SimoConfig`], *optional*): which leaves are trained; `SimoConfig()` if not given.
         adapter_name (`str`): PEFT's name for the copies.
 
     Raises:
-        `ValueError`: layers that the model does not have, or whose training would change nothing.
+        `ValueError`: the config names layers that the model does not have, or whose training would change nothing.
 
     Example:
 
@@ -53,19 +53,20 @@ def get_simo_model(
     trainable params: 25,152 || all params: 740,914 || trainable%: 3.3947
     ```
     """
-    from peft import LNTuningConfig, get_peft_model  # an extra, not needed to segment
+    from peft import LNTuningConfig, get_peft_model  # an extra, needed for training only
 
     leaves = simo_target_modules(model.config, config or SimoConfig())
     return get_peft_model(model, LNTuningConfig(target_modules=leaves), adapter_name=adapter_name)
 
 
 def save_adapter(model: "PeftModel", folder: str | PathLike) -> None:
-    """Save an adapter as PEFT does, and the vocabulary that its base model stores with it: whoever loads the adapter,
-    by PEFT, by an Auto class or in a pipeline, gets both.
+    """Save an adapter as PEFT does, together with the vocabulary that its base model stores.
+
+    Loading the adapter with PEFT, an Auto class or a pipeline restores both.
 
     Args:
-        model: with the adapter in it, on a [`FisaForUniversalSegmentation`].
-        folder: where to write; made if it is missing.
+        model: a [`FisaForUniversalSegmentation`] with the adapter.
+        folder: where to save; created if it is missing.
 
     Example:
 
@@ -96,7 +97,7 @@ def simo_target_modules(model_config: FisaConfig, config: SimoConfig, *, norms: 
     Args:
         model_config ([`FisaConfig`])
         config ([`SimoConfig`])
-        norms (`bool`): whether SEVE's norms are among them. LoRA takes linear layers and embeddings only.
+        norms (`bool`): whether SEVE's norms are included. LoRA takes linear layers and embeddings only.
     """
     num_layers = model_config.image_tower.num_hidden_layers
     leaves = [
@@ -127,7 +128,7 @@ def _image_layers(config: SimoConfig, projection: str, num_layers: int) -> list[
         raise ValueError(f"`image_layers` names {wrong}; this CLIP's image tower has the layers 0 to {last}.")
     if projection == "q_proj" and last in config.image_layers:
         raise ValueError(
-            f"`image_layers` names layer {last}, the last: its image queries change the image tokens after the last "
-            "mask token has read them, so that training them does nothing. Leave it out."
+            f"`image_layers` names layer {last}, the last: its image queries change the image tokens only after "
+            "the mask tokens have read them, so that training them does nothing. Leave it out."
         )
     return list(config.image_layers)
