@@ -1,4 +1,4 @@
-"""Class texts on disk: what one text encoder made of names, for the next process to read."""
+"""Class texts on disk: the embeddings that a text encoder gave to names, for later processes to read."""
 
 import json
 import os
@@ -20,20 +20,20 @@ logger = logging.get_logger(__name__)
 
 FORMAT = 2
 
-# Unit vectors of one name that differ by more than this were not made in the same way, on whatever machine.
+# Unit vectors of one name that differ by more than this come from different encoders, not from different machines.
 SAME_TO_ROUNDING = 0.05
 
 
 class ClassTextFiles:
-    """A folder of safetensors files, each with the embeddings of some names.
+    """A folder of safetensors files, each with the embeddings of several names.
 
-    Files are added whole or not at all and never changed: a run that is stopped goes on from the last of them, and
-    several runs may share the folder. Each carries the digest of its content: one that was cut short or changed since
-    is removed with a warning, and its names are encoded again.
+    Files are written whole or not at all and never change: a stopped run continues after the last file, and several
+    runs may share the folder. Each file stores the digest of its content. A file that was truncated or changed is
+    removed with a warning, and its names are encoded again.
 
     Args:
-        folder (`str` or `os.PathLike`): holds one folder for each text encoder.
-        encoder (`str`): see [`text_fingerprint`].
+        folder (`str` or `os.PathLike`): contains one folder per text encoder.
+        encoder (`str`): the name of the text encoder's folder, from [`text_fingerprint`].
     """
 
     names_per_file = 4096
@@ -42,22 +42,25 @@ class ClassTextFiles:
         self.folder = Path(folder) / encoder
 
     def check(self, encode: Callable[[Sequence[str]], torch.Tensor]) -> None:
-        """Encode one of the names in the files anew and compare.
+        """Encode one of the stored names again and compare the embeddings.
 
         Raises:
-            `ValueError`: it comes out different.
+            `ValueError`: the embeddings differ.
         """
         for path, names, stored in islice(self._contents(), 1):
             encoded = encode(names[:1])[0].float().cpu()
             if (encoded - stored[0].float()).norm() > SAME_TO_ROUNDING:
                 raise ValueError(
                     f'{path}: "{names[0]}" is no longer encoded as it was, though the weights are the same; is an '
-                    "adapter switched off? Take another folder for texts that are encoded otherwise."
+                    "adapter switched off? Use another folder for texts that are encoded differently."
                 )
 
     def read(self, names: Sequence[str], *, into: torch.Tensor) -> set[int]:
-        """Fill the rows `into` `(len(names), projection_dim)` of the names that the files hold; returns which those
-        are."""
+        """Copy the stored embeddings of names to their rows of `into`, `(len(names), projection_dim)`.
+
+        Returns:
+            The rows that were filled.
+        """
         rows = {name: row for row, name in enumerate(names)}
         filled: set[int] = set()
         for _, stored_names, embeds in self._contents():
@@ -69,7 +72,7 @@ class ClassTextFiles:
         return filled
 
     def write(self, names: Sequence[str], embeds: torch.Tensor) -> None:
-        """Add a file with these names and their embeddings `(len(names), projection_dim)`."""
+        """Add a file with names and their embeddings, `(len(names), projection_dim)`."""
         self.folder.mkdir(parents=True, exist_ok=True)
         embeds = embeds.cpu().contiguous()
         metadata = {"names": json.dumps(names), "digest": _digest(names, embeds)}
@@ -77,7 +80,7 @@ class ClassTextFiles:
             save_file({"embeds": embeds}, aside, metadata=metadata)
 
     def _contents(self) -> Iterator[tuple[Path, list[str], torch.Tensor]]:
-        """Path, names and embeddings of each file that is as it was written."""
+        """Path, names and embeddings of each intact file."""
         for path in self._paths():
             try:
                 with safe_open(path, framework="pt") as file:
@@ -89,10 +92,10 @@ class ClassTextFiles:
             if _digest(names, embeds) == metadata.get("digest"):
                 yield path, names, embeds
             else:
-                self._remove(path, "is not as it was written")
+                self._remove(path, "has changed since it was written")
 
     def _remove(self, path: Path, problem: str) -> None:
-        logger.warning(f"{path} {problem}: it is removed, and its names are encoded again.")
+        logger.warning(f"{path} {problem}; it is removed, and its names are encoded again.")
         path.unlink(missing_ok=True)
 
     def _paths(self) -> list[Path]:
@@ -100,7 +103,7 @@ class ClassTextFiles:
 
 
 class TextEncoder(Protocol):
-    """What of a model turns prompts into embeddings."""
+    """The parts of a model that turn prompts into embeddings."""
 
     @property
     def text_model(self) -> nn.Module: ...
@@ -110,20 +113,21 @@ class TextEncoder(Protocol):
 
 
 def text_fingerprint(model: TextEncoder, processor: Any) -> str:
-    """A short name for what turns names into embeddings: the same for the same text weights of the same type, prompt
-    templates and tokens, wherever they were loaded from.
+    """A short identifier of a text encoder, equal for equal text weights, dtype, prompt templates and tokens.
+
+    It does not depend on where these were loaded from.
 
     Args:
-        model ([`FisaModel`]): its `text_model` and `text_projection` count.
+        model ([`FisaModel`]): its `text_model` and `text_projection` are read.
         processor ([`FisaProcessor`])
     """
-    read = {
+    settings = {
         "format": FORMAT,
         "templates": list(processor.prompt_templates),
         "tokens": processor.tokenizer.get_vocab(),
     }
     weights = chain.from_iterable(part.state_dict().items() for part in (model.text_model, model.text_projection))
-    return weights_digest(read, weights)[:16]
+    return weights_digest(settings, weights)[:16]
 
 
 def _digest(names: Sequence[str], embeds: torch.Tensor) -> str:

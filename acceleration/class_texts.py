@@ -1,4 +1,4 @@
-"""Class texts in memory: prompts to CLIP text embeddings, in batches, each prompt once."""
+"""Class texts in memory: CLIP's text embeddings of names, encoded in batches, each name once."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ Encode = Callable[[Sequence[str]], torch.Tensor]
 
 @dataclass(frozen=True)
 class _KeptTexts:
-    """Embeddings of names, never changed: who adds names makes a new one.
+    """An immutable table of embeddings: adding names makes a new table.
 
     Attributes:
-        probe: a name and what it was encoded to, to be compared with what it is encoded to later.
+        probe: a name and its embedding, to be compared with later encodings of that name.
         rows: the row of each name in the table.
-        table: `(number of names, projection_dim)`.
+        table: the embeddings, `(number of names, projection_dim)`.
     """
 
     probe: tuple[str, torch.Tensor]
@@ -35,8 +35,8 @@ class _KeptTexts:
         table = torch.cat([self.table, embeds]) if self.rows else embeds
         return _KeptTexts(self.probe, self.rows | _numbered(names, start=len(self.rows)), table)
 
-    def is_what(self, encode: Encode) -> bool:
-        """Whether the probe is still encoded as it was, bit for bit."""
+    def matches(self, encode: Encode) -> bool:
+        """Whether the probe is still encoded to the same embedding, bit for bit."""
         name, before = self.probe
         again = encode([name])
         return again.dtype == before.dtype and again.device == before.device and torch.equal(again, before)
@@ -47,16 +47,16 @@ def _numbered(names: Sequence[str], *, start: int = 0) -> dict[str, int]:
 
 
 class ClassTextCache:
-    """Keeps the embedding of each name, so that a vocabulary used again, or grown by a word, is not encoded again.
+    """Keeps the embeddings of names: a vocabulary that is used again or extended is not encoded again.
 
-    One name is encoded afresh at every use. Where it comes out different, something between the words and the
-    embeddings has changed (weights, an adapter, a template, the type), whatever the way, and everything is forgotten.
-    Only a change that spares that name, such as new embeddings for single tokens, is not seen.
-    Beyond `max_names` only the vocabulary that was used last is kept. Copies of a model start with nothing kept.
+    Each use encodes one name again. If its embedding differs, the encoder has changed (weights, an adapter, a
+    template, the dtype), and the cache is emptied. A change that does not affect that name, such as new embeddings
+    for single tokens, goes unnoticed. Beyond `max_names` only the vocabulary of the last use is kept. The cache of a
+    copied model starts empty.
 
-    Threads may share a cache without waiting for each other: each call works on what was kept when it began, which
-    nobody changes, and leaves its own in its place. Of two calls that end together one's new names are forgotten, and
-    encoded again when they are next used.
+    Threads may share a cache without locks: each call reads the immutable table that was kept when it began, and
+    replaces it by its own at the end. If two calls overlap, the new names of one are lost and encoded again when they
+    are next used.
     """
 
     max_names = 20_000
@@ -78,13 +78,13 @@ class ClassTextCache:
         """The embeddings of `names`, `(len(names), projection_dim)`.
 
         Args:
-            names: what to embed, at least one.
-            encode: embeds some names: `(number of names, projection_dim)`.
+            names: the names to embed, at least one.
+            encode: returns the embeddings of a list of names, `(number of names, projection_dim)`.
             batch_size: how many names are encoded at a time.
-            open_files: gives the files where names that are not kept here are looked for, and added when encoded.
+            open_files: returns the files from which names missing in memory are read, and to which new ones are added.
         """
         kept = self._kept  # read once: other threads may replace it at any time
-        if kept is None or not kept.is_what(encode):
+        if kept is None or not kept.matches(encode):
             probe = names[0], encode(names[:1])
             kept = _KeptTexts(probe, _numbered(()), probe[1][:0])
         distinct = list(dict.fromkeys(names))
@@ -103,15 +103,15 @@ class ClassTextCache:
 def _encode_all(
     names: Sequence[str], encode: Encode, *, batch_size: int, files: ClassTextFiles | None, into: torch.Tensor
 ) -> None:
-    """Fill `into` with the embeddings of `names`: from the files, or encoded and added to them."""
-    read = set()
+    """Fill `into` with the embeddings of `names`. Those that the files lack are encoded and added to the files."""
+    stored_rows = set()
     if files is not None:
         files.check(encode)
-        read = files.read(names, into=into)
-    left = [row for row in range(len(names)) if row not in read]
+        stored_rows = files.read(names, into=into)
+    missing_rows = [row for row in range(len(names)) if row not in stored_rows]
     step = batch_size if files is None else max(batch_size, files.names_per_file)
-    for start in range(0, len(left), step):
-        rows = left[start : start + step]
+    for start in range(0, len(missing_rows), step):
+        rows = missing_rows[start : start + step]
         for batch in (rows[i : i + batch_size] for i in range(0, len(rows), batch_size)):
             into[batch] = encode([names[row] for row in batch])
         if files is not None:

@@ -1,4 +1,4 @@
-"""Mask2Former's deformable attention in fewer passes over memory, for inference with its own weights."""
+"""Mask2Former's deformable attention in fewer passes over memory, for inference with unchanged weights."""
 
 from functools import reduce
 from itertools import accumulate
@@ -15,18 +15,18 @@ from transformers.models.mask2former.modeling_mask2former import (
 class SummedDeformableAttention(Mask2FormerPixelDecoderEncoderMultiscaleDeformableAttention):
     """Deformable attention (Zhu et al., arXiv 2010.04159, equation 3) as weighted sums of rows.
 
-    A sample between four cells of a feature map is a weighted sum of four rows of features, attention over samples a
-    weighted sum of such sums: both at once are what `embedding_bag` computes. transformers samples first, keeps every
-    sample, and sums in a second and third pass. Results are equal but for rounding. With gradients, while a graph is
-    traced, and away from the CPU, where this was not measured, transformers' own code runs.
+    A sample between four cells of a feature map is a weighted sum of four rows of features, and attention is a
+    weighted sum of samples: `embedding_bag` computes both at once. transformers stores all samples first and sums them
+    in a second and third pass. Results are equal up to rounding. transformers' own code runs with gradients, while
+    tracing, and on other devices than the CPU, where the speed was not measured.
     """
 
     def forward(
         self, hidden_states: torch.Tensor, *arguments: Any, **context: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """As transformers' own: what each query has gathered, and how much each of its samples counted."""
-        own_case = hidden_states.device.type == "cpu" and not torch.is_grad_enabled() and not arguments
-        if torch.compiler.is_compiling() or not own_case:
+        """As in transformers: the attention output of each query, and the weights of its samples."""
+        is_measured_case = hidden_states.device.type == "cpu" and not torch.is_grad_enabled() and not arguments
+        if torch.compiler.is_compiling() or not is_measured_case:
             return super().forward(hidden_states, *arguments, **context)
         return self._summed(hidden_states, **context)
 
@@ -60,7 +60,7 @@ class SummedDeformableAttention(Mask2FormerPixelDecoderEncoderMultiscaleDeformab
 
 
 def sum_samples_at_once(generator: PreTrainedModel) -> PreTrainedModel:
-    """Give a generator's deformable attentions, if it has any, the forward pass of [`SummedDeformableAttention`]."""
+    """Turn all deformable attentions of a generator, if any, into [`SummedDeformableAttention`]."""
     for module in generator.modules():
         if type(module) is Mask2FormerPixelDecoderEncoderMultiscaleDeformableAttention:
             module.__class__ = SummedDeformableAttention
@@ -74,20 +74,20 @@ def weighted_sums(
     y: torch.Tensor,
     weights: torch.Tensor,
 ) -> torch.Tensor:
-    """Sample feature maps between their cells, zero beyond them, and sum the samples of each query and head.
+    """Sample feature maps bilinearly, with zeros outside, and sum the weighted samples of each query and head.
 
     Args:
         values (`torch.Tensor` of shape `(batch_size, num_cells, num_heads, width)`): all levels' cells, row by row.
         shapes: height and width of each level.
         x, y (`torch.Tensor` of shape `(batch_size, num_queries, num_heads, num_levels, num_points)`):
-            where to sample, float32, in cells: 0 is the middle of the first one.
-        weights (`torch.Tensor` of the same shape): how much each sample counts.
+            where to sample, float32, in cells; 0 is the centre of the first cell.
+        weights (`torch.Tensor` of the same shape): the weight of each sample.
 
     Returns:
         `torch.Tensor` of shape `(batch_size, num_queries, num_heads * width)`.
     """
     batch_size, num_queries, num_heads, _, num_points = x.shape
-    # A frame of zeros, one cell wide before and two behind, is what lies beyond.
+    # Zeros outside: a frame one cell wide at the top and left, two cells wide at the bottom and right.
     levels = values.split([height * width for height, width in shapes], dim=1)
     framed = [
         nn.functional.pad(level.unflatten(1, shape), (0, 0, 0, 0, 1, 2, 1, 2)).flatten(1, 2)
@@ -96,12 +96,12 @@ def weighted_sums(
     rows = torch.cat(framed, dim=1)
     starts = [0, *accumulate(level.shape[1] for level in framed[:-1])]
 
-    def constant(of_level: list[int]) -> torch.Tensor:
-        return x.new_tensor(of_level)[:, None].repeat(1, num_points)
+    def constant(level_values: list[int]) -> torch.Tensor:
+        return x.new_tensor(level_values)[:, None].repeat(1, num_points)
 
     height, width = (constant(list(sides)) for sides in zip(*shapes))
     pitch, first = width + 3, constant(starts)
-    # NaN counts as out of bounds too: it must not become the number of a row.
+    # NaN counts as outside: it must not become a row index.
     x, y = (axis.fmax(axis.new_tensor(-1.0)).fmin(end) + 1 for axis, end in ((x, width), (y, height)))
     left, top = x.floor(), y.floor()
     cell = ((top * pitch + left + first) * num_heads).long()
@@ -116,7 +116,7 @@ def weighted_sums(
         (1, 1): right_share * bottom_share,
     }
     down = (pitch * num_heads).long()
-    of_corners = (
+    corner_sums = (
         nn.functional.embedding_bag(
             (cell + (below * down + right * num_heads)).flatten(0, 2).flatten(1),
             rows.flatten(0, 2),
@@ -125,5 +125,5 @@ def weighted_sums(
         )
         for (below, right), share in shares.items()
     )
-    summed = reduce(torch.add, of_corners)
+    summed = reduce(torch.add, corner_sums)
     return summed.view(batch_size, num_queries, -1)

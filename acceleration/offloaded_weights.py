@@ -1,4 +1,4 @@
-"""Weights that accelerate keeps on the disk or in another memory and brings in for each call of their module."""
+"""Weights that accelerate offloads to disk or CPU memory and loads for each call of their module."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -9,7 +9,7 @@ from torch import nn
 
 @contextmanager
 def brought_in(*modules: nn.Module) -> Iterator[None]:
-    """Have the own parameters of modules at hand that are read without calling the module.
+    """Load the offloaded parameters of modules while code reads them without calling the modules.
 
     Example:
         >>> with brought_in(embeddings):
@@ -18,7 +18,7 @@ def brought_in(*modules: nn.Module) -> Iterator[None]:
     offloaded = [module for module in modules if hasattr(module, "_hf_hook")]
     with ExitStack() as stack:
         if offloaded:
-            from accelerate.utils import align_module_device  # there, since it has offloaded them
+            from accelerate.utils import align_module_device  # installed, because it offloaded the weights
 
             for module in offloaded:
                 stack.enter_context(align_module_device(module))
@@ -26,7 +26,7 @@ def brought_in(*modules: nn.Module) -> Iterator[None]:
 
 
 def computing_device(model: nn.Module) -> torch.device | None:
-    """The device that offloaded weights are brought to; `None` if none of them is offloaded."""
+    """The device to which offloaded weights are loaded; `None` if no weights are offloaded."""
     hooks = (getattr(module, "_hf_hook", None) for module in model.modules())
     devices = (getattr(hook, "execution_device", None) for hook in hooks)
     return next((torch.device(device) for device in devices if device is not None), None)

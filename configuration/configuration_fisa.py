@@ -1,4 +1,4 @@
-"""FisaConfig: everything that shapes a FISA model, and the vocabulary that is stored with it."""
+"""FisaConfig: the settings of a FISA model, and the vocabulary that is stored with it."""
 
 import math
 from collections.abc import Iterable
@@ -27,7 +27,9 @@ def _fraction(name: str, *, default: float) -> Any:
 def _positive(name: str, *, default: float) -> Any:
     def check(value: float) -> None:
         if not 0 < value < math.inf:
-            raise ValueError(f"`{name}` was {value}; it must be greater than zero, and at least one if it counts.")
+            raise ValueError(
+                f"`{name}` was {value}; it must be greater than zero; a whole number must be at least one."
+            )
 
     return validated_field(check, default=default)
 
@@ -36,8 +38,8 @@ def _positive(name: str, *, default: float) -> Any:
 class FisaConfig(PreTrainedConfig):
     r"""Configuration of [`FisaModel`] and [`FisaForUniversalSegmentation`] (FISA, arXiv 2409.16278).
 
-    A composite: CLIP's two towers, which name the masks, and any universal segmentation model of transformers, which
-    finds them. Where the paper is silent, the choice stands here with its reason.
+    A composite of CLIP's two towers, which classify masks, and any universal segmentation model of transformers, which
+    generates them. Where the paper leaves a choice open, the argument below states the choice and its reason.
 
     Args:
         text_config (`CLIPTextConfig` or `dict`, *optional*):
@@ -46,54 +48,54 @@ class FisaConfig(PreTrainedConfig):
             CLIP's image tower.
         mask_generator_config (`PreTrainedConfig` or `dict`, *optional*):
             Any model of `AutoModelForUniversalSegmentation` (Mask2Former, MaskFormer, EoMT). `None`: the model has no
-            generator and is given ready proposals.
+            generator and takes ready-made proposals.
         projection_dim (`int`, defaults to 512):
             Width of CLIP's shared embedding space.
         logit_scale_init_value (`float`, defaults to 2.6592):
-            Logarithm of CLIP's inverse temperature before any checkpoint is loaded.
+            Logarithm of CLIP's inverse temperature in a model without pretrained weights.
         mask_coverage_threshold (`float`, defaults to 0.0):
             τ: a mask token attends to the patches of which its proposal covers at least this fraction, in [0, 1].
-            0 means any pixel, the rule of MaskCLIP and MasQCLIP, right for fine patches; coarse patches (a dozen or
-            fewer across) want about 0.5.
+            With 0 any covered pixel suffices, as in MaskCLIP and MasQCLIP, which suits fine patches. Coarse patches
+            (a dozen or fewer per side) need about 0.5.
         seve_layers (`list[int]`, defaults to `[0]`):
-            The CLIP layers in which the class texts guide the visual tokens (SEVE), counted from 0. Early, as the
-            paper asks for; an empty list switches SEVE off.
+            The CLIP layers in which the class texts guide the visual tokens (SEVE), counted from 0. The default is an
+            early layer, as in the paper; an empty list switches SEVE off.
         seve_tokens (`"mask_keys"`, `"both"`, `"image"` or `"mask"`, defaults to `"mask_keys"`):
-            How the class texts guide. `"mask_keys"`: they are further keys and values of the mask tokens' own
-            attention, through CLIP's projections. The others are another reading of the paper: the visual tokens that
-            are named attend to the class texts before the layer. The default is the better one where both were
+            How the class texts guide. `"mask_keys"`: they are additional keys and values of the mask tokens'
+            attention, through CLIP's projections. `"image"`, `"mask"` and `"both"` read the paper differently: these
+            visual tokens attend to the class texts before the layer. The default gave better results where both were
             measured (docs/patchwork.md).
         seve_num_heads (`int`, defaults to 8):
-            Attention heads of SEVE. Not read for `"mask_keys"`, which has CLIP's heads.
+            Attention heads of SEVE. Not used by `"mask_keys"`, which has CLIP's heads.
         seve_width (`int`, defaults to 256):
-            Width of SEVE's queries, keys and values together. Narrow, so that an adapter stays a few megabytes. Not
-            read for `"mask_keys"`, which has CLIP's width.
+            Width of SEVE's queries, keys and values over all heads. Narrow, so that an adapter has only a few
+            megabytes. Not used by `"mask_keys"`, which has CLIP's width.
         seve_max_texts (`int`, defaults to 4096):
-            To how many class texts, synonyms included, the visual tokens attend: all of a vocabulary up to this size,
-            an even sample of a larger one; see [`~fisa.modeling_fisa.semantic_guidance.guiding_texts`]. It bounds
-            SEVE's time and memory; every class is scored all the same.
+            The largest number of class texts, synonyms included, that the visual tokens attend to. From a larger
+            vocabulary SEVE takes an even sample; see [`~fisa.modeling_fisa.semantic_guidance.guiding_texts`]. This
+            bounds SEVE's time and memory; every class is still scored.
         objectness_floor (`float`, defaults to 0.0):
-            The generator's proposals below this objectness, in [0, 1], are not classified and not among the outputs,
-            which have fewer proposals then. What would be dropped for its objectness later costs nothing so.
+            The generator's proposals below this objectness, in [0, 1], are neither classified nor returned, which
+            saves the time for proposals that post-processing would drop.
         classifier_dtype (`"bfloat16"` or `"float16"`, *optional*):
-            In what CLIP's image tower computes (autocast), whatever its weights are stored in. The scores stay in
-            float32, and the mask generator, which half precision moves more, in its own.
+            The dtype in which CLIP's image tower computes (autocast), independent of the dtype of its weights. Scores
+            are computed in float32. The mask generator, which half precision affects more, keeps its own dtype.
         ensemble_weight (`float`, defaults to 0.0):
             Weight of the generator's own classifier in a geometric ensemble with CLIP, in [0, 1], for the classes
             that it knows by name (FC-CLIP's in-vocabulary rule). 0 leaves the generator's classes unread.
         proposal_matcher (`"iou"` or `"hungarian"`, defaults to `"iou"`):
-            How proposals are matched to ground truth in training: each to the segment that it overlaps most, or one
-            to one at the least mask cost; see [`~fisa.modeling_fisa.proposal_matching`].
+            How proposals are matched to ground truth in training: each to the segment with the highest IoU, or one
+            to one with the lowest total mask cost; see [`~fisa.modeling_fisa.proposal_matching`].
         proposal_matcher_iou (`float`, defaults to 0.5):
-            The least IoU of a match by `"iou"`, in [0, 1].
+            The lowest IoU that `"iou"` matches, in [0, 1].
         initializer_range (`float`, defaults to 0.02):
-            Standard deviation of SEVE's linear layers at the start.
+            Standard deviation of the initial weights of SEVE's linear layers.
         id2label (`dict[int, str]`, *optional*):
             Names of the stored vocabulary's classes.
         synonyms (`list[list[str]]`, *optional*):
-            Further names of each class, class by class. `None`: no vocabulary is stored with the model.
+            The synonyms of each class, class by class. `None`: no vocabulary is stored with the model.
         is_thing (`list[bool]`, *optional*):
-            Whether each class is a thing (countable) or stuff, class by class.
+            Whether each class is a thing (countable) and not stuff, class by class.
 
     Example:
 
@@ -133,11 +135,12 @@ class FisaConfig(PreTrainedConfig):
     is_thing: list[bool] | None = None
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Assign a setting, checked as at the start.
+        """Assign a setting, with the checks of the constructor.
 
         Raises:
-            TypeError: a misspelt setting.
-            ValueError: a field of the vocabulary, whose encoded texts would stay, or SEVE's where they do not fit.
+            TypeError: the name is a misspelt setting.
+            ValueError: the setting is a part of the vocabulary, whose encoded texts would not change with it, or
+                SEVE's settings no longer fit each other or CLIP.
         """
         is_complete = "is_thing" in self.__dict__  # the last field
         if is_complete and name in _VOCABULARY_FIELDS:
@@ -155,7 +158,7 @@ class FisaConfig(PreTrainedConfig):
 
     def _refuse_another_vocabulary(self, name: str, value: Any) -> None:
         if self.synonyms is None and name not in ("synonyms", "is_thing"):
-            return  # labels alone are no vocabulary
+            return  # labels alone do not make a vocabulary
         stored = {
             "id2label": self._labels,
             "label2id": {label: index for index, label in self._labels.items()},
@@ -176,28 +179,30 @@ class FisaConfig(PreTrainedConfig):
             self.id2label = {}
         elif self.id2label is not None:
             self.id2label = _numbered(self.id2label)
-        self.__dict__["seve_layers"] = list(self.seve_layers)  # checked with the rest, once all is there
+        self.__dict__["seve_layers"] = list(self.seve_layers)  # the checks run when all fields are set
         super().__post_init__(**kwargs)
         self.label2id = {label: index for index, label in self._labels.items()}
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """As transformers' own; called with what `from_pretrained` was given.
+        """As in transformers; `from_pretrained` passes its keyword arguments on to this method.
 
-        Label names other than those of the stored vocabulary take its place, each a thing without synonyms; a model
+        Labels that differ from the stored vocabulary replace it by classes that are things without synonyms; a model
         that is loaded with this config encodes them.
 
         Raises:
-            `TypeError`: a misspelt setting.
-            `ValueError`: values that cannot be read, labels that are not numbered from 0, or a number of labels
-                without their names.
+            `TypeError`: a setting is misspelt.
+            `ValueError`: a value cannot be read, the labels are not numbered from 0, or `num_labels` changes without
+                names for the classes.
         """
         _refuse_misspelt(kwargs)
         stored, named = _numbered(config_dict.get("id2label")), _numbered(kwargs.pop("id2label", None))
         named |= {int(index): label for label, index in (kwargs.pop("label2id", None) or {}).items()}
         num_labels = kwargs.pop("num_labels", None)
         if num_labels is not None and num_labels != len(named or stored):
-            raise ValueError(f"`num_labels` is {num_labels}; name the classes with `id2label`, which are encoded.")
+            raise ValueError(
+                f"`num_labels` is {num_labels}; name the classes with `id2label`: their names are encoded."
+            )
         if named and named != stored:
             if sorted(named) != list(range(len(named))):
                 raise ValueError(
@@ -210,7 +215,7 @@ class FisaConfig(PreTrainedConfig):
         try:
             return super().from_dict(config_dict, **kwargs)
         except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
-            # From the depth of transformers, whose configurations of the parts do not check all that they read.
+            # transformers' configurations of the parts do not check all values that they read.
             raise ValueError(f"The configuration holds a value that cannot be read: {error}") from error
 
     @property
@@ -219,14 +224,14 @@ class FisaConfig(PreTrainedConfig):
 
     @property
     def text_tower(self) -> CLIPTextConfig:
-        """CLIP's text tower: `text_config` as it is once the config is made, whatever it was made from."""
+        """CLIP's text tower: `text_config`, with its type checked."""
         if not isinstance(self.text_config, CLIPTextConfig):
             raise TypeError(f"`text_config` was a {type(self.text_config).__name__}; it must be a CLIPTextConfig.")
         return self.text_config
 
     @property
     def image_tower(self) -> CLIPVisionConfig:
-        """CLIP's image tower: `vision_config` as it is once the config is made, whatever it was made from."""
+        """CLIP's image tower: `vision_config`, with its type checked."""
         if not isinstance(self.vision_config, CLIPVisionConfig):
             raise TypeError(
                 f"`vision_config` was a {type(self.vision_config).__name__}; it must be a CLIPVisionConfig."
@@ -235,18 +240,18 @@ class FisaConfig(PreTrainedConfig):
 
     @property
     def num_prompts(self) -> int:
-        """How many names the stored vocabulary has, synonyms included; 0 when none is stored."""
+        """The number of names in the stored vocabulary, synonyms included; 0 if no vocabulary is stored."""
         return len(self.prompt_class_ids)
 
     @property
     def class_names(self) -> list[list[str]]:
-        """All names of each class of the stored vocabulary, class by class, synonyms behind the name."""
-        labels = self._labels  # read once: a config looks every attribute up at length
+        """The names of each class of the stored vocabulary, class by class: first the name, then its synonyms."""
+        labels = self._labels  # read once: attribute access on a config is slow
         return [[labels[index], *names] for index, names in enumerate(self.synonyms or [])]
 
     @property
     def prompt_class_ids(self) -> list[int]:
-        """Which class each name of the stored vocabulary belongs to, in the order of `class_names`."""
+        """The class index of each name of the stored vocabulary, in the order of `class_names`."""
         return [index for index, names in enumerate(self.synonyms or []) for _ in range(1 + len(names))]
 
     @property
@@ -258,9 +263,9 @@ class FisaConfig(PreTrainedConfig):
         ]
 
     def store_vocabulary(self, classes: list[dict[str, Any]]) -> None:
-        """Take over a vocabulary, a list like [`FisaConfig.vocabulary`].
+        """Store a vocabulary, a list like [`FisaConfig.vocabulary`].
 
-        The texts of a model are encoded by [`~FisaForUniversalSegmentation.set_vocabulary`], which calls this.
+        To also encode its texts for a model, call [`~FisaForUniversalSegmentation.set_vocabulary`], which calls this.
 
         Example:
 
@@ -274,7 +279,7 @@ class FisaConfig(PreTrainedConfig):
         synonyms = [list(entry["synonyms"]) for entry in classes]
         is_thing = [bool(entry["is_thing"]) for entry in classes]
         for name in ("synonyms", "is_thing"):
-            self.__dict__.pop(name, None)  # what is stored forbids the assignments below
+            self.__dict__.pop(name, None)  # a stored vocabulary would refuse the assignments below
         self.id2label = id2label
         self.label2id = {label: index for index, label in id2label.items()}
         self.synonyms, self.is_thing = synonyms, is_thing
@@ -296,8 +301,8 @@ class FisaConfig(PreTrainedConfig):
     def validate_vocabulary(self) -> None:
         if (self.synonyms is None) != (self.is_thing is None):
             raise ValueError(
-                f"`synonyms` was {self.synonyms} and `is_thing` {self.is_thing}; a stored vocabulary has both, no "
-                "vocabulary neither."
+                f"`synonyms` was {self.synonyms} and `is_thing` {self.is_thing}; set both to store "
+                "a vocabulary, or neither."
             )
         num_classes = len(self._labels)
         for name in ("synonyms", "is_thing"):
@@ -316,8 +321,8 @@ def _numbered(id2label: Any) -> dict[int, str]:
 
 
 def _refuse_misspelt(settings: Iterable[str]) -> None:
-    own = [field.name for field in fields(FisaConfig) if field.name not in PreTrainedConfig.__annotations__]
-    refuse_misspelt(settings, known=own, owner="FisaConfig")
+    fisa_settings = [field.name for field in fields(FisaConfig) if field.name not in PreTrainedConfig.__annotations__]
+    refuse_misspelt(settings, known=fisa_settings, owner="FisaConfig")
 
 
 __all__ = ["FisaConfig"]

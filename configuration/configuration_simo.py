@@ -1,4 +1,4 @@
-"""SimoConfig: which small part of CLIP is trained (SIMO, strategic image-mask optimisation)."""
+"""SimoConfig: the parts of a model that SIMO (strategic image-mask optimisation) trains."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -9,25 +9,25 @@ ImageProjection = Literal["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"
 
 @dataclass(frozen=True)
 class SimoConfig:
-    """The leaves that SIMO trains; all else stays frozen.
+    """The leaves that SIMO trains; all others stay frozen.
 
     Args:
         image_projections (defaults to `("q_proj",)`):
             Projections of CLIP's image stream: `"q_proj"`, `"k_proj"`, `"v_proj"`, `"out_proj"` of its attention,
-            `"fc1"`, `"fc2"` of its MLP. The query projection is the image tokens' own; the others serve the mask
-            tokens too. Training them moves CLIP's image embeddings as well; an empty tuple leaves those as they are.
+            `"fc1"`, `"fc2"` of its MLP. Only image tokens use the query projection; mask tokens also use the others.
+            Training any of them changes CLIP's image embeddings; an empty tuple leaves these unchanged.
         image_layers (`tuple[int, ...]`, *optional*):
-            The layers in which they are trained, counted from 0. `None`: in all. The last layer's `"q_proj"` is never
-            among them: what it changes, no mask token reads.
+            The layers in which they are trained, counted from 0. `None`: all layers. The last layer's `"q_proj"` is
+            never trained, because no mask token reads what it changes.
         mask_queries (`bool`, defaults to `True`):
             The mask tokens' query projections, in all layers.
         mask_position (`bool`, defaults to `True`):
             The mask tokens' position.
         semantic_guidance (`bool`, defaults to `True`):
-            SEVE, where the model has it.
+            SEVE, if the model has it.
 
     Raises:
-        ValueError: an unknown projection, or nothing to train.
+        ValueError: a projection is unknown, or there is nothing to train.
 
     Example:
 

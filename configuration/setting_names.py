@@ -1,16 +1,16 @@
-"""Names of settings: what is nearly one of them is a slip of the keyboard, and is refused with the right name."""
+"""Misspelt names of settings are refused, with the right name in the error."""
 
 from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 
 
 def refuse_misspelt(names: Iterable[str], *, known: Collection[str], owner: str) -> None:
-    """Refuse names that are nearly those of settings.
+    """Refuse names that are nearly, but not exactly, names of settings.
 
-    Others are left alone: transformers has many of its own, and files may hold those of other releases.
+    All other names pass: transformers has many settings of its own, and files may contain those of other releases.
 
     Raises:
-        TypeError: with the name that was meant.
+        TypeError: a name is misspelt; the message suggests the right one.
 
     Example:
 
@@ -26,10 +26,10 @@ def refuse_misspelt(names: Iterable[str], *, known: Collection[str], owner: str)
 
 
 def refuse_unknown(names: Iterable[str], *, known: Collection[str], owner: str, purpose: str) -> None:
-    """Refuse names that are no settings, where there is nobody else to whom they might mean something.
+    """Refuse all names that are not settings, for an owner that passes no settings on.
 
     Raises:
-        TypeError: with the nearest name, or all that there are.
+        TypeError: a name is unknown; the message suggests the nearest one or lists all.
 
     Example:
 

@@ -148,6 +148,7 @@ def _mean(figures: list[dict[str, Any]]) -> dict[str, Any]:
     """Mean over the categories that occur in the truth or in a prediction."""
     present = [figure for figure in figures if figure["pq"] is not None]
     means = {
-        name: math.fsum(figure[name] for figure in present) / len(present) if present else None for name in ("pq", "sq", "rq")
+        name: math.fsum(figure[name] for figure in present) / len(present) if present else None
+        for name in ("pq", "sq", "rq")
     }
     return means | {"n": len(present)}

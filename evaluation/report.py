@@ -103,7 +103,7 @@ def class_changes(before: dict[str, Any], after: dict[str, Any]) -> tuple[list[t
     """The classes that changed most, from the largest gain to the largest loss.
 
     Returns:
-        at most `SHOWN_CLASSES` names with their changes, in points, and what was measured.
+        At most `SHOWN_CLASSES` class names with their changes, in points, and the name of the measure.
     """
     for task, key, measure in PER_CLASS:
         if task in before and task in after:

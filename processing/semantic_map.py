@@ -1,4 +1,4 @@
-"""The likeliest class of each pixel, computed without ever holding the scores of all classes at the photo's size."""
+"""The likeliest class of each pixel, without the scores of all classes at the photo's size in memory."""
 
 from functools import partial
 
@@ -8,17 +8,18 @@ import torch.nn.functional as F
 from fisa.processing.resampling import at_points, first_largest, label_pixels, padded, tiles
 
 
-# Masks vary little within so many cells: there, most classes can be told to be beaten.
+# Masks vary little within so few cells: most classes can be ruled out there.
 CELLS_PER_BLOCK_SIDE = 4
-# From so many classes on it pays to look at a tile as one block first.
+# With at least this many classes, ruling out classes for the whole tile first saves time.
 MANY_CLASSES = 1000
 
 
 def semantic_map(class_probs: torch.Tensor, mask_logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Argmax over c of the sum over q of p(c | q) × mask probability of q, bilinearly interpolated to `size`.
+    """The class c with the largest sum over q of p(c | q) × mask probability of q, bilinearly interpolated to `size`.
 
-    Interpolation and the sum over proposals are both linear and change places freely: classes are mixed at the masks'
-    own grid, where points are few, and their scores interpolated only where neighbours disagree on the likeliest.
+    Interpolation and the sum over proposals are both linear, so that their order does not matter: class scores are
+    summed on the masks' own grid, which has few points, and interpolated only where neighbouring points disagree on
+    the likeliest class.
 
     Args:
         class_probs: (Q, C) float32.
@@ -32,31 +33,35 @@ def semantic_map(class_probs: torch.Tensor, mask_logits: torch.Tensor, size: tup
     if not len(class_probs):
         return labels
     num_classes, all_proposals = class_probs.shape[1], torch.arange(len(class_probs), device=labels.device)
-    of_favourites = class_probs[:, class_probs.argmax(-1).unique()]
-    by_class = F.pad(class_probs.T, (0, 0, 0, 1))  # one more class, of probability 0, to fill up with
+    favourite_probs = class_probs[:, class_probs.argmax(-1).unique()]
+    by_class = F.pad(class_probs.T, (0, 0, 0, 1))  # plus one class of probability 0 as padding
     grid = mask_logits.shape[-2], mask_logits.shape[-1]
     for rows, columns in tiles(grid, size, columns=max(class_probs.shape), device=labels.device):
         masks = at_points(mask_logits, all_proposals, rows, columns)
         rivals = by_class[:-1]
         class_ids = torch.arange(num_classes, device=labels.device)
         if num_classes >= MANY_CLASSES:
-            class_ids = _can_win(masks, by_class[:-1], of_favourites, cells=max(masks.shape))
+            class_ids = _can_win(masks, by_class[:-1], favourite_probs, cells=max(masks.shape))
             rivals = by_class[class_ids]
-        class_ids = class_ids[_can_win(masks, rivals, of_favourites, cells=CELLS_PER_BLOCK_SIDE)]
+        class_ids = class_ids[_can_win(masks, rivals, favourite_probs, cells=CELLS_PER_BLOCK_SIDE)]
         class_ids = padded(class_ids, num_classes)
         scores = masks.flatten(1).T @ by_class[class_ids].T
         labels[rows.pixel_slice, columns.pixel_slice] = class_ids[label_pixels(scores, rows, columns, first_largest)]
     return labels
 
 
-def _can_win(masks: torch.Tensor, by_class: torch.Tensor, of_favourites: torch.Tensor, *, cells: int) -> torch.Tensor:
-    """Places of the classes that can be likeliest somewhere in a tile: in some block of it, this many cells per side,
-    they score with each mask at its highest no less than the best of the proposals' favourites with each at its
-    lowest."""
+def _can_win(
+    masks: torch.Tensor, by_class: torch.Tensor, favourite_probs: torch.Tensor, *, cells: int
+) -> torch.Tensor:
+    """Indices of the classes that can be likeliest somewhere in a tile.
+
+    The tile is divided into blocks with `cells` cells per side. A class can win in a block if its score with the
+    highest values of all masks reaches the score of a proposal's favourite class with the lowest values.
+    """
     sides = [min(cells + 1, side) for side in masks.shape[-2:]]  # in points
     highest_in_blocks = partial(F.max_pool2d, kernel_size=sides, stride=cells, ceil_mode=True)
     highest = highest_in_blocks(masks).flatten(1).T
     lowest = -highest_in_blocks(-masks).flatten(1).T
-    to_beat = (lowest @ of_favourites).amax(-1, keepdim=True)
-    # The two products need not round alike.
+    to_beat = (lowest @ favourite_probs).amax(-1, keepdim=True)
+    # The tolerance covers the different rounding of the two products.
     return (~(highest @ by_class.T < (1 - 1e-5) * to_beat)).any(0).nonzero().flatten()

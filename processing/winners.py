@@ -1,4 +1,4 @@
-"""Which proposal each pixel goes to, tile by tile, so that memory does not grow with the number of proposals."""
+"""The proposal that wins each pixel, tile by tile, so that memory does not grow with the number of proposals."""
 
 import torch
 import torch.nn.functional as F
@@ -15,19 +15,19 @@ def strongest_claims(
     mask_threshold: float,
     weighted: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Give each pixel to the proposal with the highest score × mask probability there, of equal ones to the first.
+    """Give each pixel to the first proposal with the highest score × mask probability there.
 
     Args:
         mask_logits: (Q, h, w).
-        proposals: (K,) int64, those that compete.
-        scores: (K,) float32.
+        proposals: (K,) int64, the indices of the competing proposals.
+        scores: (K,) float32, the proposals' scores.
         size: height and width of the photo.
-        mask_threshold: the mask probability from which on a pixel is inside.
-        weighted: areas are those of the masks weighted by the scores, and each pixel counts as inside its winner.
+        mask_threshold: the lowest mask probability of a pixel inside the mask.
+        weighted: whether the areas are those of the score-weighted masks, and each pixel counts as inside its winner.
 
     Returns:
-        (H, W) int32, twice the winner's place among the proposals, and one more where the pixel is inside its mask;
-        how many pixels each mask has at least, (K,) int64; and at most, (K,) int64.
+        Codes (H, W) int32: twice the winner's index in `proposals`, plus one if the pixel is inside the winner's mask.
+        Lower and upper bounds of the number of pixels in each mask, both (K,) int64.
     """
     codes = torch.zeros(size, dtype=torch.int32, device=mask_logits.device)
     least, most = torch.zeros_like(proposals), torch.zeros_like(proposals)
@@ -35,17 +35,19 @@ def strongest_claims(
     for rows, columns in tiles(grid, size, columns=len(proposals), device=mask_logits.device):
         probs = at_points(mask_logits, proposals, rows, columns)
         claims = probs * scores[:, None, None]
-        areas_of = claims if weighted else probs
+        area_masks = claims if weighted else probs
         highest, lowest = claims.flatten(1).amax(1), claims.flatten(1).amin(1)
 
-        present = (areas_of.flatten(1).amax(1) >= mask_threshold).nonzero().flatten()
-        inside = areas_of.index_select(0, present) >= mask_threshold
+        present = (area_masks.flatten(1).amax(1) >= mask_threshold).nonzero().flatten()
+        inside = area_masks.index_select(0, present) >= mask_threshold
         for bound, area in zip((least, most), areas(inside, rows, columns)):
             bound.index_add_(0, present, area)
 
-        able = (~(highest < lowest.max())).nonzero().flatten()
-        rivals = padded(able, 0)
-        weights = F.pad(scores[able], (0, len(rivals) - len(able)))  # those that fill up come last and never win
+        contenders = (~(highest < lowest.max())).nonzero().flatten()
+        rivals = padded(contenders, 0)
+        weights = F.pad(
+            scores[contenders], (0, len(rivals) - len(contenders))
+        )  # the padding comes last and never wins
 
         def code(probs: torch.Tensor, weights: torch.Tensor = weights) -> torch.Tensor:
             winner = first_largest(probs * weights)
@@ -55,8 +57,8 @@ def strongest_claims(
 
         values = probs.index_select(0, rivals).flatten(1).T.contiguous()
         labels = label_pixels(values, rows, columns, code)
-        code_of = torch.stack([2 * able, 2 * able + 1], 1).flatten()
-        codes[rows.pixel_slice, columns.pixel_slice] = code_of[labels]
+        label_codes = torch.stack([2 * contenders, 2 * contenders + 1], 1).flatten()
+        codes[rows.pixel_slice, columns.pixel_slice] = label_codes[labels]
     return codes, least, most
 
 
@@ -69,7 +71,7 @@ def first_inside(
         mask_logits, proposals, size, mask_threshold: as for `strongest_claims`.
 
     Returns:
-        (H, W) int32, the winner's place among the K proposals, or K where there is none.
+        (H, W) int32, the winner's index in the K `proposals`, or K where no mask contains the pixel.
     """
     winners = torch.zeros(size, dtype=torch.int32, device=mask_logits.device)
     grid = mask_logits.shape[-2], mask_logits.shape[-1]
@@ -77,9 +79,9 @@ def first_inside(
         probs = at_points(mask_logits, proposals, rows, columns).flatten(1)
         present = (probs.amax(1) >= mask_threshold).nonzero().flatten()
         candidates = padded(F.pad(present, (0, 1), value=len(proposals)), len(proposals))
-        # Those that stand for none come last, and every pixel is inside them.
-        of_none = (0, 0, 0, len(candidates) - len(present))
-        values = F.pad(probs.index_select(0, present), of_none, value=2).T.contiguous()
+        # The padding stands for no proposal: it comes last, and every pixel is inside it.
+        pad_widths = (0, 0, 0, len(candidates) - len(present))
+        values = F.pad(probs.index_select(0, present), pad_widths, value=2).T.contiguous()
         labels = label_pixels(values, rows, columns, lambda probs: first_largest(probs.clone().ge_(mask_threshold)))
         winners[rows.pixel_slice, columns.pixel_slice] = candidates[labels]
     return winners
