@@ -27,9 +27,7 @@ def _fraction(name: str, *, default: float) -> Any:
 def _positive(name: str, *, default: float) -> Any:
     def check(value: float) -> None:
         if not 0 < value < math.inf:
-            raise ValueError(
-                f"`{name}` was {value}; it must be greater than zero; a whole number must be at least one."
-            )
+            raise ValueError(f"`{name}` was {value}; it must be greater than zero and finite.")
 
     return validated_field(check, default=default)
 
@@ -95,7 +93,7 @@ class FisaConfig(PreTrainedConfig):
         synonyms (`list[list[str]]`, *optional*):
             The synonyms of each class, class by class. `None`: no vocabulary is stored with the model.
         is_thing (`list[bool]`, *optional*):
-            Whether each class is a thing (countable) and not stuff, class by class.
+            True for a thing (countable), False for stuff, class by class.
 
     Example:
 

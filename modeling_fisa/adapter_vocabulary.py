@@ -1,5 +1,4 @@
-"""The stored vocabulary in an adapter's file: two more tensors, which every way of loading hands to
-the model."""
+"""The stored vocabulary in an adapter's file: two additional tensors, which all loaders pass to the model."""
 
 import json
 from collections.abc import MutableMapping
@@ -10,7 +9,7 @@ import torch
 
 CLASSES = "adapter_vocabulary.classes"
 CLASS_EMBEDS = "adapter_vocabulary.class_embeds"
-# Of the names in an adapter's file, where PEFT puts it: before the names within `FisaModel`.
+# The prefix that PEFT puts before the names of `FisaModel`'s tensors in an adapter's file.
 ADAPTER_PREFIX = "base_model.model.fisa."
 
 
@@ -20,12 +19,12 @@ def vocabulary_tensors(
     """A stored vocabulary as tensors, the only kind of value in an adapter's file.
 
     Args:
-        classes: as [`FisaConfig.vocabulary`] has them.
+        classes: the classes, as in [`FisaConfig.vocabulary`].
         class_embeds (`torch.Tensor` of shape `(num_prompts, projection_dim)`)
-        prefix: of their names.
+        prefix: the prefix of the tensors' names.
 
     Returns:
-        The names and kinds as the bytes of JSON, uint8, and the embeddings.
+        The classes as the bytes of JSON, uint8, and the embeddings.
     """
     content = json.dumps(classes, ensure_ascii=False).encode()
     return {
@@ -37,14 +36,14 @@ def vocabulary_tensors(
 def pop_vocabulary(
     tensors: MutableMapping[str, torch.Tensor], prefix: str = ""
 ) -> tuple[list[dict[str, Any]], torch.Tensor] | None:
-    """Take what [`vocabulary_tensors`] made out of an adapter's tensors.
+    """Remove the vocabulary of [`vocabulary_tensors`] from an adapter's tensors and return it.
 
     Args:
         tensors: by name; those of the vocabulary are removed.
-        prefix: of their names.
+        prefix: the prefix of the tensors' names.
 
     Returns:
-        Classes and embeddings; `None`: the adapter has none, as those of older releases.
+        Classes and embeddings; `None` if the adapter has none, like those of older releases.
     """
     if prefix + CLASSES not in tensors:
         return None

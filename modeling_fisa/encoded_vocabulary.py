@@ -20,8 +20,8 @@ class EncodedVocabulary(Mapping[str, torch.Tensor]):
         class_embeds (`torch.Tensor` of shape `(num_prompts, projection_dim)`):
             Text embedding of each prompt; or one set per photo, batch first.
         prompt_class_ids (`torch.Tensor` of shape `(num_prompts,)`):
-            Which class each prompt names, 0 to num_classes − 1. If not given, each prompt is a class of its own, in
-            their order.
+            The class index of each prompt, 0 to num_classes − 1. If not given, each prompt is a separate class, in
+            order.
         class_is_thing (`torch.Tensor` of shape `(num_classes,)` or `None`): whether each class is a thing or stuff.
         generator_class_ids (`torch.Tensor` of shape `(num_classes,)` or `None`):
             The mask generator's index of each class, −1 where it does not know it.

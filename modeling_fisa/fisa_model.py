@@ -85,7 +85,7 @@ class FisaPreTrainedModel(PreTrainedModel):
 
     @property
     def is_gradient_checkpointing(self) -> bool:
-        """The older name of `is_activation_checkpointing`, by which PEFT still asks for it."""
+        """The older name of `is_activation_checkpointing`, which PEFT still reads."""
         return self.is_activation_checkpointing
 
     @classmethod
@@ -153,10 +153,10 @@ class FisaPreTrainedModel(PreTrainedModel):
     def resize_token_embeddings(
         self, new_num_tokens: int | None = None, *arguments: Any, **options: Any
     ) -> nn.Embedding:
-        """The token embeddings as they are.
+        """Return the token embeddings unchanged.
 
         Raises:
-            `ValueError`: another number of tokens than there are.
+            `ValueError`: the number of tokens differs from that of the embeddings.
         """
         embeddings = self.get_input_embeddings()
         assert isinstance(embeddings, nn.Embedding)
@@ -180,9 +180,9 @@ class FisaPreTrainedModel(PreTrainedModel):
         )
 
     def freeze_untrained_parts(self) -> None:
-        """Let the parts that no training of FISA changes not ask for gradients.
+        """Switch gradients off for the parts that FISA never trains.
 
-        Gradients that nobody uses cost memory, and distributed training waits in vain for those that never come.
+        Unused gradients cost memory, and distributed training would wait for gradients that are never computed.
         """
         for part in self._untrained_parts():
             part.requires_grad_(False)
@@ -264,7 +264,7 @@ class FisaModel(FisaPreTrainedModel):
             initialization.copy_(query_proj.bias, clip_layer.self_attn.q_proj.bias)
 
     def adopt_clip(self, clip: CLIPModel) -> None:
-        """Take over a loaded CLIP's parts as they are and start the mask encoder anew from them."""
+        """Use the parts of a loaded CLIP unchanged and initialise the mask encoder from them."""
         for name in ("text_model", "vision_model", "text_projection", "visual_projection", "logit_scale"):
             setattr(self, name, getattr(clip, name))
         self.freeze_untrained_parts()
@@ -368,11 +368,11 @@ class FisaModel(FisaPreTrainedModel):
     ) -> EncodedVocabulary:
         """Turn class names into what `forward` takes: `model(**inputs, **model.encode_vocabulary(processor, labels))`.
 
-        Names seen before are not encoded again, whatever vocabulary they stood in (see [`ClassTextCache`]).
+        Names of an earlier vocabulary are not encoded again (see [`ClassTextCache`]).
 
         Args:
             processor ([`FisaProcessor`]): holds the tokenizer and the prompt templates.
-            labels: whatever [`Vocabulary.parse`] takes: a list of names or classes, a string with commas, …
+            labels: any form that [`Vocabulary.parse`] takes: a list of names or classes, a string with commas, …
             batch_size (`int`): names encoded at a time.
             text_cache (`str` or `os.PathLike`, *optional*):
                 A folder that keeps what is encoded for other processes. It may serve many models, whose texts are

@@ -71,7 +71,7 @@ class FisaEncoderLayer(GradientCheckpointingLayer):
 
 @dataclass(frozen=True)
 class EncodedTokens:
-    """What [`MaskEncoder`] returns; the tuples are as in [`FisaModelOutput`], `None` where not asked for.
+    """What [`MaskEncoder`] returns; the tuples are as in [`FisaModelOutput`], `None` unless requested.
 
     Attributes:
         image_tokens (`torch.Tensor` of shape `(batch_size, 1 + num_patches, hidden_size)` or `None`)
@@ -100,8 +100,7 @@ class MaskEncoder(nn.Module):
     def embed(
         self, pixel_values: torch.Tensor, num_proposals: int, *, clip: CLIPVisionModel
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The image tokens of CLIP, and as many mask tokens as there are proposals, each starting from CLIP's class
-        embedding at the mask position.
+        """The image tokens of CLIP, and one mask token per proposal: CLIP's class embedding at the mask position.
 
         Args:
             pixel_values (`torch.Tensor` of shape `(batch_size, 3, height, width)`)
@@ -131,14 +130,13 @@ class MaskEncoder(nn.Module):
     ) -> EncodedTokens:
         """
         Args:
-            image_tokens, mask_tokens: as [`MaskEncoder.embed`] makes them.
-            attention_bias: of [`~fisa.modeling_fisa.mask_attention.mask_attention_bias`].
-            texts: of [`~fisa.modeling_fisa.semantic_guidance.guiding_texts`]; `None` without SEVE.
+            image_tokens, mask_tokens: from [`MaskEncoder.embed`].
+            attention_bias: from [`~fisa.modeling_fisa.mask_attention.mask_attention_bias`].
+            texts: from [`~fisa.modeling_fisa.semantic_guidance.guiding_texts`]; `None` without SEVE.
             clip_layers: CLIP's encoder layers.
-            output_hidden_states: True for those of all layers, or which, counted from 0, the embeddings, or from the
-                end; `None` stands in the place of the others.
-            output_image_tokens: False leaves out most of the last layer, unless something else that is asked for
-                needs it.
+            output_hidden_states: True for those of all layers, or the indices of some, where 0 are the embeddings and
+                negative indices count from the end. The others are `None`.
+            output_image_tokens: False skips most of the last layer, unless another requested output needs it.
         """
         wanted = _wanted_hidden_states(output_hidden_states, count=len(self.layers) + 1)
         tokens = [(image_tokens, mask_tokens) if 0 in wanted else (None, None)]

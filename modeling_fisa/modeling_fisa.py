@@ -295,7 +295,7 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
                 classified themselves, and the loss is theirs; the other outputs are those of the generator's
                 proposals, except in training mode with gradients, where the generator does not run.
             class_labels (`Sequence[torch.LongTensor]` or `torch.LongTensor`, *optional*):
-                The class of each ground-truth mask, `(num_masks,)` a photo; or, without `mask_labels`, of each
+                The class of each ground-truth mask, `(num_masks,)` per photo; or, without `mask_labels`, of each
                 proposal, `(batch_size, num_proposals)`. −100: a mask that is ignored, such as void or a crowd.
             class_log_priors (`torch.FloatTensor` of shape `(num_classes,)`, *optional*):
                 Added to the logits in the loss alone, also `(batch_size, num_classes)`: how frequent each class is in
@@ -378,7 +378,7 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
         masks: torch.Tensor | None,
         objectness: torch.Tensor | None,
     ) -> MaskProposals:
-        """Ready proposals, else those that the generator makes of its own view of the photos, else of CLIP's."""
+        """Ready-made proposals, else the generator's, from its own view of the photos or, without one, from CLIP's."""
         if masks is not None:
             return ready_proposals(masks, objectness=objectness)
         if self.mask_generator is None:

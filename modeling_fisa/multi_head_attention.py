@@ -25,7 +25,7 @@ def attend(
     scaling: float,
     **options: Any,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """What each query gathers from the values, all heads side by side, and its attention weights.
+    """The attention output of each query, with the heads concatenated, and its attention weights.
 
     Args:
         module (`nn.Module`): passed on to the back-end, which reads `is_causal` and `training` from it.
@@ -33,11 +33,11 @@ def attend(
         key, value (`torch.Tensor` of shape `(batch_size, num_heads, num_keys, head_dim)`)
         bias (`torch.Tensor` of shape `(batch_size, 1, num_queries, num_keys)`, *optional*): added to the scores.
         config (`PreTrainedConfig`): names the back-end.
-        scaling (`float`): what the scores are multiplied by before the bias is added.
+        scaling (`float`): the factor of the scores, applied before the bias is added.
 
     Returns:
-        The gathered values `(batch_size, num_queries, num_heads * head_dim)`, and the weights
-        `(batch_size, num_heads, num_queries, num_keys)`, or `None` from back-ends that do not keep them.
+        The output `(batch_size, num_queries, num_heads * head_dim)`, and the weights
+        `(batch_size, num_heads, num_queries, num_keys)`, or `None` from back-ends that do not return them.
     """
     if query.shape[2] == 0:  # not every back-end takes an empty set of queries
         return query.transpose(1, 2).flatten(2), None

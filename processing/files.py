@@ -18,10 +18,10 @@ PARTIAL = ".partial"
 
 @contextmanager
 def written_whole(path: str | os.PathLike) -> Iterator[Path]:
-    """A name aside to write a file or a folder to, which takes the place of `path` at the end of the block.
+    """A temporary path for a file or a folder, which replaces `path` at the end of the block.
 
-    Whenever the process is killed, `path` is what it was before or what was written, never a part of it. After an
-    error nothing is moved. Processes that write the same path at once do not disturb each other: the last one stays.
+    If the process is killed, `path` holds either its old content or all of the new content, never a part. After an
+    error `path` is unchanged. Processes that write the same path at once do not disturb each other: the last one wins.
 
     Args:
         path (`str` or `os.PathLike`): a file, there or not, or a folder that is not there yet; the folder around it

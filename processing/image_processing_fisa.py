@@ -64,7 +64,7 @@ class FisaImageProcessorKwargs(TypedDict, total=False):
         mask_generator_size (`dict[str, int]`, *optional*, defaults to `{"shortest_edge": 800, "longest_edge": 1333}`):
             What the mask generator sees: the photo with these bounds on its edges, its aspect ratio kept, at the top
             left of a square canvas of the longest edge; or, as `{"height": ..., "width": ...}`, the photo squashed.
-            `None`: there is no generator, and no view for it is made.
+            `None`: there is no generator, and its view is not made.
         mask_generator_size_divisor (`int`, defaults to 32):
             The sides of the generator's view are rounded up to a multiple of this (by resizing), the canvas too.
         mask_generator_resample (`int` or `PILImageResampling`, defaults to `BILINEAR`):
@@ -497,7 +497,7 @@ def _bounded(size: SizeDict) -> dict[str, int]:
 
 
 def _normalization(processor: Any) -> tuple[tuple[float, ...], ...]:
-    """Mean and standard deviation of a processor, in units of pixels from 0 to 1 whatever its own rescaling."""
+    """Mean and standard deviation of a processor for pixel values from 0 to 1, whether it rescales or not."""
     mean, std = (processor.image_mean, processor.image_std) if processor.do_normalize else (0.0, 1.0)
     white = 255 * processor.rescale_factor if processor.do_rescale else 255
     return tuple(tuple((np.broadcast_to(value, 3) / white).tolist()) for value in (mean, std))

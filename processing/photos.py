@@ -64,16 +64,16 @@ class Photo(NamedTuple):
     image: Image.Image
     """8-bit RGB, right side up."""
     white: int = 255
-    """The caller's pixel value that means white: 1, 255, 65535 or what lies between."""
+    """The pixel value that the caller uses for white: 1, 255, 65535 or a value between them."""
     exif_orientation: int = 1
-    """What EXIF says of the pixels as they are stored, 1 (upright) to 8."""
+    """The EXIF orientation of the stored pixels, 1 (upright) to 8."""
     is_file: bool = False
     """Whether it came as a path, an address or bytes, and not as pixels."""
 
     @property
     def orientation_of_results(self) -> int:
-        """The EXIF orientation of the pixels on which results must lie. Who hands over a file sees it upright in any
-        viewer; who hands over a PIL image holds its pixels as they were stored."""
+        """The EXIF orientation in which results are returned: upright for a file, which any viewer shows upright, and
+        that of the stored pixels for a PIL image, whose pixels the caller holds."""
         return 1 if self.is_file else self.exif_orientation
 
 

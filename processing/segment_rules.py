@@ -125,7 +125,7 @@ class ClosedVocabulary(SegmentRule):
     Panoptic: a proposal stays if "no object" is not its likeliest column and the score of its likeliest class is above
     `threshold`; areas are measured on masks weighted by that score, so that a score below `mask_threshold` never makes
     a segment. Instance: the Q best of all Q × C pairs of proposal and class whose score reaches `threshold`, cut at
-    mask logit 0 whatever the `mask_threshold`, painted one over the other in the order of `torch.topk`.
+    mask logit 0 for every `mask_threshold`, painted one over the other in the order of `torch.topk`.
     """
 
     weighted = True
@@ -245,8 +245,11 @@ def _shares(
     exact_area: Callable[[int], torch.Tensor],
     threshold: float,
 ) -> list[float]:
-    """The share of its own area that each proposal wins: an upper bound where the threshold is out of reach or surely
-    exceeded. If none exceeds it, the largest is exact."""
+    """The share of its area that each proposal wins.
+
+    It is an upper bound for proposals that certainly miss or certainly exceed the threshold. If no proposal exceeds
+    the threshold, the largest share is exact.
+    """
     # As Python floats, like transformers' own: compared as float32, a share of 4/5 would not be above 0.8.
     at_most = (won / least).masked_fill((won == 0) | (most == 0), 0).tolist()
     at_least = (won / most).masked_fill(least == 0, 0).tolist()  # a mask that may be empty may be no segment

@@ -99,7 +99,7 @@ class Vocabulary(Sequence[Class]):
         classes (`Iterable[Class]`): the classes, in the order of their ids.
 
     Raises:
-        ValueError: no class, an empty name, or a name or synonym that occurs twice (whatever its case).
+        ValueError: no class, an empty name, or a name or synonym that occurs twice (ignoring case).
 
     Example:
 
