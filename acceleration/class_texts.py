@@ -54,9 +54,9 @@ class ClassTextCache:
     for single tokens, goes unnoticed. Beyond `max_names` only the vocabulary of the last use is kept. The cache of a
     copied model starts empty.
 
-    Threads may share a cache without locks: each call reads the immutable table that was kept when it began, and
-    replaces it by its own at the end. If two calls overlap, the new names of one are lost and encoded again when they
-    are next used.
+    Threads may share a cache without locks: each call reads the immutable table that was kept when it began, and puts
+    its own table in that place at the end. If two calls overlap, the new names of one are lost, and are encoded again
+    when they are next used.
     """
 
     max_names = 20_000

@@ -62,8 +62,8 @@ class MaskAveragePrecision(SegmentationMetric):
         if not things:
             raise ValueError("None of the categories is a thing; mask AP is over instances of things.")
         self._thing_ids = {category["id"] for category in things}
-        classes = [{"id": category["id"], "name": category["name"]} for category in things]
-        self._evaluator = StreamingEval(classes, iou_type="segm")
+        thing_names = [{"id": category["id"], "name": category["name"]} for category in things]
+        self._evaluator = StreamingEval(thing_names, iou_type="segm")
 
     def add(self, *, prediction: Mapping[str, Any], reference: Mapping[str, Any]) -> None:
         """Count one image.

@@ -56,7 +56,7 @@ def _can_win(
     """Indices of the classes that can be likeliest somewhere in a tile.
 
     The tile is divided into blocks with `cells` cells per side. A class can win in a block if its score with the
-    highest values of all masks reaches the score of a proposal's favourite class with the lowest values.
+    highest value of each mask reaches the best score of the proposals' favourite classes with the lowest values.
     """
     sides = [min(cells + 1, side) for side in masks.shape[-2:]]  # in points
     highest_in_blocks = partial(F.max_pool2d, kernel_size=sides, stride=cells, ceil_mode=True)

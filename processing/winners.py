@@ -45,9 +45,8 @@ def strongest_claims(
 
         contenders = (~(highest < lowest.max())).nonzero().flatten()
         rivals = padded(contenders, 0)
-        weights = F.pad(
-            scores[contenders], (0, len(rivals) - len(contenders))
-        )  # the padding comes last and never wins
+        # The padding comes last and never wins.
+        weights = F.pad(scores[contenders], (0, len(rivals) - len(contenders)))
 
         def code(probs: torch.Tensor, weights: torch.Tensor = weights) -> torch.Tensor:
             winner = first_largest(probs * weights)
