@@ -27,7 +27,9 @@ def _fraction(name: str, *, default: float) -> Any:
 def _positive(name: str, *, default: float) -> Any:
     def check(value: float) -> None:
         if not 0 < value < math.inf:
-            raise ValueError(f"`{name}` was {value}; it must be greater than zero and finite.")
+            raise ValueError(
+                f"`{name}` was {value}; it must be finite and greater than zero, and at least one for a whole number."
+            )
 
     return validated_field(check, default=default)
 
