@@ -474,6 +474,8 @@ def _rounded_up(height: int, width: int, divisor: int) -> SizeDict:
 
 
 def _checked_size(name: str, size: Any, *kinds: set[str]) -> SizeDict:
+    if isinstance(size, list | tuple) and len(size) != 2:
+        raise ValueError(f"`{name}` must be a pair of height and width where it is a list; found {size}.")
     size = get_size_dict(size, param_name=name)
     if set(size) not in kinds or any(not isinstance(side, int) or side < 1 for side in size.values()):
         choices = " or ".join(str(sorted(kind)) for kind in kinds)

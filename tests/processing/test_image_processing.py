@@ -202,6 +202,8 @@ def test_round_trips_through_json_and_a_folder(tmp_path, settings):
     [
         ({"size": {"shortest_edge": 224}}, "'height', 'width'"),
         ({"size": 0}, "0"),
+        ({"size": []}, "a pair of height and width"),
+        ({"mask_generator_size": [3, 4, 5]}, "[3, 4, 5]"),
         ({"mask_generator_size": {"shortest_edge": 800}}, "'longest_edge', 'shortest_edge'"),
         ({"mask_generator_size": {"height": 3, "wide": 3}}, "wide"),
     ],
