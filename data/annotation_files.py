@@ -108,10 +108,14 @@ def read_json(path: Path) -> Any:
     """What a JSON file holds.
 
     Raises:
-        ValueError: the file is no JSON.
+        ValueError: the file is no JSON, or escapes half of a surrogate pair, which no tokenizer takes.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        text = path.read_text(encoding="utf-8-sig")
+        content = json.loads(text)
+        if "\\ud" in text.lower():
+            json.dumps(content, ensure_ascii=False).encode()
+        return content
     except (RecursionError, ValueError) as error:
         raise ValueError(f"{path}: not a JSON file: {error}") from error
 

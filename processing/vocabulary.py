@@ -269,6 +269,8 @@ def _listed(texts: list[str], limit: int = 5) -> str:
 def _tidy(name: Any) -> str:
     if not isinstance(name, str):
         raise TypeError(f"A class name must be a string, found {name!r} ({type(name).__name__}).")
+    if any("\ud800" <= character <= "\udfff" for character in name):
+        raise ValueError(f"A class name must be text, and {name!r} holds half of a surrogate pair. Write it anew.")
     return " ".join(name.split())
 
 

@@ -189,3 +189,11 @@ def test_run_lengths_of_another_image_size_are_named(tmp_path):
     data = load_segmentation_dataset("coco_instances", str(tmp_path), split="validation")
     with pytest.raises(ValueError, match=r"\[9, 9\], but the image has \[12, 16\]"):
         data.check()
+
+
+def test_half_a_surrogate_pair_in_the_json_is_refused(tmp_path):
+    path = write_coco_panoptic(tmp_path)
+    path.write_text(path.read_text().replace('"person"', '"per\\ud800son"', 1))
+    assert "ud800" in path.read_text()
+    with pytest.raises(ValueError, match=f"{path.name}.*surrogates not allowed"):
+        load_segmentation_dataset("coco_panoptic", str(tmp_path), split="validation")

@@ -239,3 +239,8 @@ def test_refuses_templates_without_a_place_for_the_name(templates):
     with pytest.raises(ValueError) as error:
         resolve_templates(templates)
     assert str(wrong) in str(error.value) and '"scene"' in str(error.value)
+
+
+def test_half_a_surrogate_pair_is_no_name():
+    with pytest.raises(ValueError, match="ud800.*surrogate pair"):
+        Vocabulary.parse(["dog", "cat\ud800"])

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fisa import train
-from fisa.pretrained.patchwork import ADAPTER, load
+from fisa.pretrained.patchwork import ADAPTER, CHECKPOINT, load
 from fisa.studies.patchwork.dataset import PACK
 from fisa.studies.patchwork.reproduce import METHODS, SHOWN, Study, as_flags, figures, gains, gathered, interval, table
 from fisa.studies.patchwork.words import SEEN, WORDS
@@ -51,9 +51,9 @@ def test_gains_are_differences_seed_by_seed():
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_s_flags_are_train_s_own(method, tmp_path, capsys):
     """Parsed by `train.py` itself, up to the point where it misses the data."""
-    flags = {"model": "x", "output_dir": tmp_path, "do_train": "true", "use_cpu": "true"} | METHODS[method].flags
+    flags = {"model": CHECKPOINT, "output_dir": tmp_path, "do_train": "true", "use_cpu": "true"}
     with pytest.raises(SystemExit):
-        train.train_and_evaluate(as_flags(flags))
+        train.train_and_evaluate(as_flags(flags | METHODS[method].flags))
     assert "--train_format" in capsys.readouterr().err
 
 
