@@ -46,7 +46,7 @@ def coco_panoptic(root: Path, *, split: str) -> SegmentationDataset:
         )
         for image_id, annotation in _by_id(content.objects("annotations"), "image_id").items()
     ]
-    return FileDataset(entries, categories, read_label=read_panoptic_png)
+    return FileDataset(_nonempty(entries, annotations), categories, read_label=read_panoptic_png)
 
 
 def coco_instances(root: Path, *, split: str) -> SegmentationDataset:
@@ -78,7 +78,13 @@ def coco_instances(root: Path, *, split: str) -> SegmentationDataset:
         )
         for image_id, image in images.items()
     ]
-    return FileDataset(entries, categories, read_label=draw_instances, unlabelled="background")
+    return FileDataset(_nonempty(entries, annotations), categories, read_label=draw_instances, unlabelled="background")
+
+
+def _nonempty(entries: list[Entry], annotations: Path) -> list[Entry]:
+    if not entries:
+        raise ValueError(f"{annotations}: no annotated image is listed. Name another file by the --…_split.")
+    return entries
 
 
 def read_panoptic_png(entry: Entry) -> tuple[np.ndarray, list[dict[str, Any]]]:

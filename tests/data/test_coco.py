@@ -197,3 +197,9 @@ def test_half_a_surrogate_pair_in_the_json_is_refused(tmp_path):
     assert "ud800" in path.read_text()
     with pytest.raises(ValueError, match=f"{path.name}.*surrogates not allowed"):
         load_segmentation_dataset("coco_panoptic", str(tmp_path), split="validation")
+
+
+def test_annotations_without_an_image_are_refused(tmp_path):
+    rewrite_json(write_coco_panoptic(tmp_path), lambda content: content.update(annotations=[]))
+    with pytest.raises(ValueError, match="panoptic_val2017.json: no annotated image"):
+        load_segmentation_dataset("coco_panoptic", str(tmp_path), split="validation")
