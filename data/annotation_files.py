@@ -1,7 +1,7 @@
 """Annotation files in JSON. Every field is checked on reading; errors name the file, the entry and the field."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,18 +22,16 @@ class Fields:
         where: its place, for messages: `"panoptic.json: annotations[3]"`.
 
     Raises:
-        ValueError: on reading a field that is missing or of another type, or where `values` is no object.
+        ValueError: on reading a field that is missing or of another type, or any field where `values` is no object.
     """
 
     values: Any
     where: str
 
-    def __post_init__(self):
-        if not isinstance(self.values, Mapping):
-            raise ValueError(f"{self.where}: must be an object with fields, found {_brief(self.values)}.")
-
     def get(self, name: str, default: Any = _ABSENT) -> Any:
         """A field of any type."""
+        if not isinstance(self.values, Mapping):
+            raise ValueError(f"{self.where}: must be an object with fields, found {_brief(self.values)}.")
         value = self.values.get(name, default)
         if value is _ABSENT:
             raise ValueError(f"{self.where}: lacks the field {name!r}.")
@@ -102,6 +100,22 @@ def read_annotations(path: Path) -> Fields:
         ValueError: the file is no JSON, or holds something else.
     """
     return Fields(read_json(path), f"{path}:")
+
+
+def read_segments(infos: Iterable[Fields]) -> list[dict[str, Any]]:
+    """Segments as COCO panoptic lists them: `id`, `category_id` and `iscrowd`, which may be missing.
+
+    Raises:
+        ValueError: one that is not as COCO's are, or two of the same id; the message names it.
+    """
+    segments: dict[int, dict[str, Any]] = {}
+    for info in infos:
+        segment_id = info.integer("id", least=1, most=LARGEST_SEGMENT_ID)
+        if segment_id in segments:
+            raise info.error("id", "must be unique, but is that of another segment too")
+        iscrowd = int(info.flag("iscrowd", default=False))
+        segments[segment_id] = {"id": segment_id, "category_id": info.integer("category_id"), "iscrowd": iscrowd}
+    return list(segments.values())
 
 
 def read_json(path: Path) -> Any:

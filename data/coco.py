@@ -8,10 +8,11 @@ from typing import Any
 import hotcoco.mask
 import numpy as np
 
-from fisa.data.annotation_files import LARGEST_SEGMENT_ID, Fields, is_number, read_annotations
+from fisa.data.annotation_files import Fields, is_number, read_annotations, read_segments
 from fisa.data.categories import categories_of_coco
 from fisa.data.label_images import opened_label
 from fisa.data.segmentation_datasets import (
+    BrokenEntry,
     Entry,
     FileDataset,
     LabelProblem,
@@ -31,20 +32,16 @@ def coco_panoptic(root: Path, *, split: str) -> SegmentationDataset:
         split: `"train"` or `"validation"`, or the part of the files' names that stands for it, such as `"val2017"`.
 
     Raises:
-        ValueError: files that are not there, or an entry that is not as COCO's are; the message names it.
+        ValueError: files that are not there, no lists in the JSON file, or a category that is not as COCO's are. An
+            image or annotation that is not makes its record a broken one, as a missing photo does.
     """
     annotations, photos = _located(root, "panoptic", split)
     content = read_annotations(annotations)
     categories = categories_of_coco(content.objects("categories"))
-    images = _by_id(content.objects("images"), "id")
+    images = _by_image(content.objects("images"), "id")
     entries = [
-        Entry(
-            image_id=image_id,
-            image=_image_of(annotation, images).path("file_name", folder=photos),
-            label=annotation.path("file_name", folder=annotations.with_suffix("")),
-            segments=_segments(annotation),
-        )
-        for image_id, annotation in _by_id(content.objects("annotations"), "image_id").items()
+        _panoptic_entry(image_id, images[image_id], found, photos=photos, labels=annotations.with_suffix(""))
+        for image_id, found in _by_image(content.objects("annotations"), "image_id").items()
     ]
     return FileDataset(_nonempty(entries, annotations), categories, read_label=read_panoptic_png)
 
@@ -63,25 +60,47 @@ def coco_instances(root: Path, *, split: str) -> SegmentationDataset:
     annotations, photos = _located(root, "instances", split)
     content = read_annotations(annotations)
     categories = categories_of_coco(content.objects("categories"))
-    images = _by_id(content.objects("images"), "id")
-    instances = defaultdict(list)
-    for annotation in content.objects("annotations"):
-        _image_of(annotation, images)
-        instances[annotation.name_or_number("image_id")].append(_instance(annotation))
+    images = _by_image(content.objects("images"), "id")
+    instances = _by_image(content.objects("annotations"), "image_id")
     entries = [
-        Entry(
-            image_id=image_id,
-            image=image.path("file_name", folder=photos),
-            label=None,
-            instances=instances[image_id],
-            size=(image.integer("height", least=1), image.integer("width", least=1)),
-        )
-        for image_id, image in images.items()
+        _instances_entry(image_id, images[image_id], instances[image_id], photos=photos)
+        for image_id in dict.fromkeys([*images, *instances])
     ]
     return FileDataset(_nonempty(entries, annotations), categories, read_label=draw_instances, unlabelled="background")
 
 
-def _nonempty(entries: list[Entry], annotations: Path) -> list[Entry]:
+def _panoptic_entry(
+    image_id: str, images: list[Fields], annotations: list[Fields], *, photos: Path, labels: Path
+) -> Entry | BrokenEntry:
+    try:
+        image, annotation = _image_of(annotations, images), _only(annotations, "image_id")
+        return Entry(
+            image_id,
+            image=image.path("file_name", folder=photos),
+            label=annotation.path("file_name", folder=labels),
+            segments=read_segments(annotation.objects("segments_info")),
+        )
+    except ValueError as error:
+        return BrokenEntry(image_id, str(error))
+
+
+def _instances_entry(
+    image_id: str, images: list[Fields], annotations: list[Fields], *, photos: Path
+) -> Entry | BrokenEntry:
+    try:
+        image = _image_of(annotations, images)
+        return Entry(
+            image_id,
+            image=image.path("file_name", folder=photos),
+            label=None,
+            instances=[*map(_instance, annotations)],
+            size=(image.integer("height", least=1), image.integer("width", least=1)),
+        )
+    except ValueError as error:
+        return BrokenEntry(image_id, str(error))
+
+
+def _nonempty(entries: list[Entry | BrokenEntry], annotations: Path) -> list[Entry | BrokenEntry]:
     if not entries:
         raise ValueError(f"{annotations}: no annotated image is listed. Name another file by the --…_split.")
     return entries
@@ -163,35 +182,32 @@ def _fit(counts: str | list[int], pixels: int) -> bool:
     return True
 
 
-def _by_id(entries: Iterable[Fields], name: str) -> dict[str, Fields]:
-    by_id: dict[str, Fields] = {}
-    for entry in entries:
-        key = entry.name_or_number(name)
-        if key in by_id:
-            raise entry.error(name, f"must be unique, but is that of {by_id[key].where} too")
-        by_id[key] = entry
-    return by_id
+def _by_image(objects: Iterable[Fields], name: str) -> defaultdict[str, list[Fields]]:
+    """The objects of each image by its id; one that names none stands alone, by its place."""
+    by_image: defaultdict[str, list[Fields]] = defaultdict(list)
+    for fields in objects:
+        try:
+            by_image[fields.name_or_number(name)].append(fields)
+        except ValueError:
+            by_image[fields.where].append(fields)
+    return by_image
 
 
-def _image_of(annotation: Fields, images: Mapping[str, Fields]) -> Fields:
-    image_id = annotation.name_or_number("image_id")
-    if image_id not in images:
+def _image_of(annotations: list[Fields], images: list[Fields]) -> Fields:
+    if not images:
+        [annotation, *_] = annotations
+        image_id = annotation.name_or_number("image_id")
         raise ValueError(f"{annotation.where}: is for image {image_id}, which is not among its images.")
-    return images[image_id]
+    return _only(images, "id")
 
 
-def _segments(annotation: Fields) -> list[dict[str, Any]]:
-    segments = {
-        info.integer("id", least=1, most=LARGEST_SEGMENT_ID): {
-            "id": info.integer("id"),
-            "category_id": info.integer("category_id"),
-            "iscrowd": int(info.flag("iscrowd", default=False)),
-        }
-        for info in annotation.objects("segments_info")
-    }
-    if len(segments) < len(annotation.get("segments_info")):
-        raise annotation.error("segments_info", "must give each segment an id of its own")
-    return list(segments.values())
+def _only(objects: list[Fields], name: str) -> Fields:
+    """The one object of an image. It must have been found by its id: one without is refused here."""
+    first, *others = objects
+    first.name_or_number(name)
+    if others:
+        raise others[0].error(name, f"must be unique, but is that of {first.where} too")
+    return first
 
 
 def _instance(annotation: Fields) -> dict[str, Any]:

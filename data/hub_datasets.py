@@ -3,7 +3,7 @@
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from fisa.data.annotation_files import LARGEST_SEGMENT_ID, Fields, read_json
+from fisa.data.annotation_files import Fields, read_json, read_segments
 from fisa.data.categories import Category, categories_from_file, categories_of, categories_of_coco
 from fisa.data.class_lists import FIRST_IDS, class_list
 from fisa.data.label_images import label_values, opened_label
@@ -98,7 +98,7 @@ class RowReader:
         """The label alone: map and segments."""
         if not self.is_panoptic:
             return self.class_map.segments(self._values(row))
-        label, segments = self._values(row), list(segments_of(row))
+        label, segments = self._values(row), segments_of(row)
         refuse_unlisted(label, segments)
         return label, segments
 
@@ -111,6 +111,8 @@ class RowReader:
 
     def _values(self, row: Mapping[str, Any]) -> np.ndarray:
         label = row[self.label_column]
+        if _is_missing(label):
+            raise LabelProblem("has no label.")
         if not isinstance(label, Mapping):
             return label_values(label)
         with opened_label(label["path"] if label["bytes"] is None else io.BytesIO(label["bytes"])) as image:
@@ -148,7 +150,7 @@ class HubDataset(SegmentationDataset):
 
     def segments_info(self, index: int) -> list[dict[str, Any]]:
         if self.reader.is_panoptic:
-            return list(segments_of(self.rows.select_columns("segments_info")[index]))
+            return segments_of(self.rows.select_columns("segments_info")[index])
         return self.reader.label(self.rows.select_columns(self.reader.label_column)[index])[1]
 
     @property
@@ -169,7 +171,7 @@ class HubDataset(SegmentationDataset):
 
 def photo(row: Mapping[str, Any]) -> Image.Image:
     """The row's photo, RGB."""
-    if row["image"] is None:
+    if _is_missing(row["image"]):
         raise ValueError("has no photo.")
     return load_photo(row["image"])
 
@@ -179,18 +181,27 @@ def image_id(row: Mapping[str, Any], index: int) -> str:
     return str(row.get("image_id", index))
 
 
-def segments_of(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """`segments_info` of a row, whichever way round `datasets` stored it."""
+def segments_of(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """`segments_info` of a row, whichever way round `datasets` stored it.
+
+    Raises:
+        ValueError: it is no list, or a segment is not as COCO's are.
+    """
     infos = row["segments_info"]
-    if isinstance(infos, Mapping):
+    if isinstance(infos, Mapping) and all(isinstance(values, list) for values in infos.values()):
         infos = [dict(zip(infos, values)) for values in zip(*infos.values())]
-    for info in infos:
-        fields = Fields(info, "segments_info")
-        yield {
-            "id": fields.integer("id", least=1, most=LARGEST_SEGMENT_ID),
-            "category_id": fields.integer("category_id"),
-            "iscrowd": int(bool(fields.get("iscrowd", None))),
-        }
+    if not isinstance(infos, list):
+        raise LabelProblem(f"segments_info must be a list of segments, found {infos}.")
+    return read_segments(Fields(_told(info), f"segments_info[{index}]") for index, info in enumerate(infos))
+
+
+def _told(info: Any) -> Any:
+    """A segment without the fields that only others of the data set have."""
+    return {name: value for name, value in info.items() if value is not None} if isinstance(info, Mapping) else info
+
+
+def _is_missing(picture: Any) -> bool:
+    return picture is None or (isinstance(picture, Mapping) and picture["bytes"] is None and picture["path"] is None)
 
 
 def _picture_digest(picture: Mapping[str, Any] | None) -> str | None:

@@ -8,7 +8,7 @@ their whole mask as run lengths under `segmentation`). Records of files also hav
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +54,19 @@ class Entry:
     segments: list[dict[str, Any]] | None = None
     instances: list[dict[str, Any]] | None = None
     size: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class BrokenEntry:
+    """A record whose annotations cannot be used.
+
+    Attributes:
+        image_id: unique in the data set; the place in the annotations where they name no image.
+        problem: what is wrong, and in which entry of which file.
+    """
+
+    image_id: str
+    problem: str
 
 
 class LabelProblem(ValueError):
@@ -195,14 +208,14 @@ class FileDataset(SegmentationDataset):
     """Records in files.
 
     Args:
-        entries: where they lie, in their order.
+        entries: where they lie, in their order; those that are broken are refused when they are read.
         categories, unlabelled: as for [`SegmentationDataset`].
         read_label: the format's reader.
     """
 
     def __init__(
         self,
-        entries: list[Entry],
+        entries: Sequence[Entry | BrokenEntry],
         categories: tuple[Category, ...],
         *,
         read_label: LabelReader,
@@ -215,7 +228,7 @@ class FileDataset(SegmentationDataset):
         return len(self.entries)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        entry = self.entries[index]
+        entry = self._entry(index)
         image = self.image(index)
         label, segments = self._label(entry)
         try:
@@ -228,24 +241,25 @@ class FileDataset(SegmentationDataset):
         return self.entries[index].image_id
 
     def image(self, index: int) -> Image.Image:
-        path = self.entries[index].image
+        path = self._entry(index).image
         if not path.exists():
             raise FileNotFoundError(f"{path}: no such file.")
         return load_photo(path)
 
     def is_turned(self, index: int) -> bool:
-        with Image.open(self.entries[index].image) as image:
+        with Image.open(self._entry(index).image) as image:
             return exif_orientation(image) != 1
 
     def segments_info(self, index: int) -> list[dict[str, Any]]:
-        entry = self.entries[index]
+        entry = self._entry(index)
         return self._label(entry)[1] if entry.segments is None else entry.segments
 
     @property
     def fingerprint(self) -> str:
         digest = hashlib.sha256(json.dumps([category.to_dict() for category in self.categories]).encode())
+        entries = [*map(self._entry, range(len(self)))]
         with ThreadPoolExecutor(READERS) as pool:
-            for entry, content in zip(self.entries, pool.map(_content_digests, self.entries)):
+            for entry, content in zip(entries, pool.map(_content_digests, entries)):
                 record = [entry.image_id, entry.image.name, content, entry.segments, entry.instances]
                 digest.update(json.dumps(record).encode())
         return digest.hexdigest()
@@ -257,6 +271,12 @@ class FileDataset(SegmentationDataset):
             read_label=self.read_label,
             unlabelled=self.unlabelled,
         )
+
+    def _entry(self, index: int) -> Entry:
+        entry = self.entries[index]
+        if isinstance(entry, BrokenEntry):
+            raise LabelProblem(entry.problem)
+        return entry
 
     def _label(self, entry: Entry) -> tuple[np.ndarray, list[dict[str, Any]]]:
         if entry.label is not None and not entry.label.exists():

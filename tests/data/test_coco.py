@@ -98,8 +98,60 @@ def test_png_and_json_that_do_not_fit_are_named_when_read(tmp_path, change, name
 
 def test_an_annotation_of_an_unknown_image_is_refused(tmp_path):
     rewrite_json(write_coco_panoptic(tmp_path), lambda content: content["images"].pop(0))
-    with pytest.raises(ValueError, match="image 1, which is not among its images"):
-        load_segmentation_dataset("coco_panoptic", str(tmp_path), split="val2017")
+    with pytest.raises(ValueError, match=r"annotations\[0\]: is for image 1, which is not among its images"):
+        load_segmentation_dataset("coco_panoptic", str(tmp_path), split="val2017").check()
+
+
+def image_without_a_name(content):
+    del content["images"][1]["file_name"]
+
+
+def annotation_that_is_no_object(content):
+    content["annotations"][1] = "000000000002.png"
+
+
+def annotation_without_an_image(content):
+    del content["annotations"][1]["image_id"]
+
+
+def two_annotations_of_an_image(content):
+    content["annotations"].append(content["annotations"][1])
+
+
+def two_images_of_an_id(content):
+    content["images"].append(content["images"][1] | {"file_name": "000000000001.jpg"})
+
+
+def segment_of_a_wrong_id(content):
+    content["annotations"][1]["segments_info"][2]["id"] = "300"
+
+
+def segments_of_the_same_id(content):
+    content["annotations"][1]["segments_info"][2]["id"] = 5
+
+
+MALFORMED = {
+    image_without_a_name: ["images[1]: lacks the field 'file_name'"],
+    annotation_that_is_no_object: ["annotations[1]: must be an object with fields"],
+    annotation_without_an_image: ["annotations[1]: lacks the field 'image_id'"],
+    two_annotations_of_an_image: ["annotations[3]: 'image_id' must be unique", "annotations[1]"],
+    two_images_of_an_id: ["images[3]: 'id' must be unique", "images[1]"],
+    segment_of_a_wrong_id: ["annotations[1] segments_info[2]: 'id' must be a whole number"],
+    segments_of_the_same_id: ["annotations[1] segments_info[2]: 'id' must be unique"],
+}
+
+
+@pytest.mark.parametrize("damage", MALFORMED, ids=lambda damage: damage.__name__)
+def test_a_malformed_entry_breaks_its_record_alone(tmp_path, damage, caplog):
+    rewrite_json(write_coco_panoptic(tmp_path, photos=3), damage)
+    data = load_segmentation_dataset("coco_panoptic", str(tmp_path), split="val2017")
+    with pytest.raises(ValueError, match="1 of 3 records") as caught:
+        data.check()
+    named = ["panoptic_val2017.json", *MALFORMED[damage]]
+    assert [words for words in named if words not in str(caught.value)] == []
+    kept = data.check(skip_broken=True)
+    assert "1 of 3 records are left out" in caplog.text and named[1] in caplog.text
+    assert [kept[index]["image_id"] for index in range(len(kept))] == ["1", "3"]
 
 
 def test_a_json_file_that_is_none_is_named(tmp_path):
@@ -189,6 +241,45 @@ def test_run_lengths_of_another_image_size_are_named(tmp_path):
     data = load_segmentation_dataset("coco_instances", str(tmp_path), split="validation")
     with pytest.raises(ValueError, match=r"\[9, 9\], but the image has \[12, 16\]"):
         data.check()
+
+
+@pytest.mark.parametrize(
+    "damage, named",
+    [
+        (
+            lambda content: content["annotations"][1].pop("category_id"),
+            "annotations[1]: lacks the field 'category_id'",
+        ),
+        (lambda content: content["images"][0].update(height="12"), "images[0]: 'height' must be a whole number"),
+        (lambda content: content["annotations"][0].update(iscrowd=2), "annotations[0]: 'iscrowd' must be 0 or 1"),
+    ],
+    ids=["no category", "a size in words", "neither crowd nor not"],
+)
+def test_a_malformed_instance_breaks_its_image_and_no_other(tmp_path, damage, named, caplog):
+    write_photo(tmp_path / "val2017" / "8.jpg")
+
+    def change(content):
+        damage(content)
+        content["images"].append(content["images"][0] | {"id": 8, "file_name": "8.jpg", "height": HEIGHT})
+        content["annotations"].append(instance(3, [TRIANGLE]) | {"image_id": 8})
+
+    rewrite_json(write_instances(tmp_path, [instance(1, [INSIDE]), instance(2, [TRIANGLE])]), change)
+    data = load_segmentation_dataset("coco_instances", str(tmp_path), split="validation")
+    with pytest.raises(ValueError, match="1 of 2 records") as caught:
+        data.check()
+    assert named in str(caught.value) and "instances_val2017.json" in str(caught.value)
+    kept = data.check(skip_broken=True)
+    assert named in caplog.text
+    assert [kept[index]["image_id"] for index in range(len(kept))] == ["8"]
+
+
+def test_an_instance_of_no_image_is_a_broken_record_of_its_own(tmp_path):
+    stray = [instance(number, [INSIDE]) | {"image_id": 99} for number in (2, 3)]
+    write_instances(tmp_path, [instance(1, [TRIANGLE]), *stray])
+    data = load_segmentation_dataset("coco_instances", str(tmp_path), split="validation")
+    with pytest.raises(ValueError, match=r"1 of 2 records(.|\n)*annotations\[1\]: is for image 99"):
+        data.check()
+    assert len(data.check(skip_broken=True)) == 1
 
 
 def test_half_a_surrogate_pair_in_the_json_is_refused(tmp_path):

@@ -181,3 +181,24 @@ def test_a_value_that_is_no_class_names_its_row(tmp_path):
     data = load_segmentation_dataset("hub", source, split="validation", classes="ade20k_150")
     with pytest.raises(ValueError, match=r"row 0.*\[200\]"):
         data.check()
+
+
+@pytest.mark.parametrize(
+    "segments, named",
+    [
+        (None, "segments_info must be a list"),
+        ([SEGMENTS[0] | {"id": None}, *SEGMENTS[1:]], r"segments_info\[0\]: lacks the field 'id'"),
+        ([*SEGMENTS, SEGMENTS[1]], r"segments_info\[3\]: 'id' must be unique"),
+        ([SEGMENTS[0] | {"iscrowd": 7}, *SEGMENTS[1:]], r"segments_info\[0\]: 'iscrowd' must be 0 or 1"),
+    ],
+    ids=["none", "no id", "an id twice", "neither crowd nor not"],
+)
+def test_a_malformed_row_is_named_or_left_out(tmp_path, classes, segments, named):
+    whole = datasets.Dataset.from_parquet(panoptic(tmp_path / "whole") + "/validation.parquet")
+    rows = whole.to_list()
+    rows[1]["segments_info"] = segments
+    source = saved(rows, tmp_path / "data", whole.features)
+    data = load_segmentation_dataset("hub", source, split="validation", classes=classes)
+    with pytest.raises(ValueError, match=f"1 of 3 records(.|\n)*row 1: {named}"):
+        data.check()
+    assert [record["image_id"] for record in records(data.check(skip_broken=True))] == ["100", "102"]

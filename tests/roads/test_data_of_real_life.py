@@ -67,7 +67,7 @@ def test_broken_records_stop_a_run_or_are_left_out(tmp_path, train):
     (root / "annotations" / "panoptic").mkdir(parents=True)
     (root / "images").mkdir()
     images, annotations = [], []
-    for number in range(4):
+    for number in range(5):
         photo = random.integers(0, 256, (SIDE, SIDE, 3), np.uint8)
         Image.fromarray(photo).save(root / "images" / f"{number}.jpg")
         label = np.zeros((SIDE, SIDE, 3), np.uint8)
@@ -77,11 +77,13 @@ def test_broken_records_stop_a_run_or_are_left_out(tmp_path, train):
         segments = [{"id": id, "category_id": id, "iscrowd": 0} for id in (1, 2)]
         annotations.append({"image_id": number, "file_name": f"{number}.png", "segments_info": segments})
     annotations[1]["segments_info"] = annotations[1]["segments_info"][:1]
+    annotations[3]["segments_info"][1]["id"] = "2"
     cut = root / "images" / "2.jpg"
     cut.write_bytes(cut.read_bytes()[:3000])
     categories = [{"id": 1, "name": "sky", "isthing": 0}, {"id": 2, "name": "car", "isthing": 1}]
     content = {"images": images, "annotations": annotations, "categories": categories}
     (root / "annotations" / "panoptic.json").write_text(json.dumps(content))
     refusal = train(root, format="coco_panoptic", status=2)
-    assert "2 of 4 records cannot be used" in refusal and "1.png" in refusal and "2.jpg" in refusal
-    assert "2 of 4 records are left out" in train(root, "--skip_broken", "true", format="coco_panoptic")
+    assert "3 of 5 records cannot be used" in refusal and "1.png" in refusal and "2.jpg" in refusal
+    assert "panoptic.json: annotations[3] segments_info[1]: 'id' must be a whole number" in refusal
+    assert "3 of 5 records are left out" in train(root, "--skip_broken", "true", format="coco_panoptic")
