@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from transformers import EarlyStoppingCallback, HfArgumentParser, set_seed
 from transformers.trainer_utils import IntervalStrategy
 
-from fisa.commands.options import loadable_name, model_name, output_folder
+from fisa.commands.options import existing_part, loadable_name, model_name, output_folder
 from fisa.data.augmentation import Augmentation
 from fisa.data.categories import vocabulary_of
 from fisa.data.proposal_caching import cached_proposals
@@ -83,6 +83,8 @@ def train_and_evaluate(arguments: Sequence[str], *, trainer_class: type[FisaTrai
             with_recipe(list(arguments))
         )
         output_folder(training_options.output_dir)
+        if data_options.proposal_cache is not None:  # which may be whole and lie where nothing can be written
+            existing_part(data_options.proposal_cache)
         if model_options.model is not None:
             model_name(model_options.model)
         for name in (model_options.clip, model_options.mask_generator, model_options.adapter):

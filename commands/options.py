@@ -103,16 +103,26 @@ def output_folder(text: str) -> Path:
     Raises:
         argparse.ArgumentTypeError: it is a file, or cannot be written to.
     """
+    nearest = existing_part(text)
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise argparse.ArgumentTypeError(f"{nearest} cannot be written to")
+    return Path(text)
+
+
+def existing_part(text: str) -> Path:
+    """What exists already of a folder and those around it.
+
+    Raises:
+        argparse.ArgumentTypeError: it is a file.
+    """
     folder = Path(text)
     try:
         nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     except OSError as error:
         raise argparse.ArgumentTypeError(f"{text}: {error.strerror}") from error
     if not nearest.is_dir():
-        raise argparse.ArgumentTypeError(f"{nearest} is a file; name a folder for the results")
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        raise argparse.ArgumentTypeError(f"{nearest} cannot be written to")
-    return folder
+        raise argparse.ArgumentTypeError(f"{nearest} is a file; name a folder")
+    return nearest
 
 
 def available_device(text: str) -> torch.device:

@@ -64,6 +64,7 @@ class ProposalCache:
 
     Raises:
         StaleCacheError: the folder holds a cache that was made from something else; the message says from what.
+        ValueError: the folder is a file.
     """
 
     def __init__(
@@ -72,7 +73,10 @@ class ProposalCache:
         self.folder = Path(folder)
         self.num_photos, self.grid, self.views = num_photos, grid, views
         self._opened: tuple[int, Any] | None = None
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise ValueError(f"{self.folder} is, or lies in, a file; name a folder for the proposal cache.") from error
         made_from = dict(key) | {
             "format": FORMAT,
             "photos": num_photos,

@@ -79,6 +79,14 @@ def test_an_output_that_is_a_file_or_lies_in_one(place, checkpoint, capsys, name
         assert "a file is a file" in message and "folder" in message
 
 
+@pytest.mark.parametrize("cache", ["a file", "a file/cache"])
+def test_a_proposal_cache_that_is_a_file_or_lies_in_one(place, checkpoint, capsys, cache):
+    options = ["--model", checkpoint, *TRAINING, "--output_dir", "results", "--proposal_cache", cache]
+    message = refusal(train.main, options, capsys)
+    assert "a file is a file; name a folder" in message
+    assert (place / "a file").read_text() == "x" and not (place / "results").exists()
+
+
 @pytest.mark.parametrize("device", ["cuda:99", "meta", "toaster"])
 def test_a_device_that_is_not_here(place, checkpoint, capsys, device):
     options = ["--labels", "dog", "--output", "results", "--model", checkpoint, "--device", device]

@@ -209,6 +209,13 @@ def test_a_cache_of_something_else_is_refused_by_name(tmp_path, parts, change):
     assert files(tmp_path / "cache") == before
 
 
+@pytest.mark.parametrize("folder", ["file", "file/cache"])
+def test_a_file_is_no_folder(tmp_path, folder):
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=f"{folder} is, or lies in, a file; name a folder"):
+        ProposalCache(tmp_path / folder, key={}, num_photos=1, grid=(2, 2), views=1)
+
+
 def test_one_that_lacks_mirrored_views_is_refused_too(tmp_path, parts):
     data = made_data(tmp_path / "data")
     build(tmp_path / "cache", data, parts, flips=False)
