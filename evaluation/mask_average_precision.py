@@ -2,8 +2,8 @@
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import hotcoco.mask
 import numpy as np
@@ -24,10 +24,7 @@ class MaskAveragePrecision(SegmentationMetric):
     least the threshold's share of it, as in Cityscapes' evaluation and as COCO treats crowds.
 
     Args:
-        categories: dictionaries of `id`, `name` and `isthing`, in the order of the model's class indices.
-        unlabelled: what pixels with id 0 are: void (`"ignored"`), or pixels without any thing, on which instances are
-            wrong (`"background"`, as in COCO's instance annotations).
-        options: passed to `evaluate.Metric`.
+        categories, unlabelled, options: as for [`SegmentationMetric`].
 
     Raises:
         ValueError: none of the categories is a thing.
@@ -46,16 +43,6 @@ class MaskAveragePrecision(SegmentationMetric):
         >>> round(metric.compute()["ap"], 1)  # one of two instances: a recall of 0 to 0.5 of 101 steps
         50.5
     """
-
-    def __init__(
-        self,
-        categories: Sequence[Mapping[str, Any]],
-        *,
-        unlabelled: Literal["ignored", "background"] = "ignored",
-        **options: Any,
-    ):
-        super().__init__(categories, **options)
-        self.unlabelled = unlabelled
 
     def reset(self) -> None:
         things = [category for category in self.categories if category["isthing"]]

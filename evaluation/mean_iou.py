@@ -16,6 +16,12 @@ class MeanIoU(SegmentationMetric):
     Void pixels are left out; pixels of a crowd count as the crowd's class. A class that occurs neither in the truth
     nor in a prediction has no IoU; a class that occurs in predictions only has an IoU of 0.
 
+    Where unlabelled pixels are background, it is one more class in the accuracy of all pixels and in `fwiou`; the
+    means over classes leave it out.
+
+    Args:
+        categories, unlabelled, options: as for [`SegmentationMetric`].
+
     Example:
 
         >>> import numpy as np
@@ -30,15 +36,16 @@ class MeanIoU(SegmentationMetric):
     """
 
     def reset(self) -> None:
-        # Pixels by true class (row) and predicted class (column).
-        self._confusion = np.zeros((len(self.categories), len(self.categories)), np.int64)
+        # Pixels by true class (row) and predicted class (column); the background, if there is one, is the last.
+        size = len(self.categories) + (self.unlabelled == "background")
+        self._confusion = np.zeros((size, size), np.int64)
 
     def add(self, *, prediction: np.ndarray, reference: Mapping[str, Any]) -> None:
         """Count one image.
 
         Args:
-            prediction: `(H, W)` class indices in the order of the categories.
-            reference: `segmentation` `(H, W)` segment ids, 0 for void, and `segments_info`.
+            prediction: `(H, W)` class indices in the order of the categories; −1, where there is background, for none.
+            reference: `segmentation` `(H, W)` segment ids, 0 where there is none, and `segments_info`.
 
         Raises:
             ValueError: the maps have different sizes, or a class index is out of range.
@@ -48,13 +55,16 @@ class MeanIoU(SegmentationMetric):
                 f"The prediction has shape {prediction.shape} and the reference {reference['segmentation'].shape}."
             )
         overlaps = SegmentOverlaps.between(reference["segmentation"], np.asarray(prediction))
-        if overlaps.second.size and not 0 <= overlaps.second[0] <= overlaps.second[-1] < len(self.categories):
+        least = -1 if self.unlabelled == "background" else 0
+        if overlaps.second.size and not least <= overlaps.second[0] <= overlaps.second[-1] < len(self.categories):
             raise ValueError(
                 f"The prediction holds class indices from {overlaps.second[0]} to {overlaps.second[-1]}; "
-                f"this metric takes 0 to {len(self.categories) - 1}."
+                f"this metric takes {least} to {len(self.categories) - 1}."
             )
         places = {category["id"]: place for place, category in enumerate(self.categories)}
         classes = {info["id"]: places[info["category_id"]] for info in reference["segments_info"]}
+        if self.unlabelled == "background":
+            classes[0] = -1
         for segment_id, shared in zip(overlaps.first.tolist(), overlaps.shared):
             if segment_id in classes:
                 self._confusion[classes[segment_id], overlaps.second] += shared
@@ -76,4 +86,14 @@ class MeanIoU(SegmentationMetric):
             for category, iou, accuracy in zip(self.categories, figures["IoU"], figures["Acc"])
         }
         names = {"miou": "mIoU", "pixel_accuracy": "aAcc", "mean_accuracy": "mAcc", "fwiou": "fwIoU"}
-        return {name: percent(figures[key]) for name, key in names.items()} | {"per_class": per_class}
+        results = {name: percent(figures[key]) for name, key in names.items()}
+        if self.unlabelled == "background":
+            means = {"miou": "iou", "mean_accuracy": "accuracy"}
+            results |= {name: _mean(figures[key] for figures in per_class.values()) for name, key in means.items()}
+        return results | {"per_class": per_class}
+
+
+def _mean(figures: Iterable[float | None]) -> float | None:
+    """The mean of those that could be measured."""
+    measured = [figure for figure in figures if figure is not None]
+    return sum(measured) / len(measured) if measured else None

@@ -20,6 +20,9 @@ class PanopticQuality(SegmentationMetric):
     do not count. An unmatched prediction is no false positive if more than half of it is void or a crowd of its
     category. An unmatched crowd is never a false negative.
 
+    Args:
+        categories, unlabelled, options: as for [`SegmentationMetric`].
+
     Example:
 
         >>> import numpy as np
@@ -57,7 +60,10 @@ class PanopticQuality(SegmentationMetric):
                 f"There are segments of the categories {sorted(unknown)}, which this metric does not have."
             )
         self._counts += _counts(
-            SegmentOverlaps.between(true, predicted), reference["segments_info"], prediction["segments_info"]
+            SegmentOverlaps.between(true, predicted),
+            reference["segments_info"],
+            prediction["segments_info"],
+            has_void=self.unlabelled == "ignored",
         )
 
     def state(self) -> bytes:
@@ -85,7 +91,11 @@ class PanopticQuality(SegmentationMetric):
 
 
 def _counts(
-    overlaps: SegmentOverlaps, true_infos: list[Mapping[str, Any]], predicted_infos: list[Mapping[str, Any]]
+    overlaps: SegmentOverlaps,
+    true_infos: list[Mapping[str, Any]],
+    predicted_infos: list[Mapping[str, Any]],
+    *,
+    has_void: bool,
 ) -> list[tuple[int, float, int, int, int]]:
     """The counts of one image, per category: summed IoU, matches, false positives and false negatives."""
     true_segments, predicted_segments = overlaps.first > 0, overlaps.second > 0
@@ -101,7 +111,7 @@ def _counts(
     shared = overlaps.shared[true_segments][:, predicted_segments]
     true_areas = overlaps.shared[true_segments].sum(1)
     predicted_areas = overlaps.shared[:, predicted_segments].sum(0)
-    void = overlaps.shared[~true_segments][:, predicted_segments].sum(0)
+    void = overlaps.shared[~true_segments][:, predicted_segments].sum(0) * has_void
 
     iou = shared / (true_areas[:, None] + predicted_areas - shared - void)
     same = true_categories[:, None] == predicted_categories

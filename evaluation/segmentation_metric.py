@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import datasets
 import evaluate
@@ -16,12 +16,22 @@ class SegmentationMetric(evaluate.Metric, ABC):
 
     Args:
         categories: dictionaries of `id`, `name` and `isthing`, in the order of the model's class indices.
+        unlabelled: what pixels with id 0 are, in every metric: void (`"ignored"`), on which no prediction is right or
+            wrong, or pixels that show none of the categories (`"background"`, as in COCO's instance annotations), on
+            which every prediction is wrong.
         options: passed to `evaluate.Metric`.
     """
 
-    def __init__(self, categories: Sequence[Mapping[str, Any]], **options: Any):
+    def __init__(
+        self,
+        categories: Sequence[Mapping[str, Any]],
+        *,
+        unlabelled: Literal["ignored", "background"] = "ignored",
+        **options: Any,
+    ):
         super().__init__(**options)
         self.categories = [dict(category) for category in categories]
+        self.unlabelled = unlabelled
         self.reset()
 
     def _info(self) -> evaluate.MetricInfo:

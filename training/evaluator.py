@@ -31,8 +31,11 @@ METRICS = {"panoptic": PanopticQuality, "instance": MaskAveragePrecision, "seman
 
 
 class Evaluator:
-    """Evaluates models on one data set, with its categories as the vocabulary. Pixels without ground truth are void
-    and count in no metric.
+    """Evaluates models on one data set, with its categories as the vocabulary.
+
+    The data set says what pixels without ground truth are (`unlabelled`), for all metrics alike: void, which counts
+    in none, or background, on which every prediction is wrong. Where there is background, mIoU measures the panoptic
+    map, since a semantic one has a class for every pixel.
 
     Args:
         data: the ground truth.
@@ -115,7 +118,8 @@ class Evaluator:
             The metrics by task, `num_images`, `oracle` and `data`, plain data for JSON; the same in every process.
         """
         state = PartialState()
-        metrics = {task: self._metric(task) for task in self.tasks}
+        options = {"categories": self.categories, "unlabelled": self.data.unlabelled}
+        metrics = {task: METRICS[task](**options) for task in self.tasks}
         files = self.predictions and CocoPanopticWriter(self.predictions, self.categories)
         samples = self.samples and state.is_main_process and SampleWriter(self.samples, self._plainly_named())
         predictor = self._predictor_class(
@@ -146,16 +150,15 @@ class Evaluator:
         figures = {task: _merged(metric).compute() for task, metric in metrics.items()}
         return figures | {"num_images": sum(gather_object([count])), "oracle": self.oracle, "data": self.name}
 
-    def _metric(self, task: str) -> SegmentationMetric:
-        options = {"unlabelled": self.data.unlabelled} if task == "instance" else {}
-        return METRICS[task](categories=self.categories, **options)
-
     def _predictions(self, records: Sequence[Mapping[str, Any]], outputs: FisaOutput) -> Iterator[dict[str, Any]]:
         """For each photo its prediction as each metric takes it."""
         sizes = [record["label"].shape for record in records]
         segment = partial(self.processor.post_process_segmentation, outputs, target_sizes=sizes)
         panoptic = segment("panoptic")
-        semantic = self.processor.post_process_semantic_segmentation(outputs, target_sizes=sizes)
+        if self.data.unlabelled == "background":
+            semantic = [_classes_of_segments(segments) for segments in panoptic]
+        else:
+            semantic = self.processor.post_process_semantic_segmentation(outputs, target_sizes=sizes)
         # The metric sorts by score and looks at all of them: a threshold could only lower it.
         instance = segment("instance", threshold=0.0) if "instance" in self.tasks else [None] * len(records)
         category_ids = [category["id"] for category in self.categories]
@@ -176,6 +179,12 @@ def _instances(segmentation: Segmentation, category_ids: Sequence[int]) -> dict[
         "category_ids": [category_ids[segment.class_id] for segment in segmentation],
         "scores": [segment.score for segment in segmentation],
     }
+
+
+def _classes_of_segments(segmentation: Segmentation) -> torch.Tensor:
+    """The class index of each pixel's segment, −1 where there is none."""
+    class_ids = torch.tensor([-1, *(segment.class_id for segment in segmentation)], device=segmentation.ids.device)
+    return class_ids[segmentation.ids.long()]
 
 
 def _merged(metric: SegmentationMetric) -> SegmentationMetric:

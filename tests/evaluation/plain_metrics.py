@@ -13,9 +13,10 @@ CATEGORIES = [
 ]
 
 
-def plain_counts(images):
+def plain_counts(images, *, has_void=True):
     """For each category the sum of IoUs, the matches, the false positives and the false negatives over all images,
-    by https://github.com/cocodataset/panopticapi/blob/master/panopticapi/evaluation.py."""
+    by https://github.com/cocodataset/panopticapi/blob/master/panopticapi/evaluation.py. Without void, pixels of id 0
+    are of no category."""
     found = defaultdict(lambda: [0.0, 0, 0, 0])
     for prediction, reference in images:
         true_map, predicted_map = reference["segmentation"], prediction["segmentation"]
@@ -29,7 +30,7 @@ def plain_counts(images):
                 continue
             if true[i]["category_id"] != predicted[j]["category_id"]:
                 continue
-            iou = shared / (true_area[i] + predicted_area[j] - shared - overlap[0, j])
+            iou = shared / (true_area[i] + predicted_area[j] - shared - overlap[0, j] * has_void)
             if iou > 0.5:
                 counts = found[true[i]["category_id"]]
                 counts[0] += iou
@@ -45,12 +46,24 @@ def plain_counts(images):
         for j, info in predicted.items():
             if j in matched_predicted:
                 continue
-            forgiven = overlap[0, j]
+            forgiven = overlap[0, j] * has_void
             if info["category_id"] in crowds:
                 forgiven += overlap[crowds[info["category_id"]], j]
             if forgiven / predicted_area[j] <= 0.5:
                 found[info["category_id"]][2] += 1
     return found
+
+
+def plain_confusion(images, *, has_void=True):
+    """Pixels by true and predicted class, of class maps; without void, those of id 0 and of no class are the last."""
+    places = {category["id"]: place for place, category in enumerate(CATEGORIES)}
+    confusion = np.zeros((len(CATEGORIES) + (not has_void),) * 2)
+    for predicted, reference in images:
+        of_segment = {info["id"]: places[info["category_id"]] for info in reference["segments_info"]}
+        for i, p in zip(reference["segmentation"].ravel().tolist(), predicted.ravel().tolist()):
+            if i or not has_void:
+                confusion[of_segment.get(i, -1), p] += 1
+    return confusion
 
 
 def plain_average_precision(images, category_id, threshold):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fisa.evaluation.mean_iou import MeanIoU
-from tests.evaluation.plain_metrics import CATEGORIES, random_images, strips
+from tests.evaluation.plain_metrics import CATEGORIES, plain_confusion, random_images, strips
 
 
 PLACES = {category["id"]: place for place, category in enumerate(CATEGORIES)}
@@ -15,16 +15,16 @@ def reference(map, *segments):
     return {"image_id": "1", "segmentation": map, "segments_info": infos}
 
 
-def computed(*images):
-    metric = MeanIoU(categories=CATEGORIES)
+def computed(*images, **options):
+    metric = MeanIoU(categories=CATEGORIES, **options)
     metric.add_batch(predictions=[p for p, _ in images], references=[r for _, r in images])
     return metric.compute()
 
 
-def random_classes(seed):
+def random_classes(seed, *, least=0):
     random = np.random.default_rng(seed)
     return [
-        (random.integers(0, len(CATEGORIES), true["segmentation"].shape), true)
+        (random.integers(least, len(CATEGORIES), true["segmentation"].shape), true)
         for _, true in random_images(20, seed=seed)
     ]
 
@@ -32,12 +32,7 @@ def random_classes(seed):
 @pytest.mark.parametrize("seed", range(3))
 def test_figures_of_a_confusion_matrix(seed):
     images = random_classes(seed)
-    confusion = np.zeros((3, 3))
-    for predicted, true in images:
-        of_segment = {info["id"]: PLACES[info["category_id"]] for info in true["segments_info"]}
-        for i, p in zip(true["segmentation"].ravel().tolist(), predicted.ravel().tolist()):
-            if i:
-                confusion[of_segment[i], p] += 1
+    confusion = plain_confusion(images)
     right = np.diag(confusion)
     iou = right / (confusion.sum(0) + confusion.sum(1) - right)
     accuracy = right / confusion.sum(1)
@@ -50,6 +45,20 @@ def test_figures_of_a_confusion_matrix(seed):
         found = results["per_class"][category["name"]]
         assert found["iou"] == pytest.approx(100 * iou[place], abs=1e-9)
         assert found["accuracy"] == pytest.approx(100 * accuracy[place], abs=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_background_is_one_more_class_that_has_no_part_in_the_means(seed):
+    images = random_classes(seed, least=-1)
+    confusion = plain_confusion(images, has_void=False)
+    right = np.diag(confusion)
+    iou = right / (confusion.sum(0) + confusion.sum(1) - right)
+    results = computed(*images, unlabelled="background")
+    assert results["miou"] == pytest.approx(100 * iou[:-1].mean(), abs=1e-9)
+    assert results["mean_accuracy"] == pytest.approx(100 * (right / confusion.sum(1))[:-1].mean(), abs=1e-9)
+    assert results["pixel_accuracy"] == pytest.approx(100 * right.sum() / confusion.sum(), abs=1e-9)
+    assert results["fwiou"] == pytest.approx(100 * (iou * confusion.sum(1)).sum() / confusion.sum(), abs=1e-9)
+    assert [figures["iou"] for figures in results["per_class"].values()] == pytest.approx(100 * iou[:-1], abs=1e-9)
 
 
 def test_the_truth_as_prediction_gives_exactly_100():
@@ -78,5 +87,6 @@ def test_maps_of_different_sizes_are_named():
 
 
 def test_a_class_out_of_range_is_refused():
-    with pytest.raises(ValueError):
-        computed((strips(3), reference(strips(1), (1, 1))))
+    for wrong in (3, -1):
+        with pytest.raises(ValueError):
+            computed((strips(wrong), reference(strips(1), (1, 1))))

@@ -12,8 +12,8 @@ from tests.evaluation.plain_metrics import CATEGORIES, plain_counts, random_imag
 CAT, SKY, DOG = 1, 5, 9
 
 
-def computed(*images):
-    metric = PanopticQuality(categories=CATEGORIES)
+def computed(*images, **options):
+    metric = PanopticQuality(categories=CATEGORIES, **options)
     for prediction, reference in images:
         metric.add(prediction=prediction, reference=reference)
     return metric.compute()
@@ -31,13 +31,14 @@ def counts(results, name):
     return tuple(results["per_class"][name][key] for key in ("tp", "fp", "fn"))
 
 
+@pytest.mark.parametrize("unlabelled", ["ignored", "background"])
 @pytest.mark.parametrize("seed", range(4))
-def test_panopticapis_definition_on_random_maps(seed):
+def test_panopticapis_definition_on_random_maps(seed, unlabelled):
     images = random_images(40, seed=seed)
-    results = computed(*images)
+    results = computed(*images, unlabelled=unlabelled)
     qualities = []
     for category in CATEGORIES:
-        iou, matched, wrong, missed = plain_counts(images)[category["id"]]
+        iou, matched, wrong, missed = plain_counts(images, has_void=unlabelled == "ignored")[category["id"]]
         found = results["per_class"][category["name"]]
         assert (found["tp"], found["fp"], found["fn"]) == (matched, wrong, missed) and matched > 0
         quality = iou / (matched + wrong / 2 + missed / 2)

@@ -1,5 +1,7 @@
 """The evaluation loop: what is known of unlabelled pixels, and oracles in batches of any size."""
 
+import json
+
 import pytest
 import torch
 
@@ -9,7 +11,7 @@ from fisa.evaluation.predictors import PREDICTORS
 from fisa.miniature import miniature
 from fisa.modeling_fisa.outputs_fisa import FisaOutput
 from fisa.training.evaluator import Evaluator
-from tests.data.made_files import write_coco_panoptic
+from tests.data.made_files import CATEGORIES, HEIGHT, WIDTH, write_coco_panoptic, write_photo
 
 
 @pytest.fixture(scope="module")
@@ -39,14 +41,35 @@ class PersonsInTwoQuarters:
         )
 
 
-@pytest.mark.parametrize(("unlabelled", "ap"), [("ignored", 100), ("background", 50)])
-def test_instances_on_unlabelled_pixels_are_wrong_where_these_are_background(data, unlabelled, ap):
+@pytest.mark.parametrize(("unlabelled", "ap", "pq"), [("ignored", 100, 100), ("background", 50, 200 / 3)])
+def test_what_lies_on_unlabelled_pixels_is_wrong_where_these_are_background(data, unlabelled, ap, pq):
     known = FileDataset(data.entries, data.categories, read_label=data.read_label, unlabelled=unlabelled)
     _, processor = miniature()
     evaluator = Evaluator(known, processor, name="quarters")
     report = evaluator.evaluate(PersonsInTwoQuarters(), evaluator.loader(batch_size=2, num_workers=0))
     assert report["instance"]["per_class"]["person"]["ap"] == pytest.approx(ap)
-    assert report["panoptic"]["per_class"]["person"]["pq"] == 100
+    assert report["panoptic"]["per_class"]["person"]["pq"] == pytest.approx(pq)
+    if unlabelled == "background":  # of person, crowd and background one in three is right; the tree's quarter is free
+        assert report["semantic"]["per_class"]["person"]["iou"] == pytest.approx(100 / 3)
+
+
+def test_true_instances_are_right_by_every_metric(tmp_path):
+    write_photo(tmp_path / "images" / "7.jpg")
+    (tmp_path / "annotations").mkdir()
+    overlapping = [[[2, 2, 5, 2, 5, 5, 2, 5]], [[1, 1, 13, 1, 1, 10]]]
+    instances = [
+        {"id": number, "image_id": 7, "category_id": 1, "iscrowd": 0, "segmentation": outline}
+        for number, outline in enumerate(overlapping)
+    ]
+    images = [{"id": 7, "file_name": "7.jpg", "height": HEIGHT, "width": WIDTH}]
+    content = {"images": images, "annotations": instances, "categories": CATEGORIES[:2]}
+    (tmp_path / "annotations" / "instances.json").write_text(json.dumps(content))
+    data = load_segmentation_dataset("coco_instances", str(tmp_path), split="validation")
+    model, processor = miniature()
+    evaluator = Evaluator(data, processor, name="instances", oracle="both")
+    report = evaluator.evaluate(model.eval(), evaluator.loader(batch_size=1, num_workers=0))
+    assert report["panoptic"]["all"]["pq"] == report["semantic"]["miou"] == 100
+    assert report["semantic"]["pixel_accuracy"] == 100
 
 
 @pytest.mark.parametrize("oracle", PREDICTORS)
