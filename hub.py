@@ -1,14 +1,12 @@
 """Export for the Hub: weights, code that loads without the package (`trust_remote_code`), and a model card."""
 
 import ast
-import inspect
 import json
 import re
-import sys
 from collections.abc import Iterable, Mapping
+from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
@@ -157,23 +155,28 @@ def write_flat_code(folder: Path, classes: Iterable[type]) -> None:
     Raises:
         `ValueError`: two modules have the same file name.
     """
-    modules: dict[str, ModuleType] = {}
-    pending = [sys.modules[cls.__module__] for cls in classes]
+    sources: dict[str, tuple[str, str]] = {}
+    pending = [cls.__module__ for cls in classes]
     while pending:
         module = pending.pop()
-        name = module.__name__.rpartition(".")[2]
-        if name in modules:
-            if (other := modules[name]) is not module:
-                raise ValueError(
-                    f"{other.__name__} and {module.__name__} would both be {name}.py in one folder; rename one."
-                )
+        name = module.rpartition(".")[2]
+        if name in sources:
+            if (other := sources[name][0]) != module:
+                raise ValueError(f"{other} and {module} would both be {name}.py in one folder; rename one.")
             continue
-        modules[name] = module
-        pending += [sys.modules[needed] for needed in _own_imports(inspect.getsource(module))]
-    for name, module in modules.items():
-        absolute = rf"^from {PACKAGE}\.(?:\w+\.)*(\w+) import"
-        code = re.sub(absolute, r"from .\1 import", inspect.getsource(module), flags=re.MULTILINE)
+        sources[name] = module, _source(module)
+        pending += _own_imports(sources[name][1])
+    for name, (_, source) in sources.items():
+        absolute = rf"^(\s*)from {PACKAGE}\.(?:\w+\.)*(\w+) import"
+        code = re.sub(absolute, r"\1from .\2 import", source, flags=re.MULTILINE)
         (folder / f"{name}.py").write_text(code, encoding="utf-8")
+
+
+def _source(module: str) -> str:
+    """Read, not imported: what it imports may be an extra."""
+    spec = find_spec(module)
+    assert spec is not None and spec.origin is not None
+    return Path(spec.origin).read_text(encoding="utf-8")
 
 
 def _own_imports(source: str) -> list[str]:

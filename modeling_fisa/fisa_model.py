@@ -1,7 +1,7 @@
 """FisaModel: CLIP whose image tower encodes mask proposals beside the image."""
 
 import copy
-from collections.abc import Collection, MutableMapping, Sequence
+from collections.abc import Collection, Mapping, MutableMapping, Sequence
 from functools import partial
 from os import PathLike
 from typing import Any
@@ -25,7 +25,13 @@ from fisa.acceleration.class_text_files import ClassTextFiles, text_fingerprint
 from fisa.acceleration.class_texts import ClassTextCache
 from fisa.acceleration.offloaded_weights import computing_device
 from fisa.configuration.configuration_fisa import FisaConfig
-from fisa.modeling_fisa.adapter_vocabulary import pop_vocabulary
+from fisa.modeling_fisa.adapter_vocabulary import (
+    ADAPTER_VOCABULARY,
+    StoredVocabulary,
+    clip_sample,
+    pop_beside_weights,
+    vocabulary_of_tensors,
+)
 from fisa.modeling_fisa.encoded_vocabulary import EncodedVocabulary, average_templates
 from fisa.modeling_fisa.mask_attention import mask_attention_bias, patch_coverage
 from fisa.modeling_fisa.mask_encoder import FisaEncoderLayer, MaskEncoder
@@ -33,7 +39,7 @@ from fisa.modeling_fisa.outputs_fisa import FisaModelOutput
 from fisa.modeling_fisa.semantic_guidance import ZeroLinear, guiding_texts
 from fisa.processing.image_processing_fisa import FisaImageProcessor
 from fisa.processing.processing_fisa import FisaProcessor
-from fisa.processing.vocabulary import VocabularyLike, quoted
+from fisa.processing.vocabulary import VocabularyLike
 
 
 logger = logging.get_logger(__name__)
@@ -69,6 +75,7 @@ class FisaPreTrainedModel(PreTrainedModel):
     input_modalities = ["image", "text"]
     supports_gradient_checkpointing = True
     _supports_sdpa = True
+    _peft_config: dict[str, Any] | None = None
     # Its layers work with the parts of CLIP's, which must therefore be where they are.
     _no_split_modules: set[str] | list[str] | None = ["FisaModel"]
     # Modules that a call is given, which accelerate's hooks must not move.
@@ -87,6 +94,31 @@ class FisaPreTrainedModel(PreTrainedModel):
     def is_gradient_checkpointing(self) -> bool:
         """The older name of `is_activation_checkpointing`, which PEFT still reads."""
         return self.is_activation_checkpointing
+
+    @property
+    def peft_config(self) -> dict[str, Any]:
+        """The configurations of the adapters in place, by name.
+
+        PEFT sets them when it has put the first adapter in place, and deletes them with the last one: the model knows
+        of adapters by this.
+        """
+        if self._peft_config is None:
+            raise AttributeError("peft_config")
+        return self._peft_config
+
+    @peft_config.setter
+    def peft_config(self, configs: dict[str, Any]) -> None:
+        self._peft_config = configs
+        fisa = self.base_model
+        assert isinstance(fisa, FisaModel)
+        fisa.follow_adapters(next(iter(configs)))
+
+    @peft_config.deleter
+    def peft_config(self) -> None:
+        self._peft_config = None
+        fisa = self.base_model
+        assert isinstance(fisa, FisaModel)
+        fisa.leave_adapters()
 
     @classmethod
     def from_pretrained(
@@ -229,11 +261,14 @@ class FisaModel(FisaPreTrainedModel):
     """
 
     class_embeds: torch.Tensor | None  # a buffer: the stored vocabulary's
+    adapter_vocabulary: Any  # an `ActiveVocabulary` while adapters are in place, else `None`
 
     _keys_to_ignore_on_load_unexpected = [r"^mask_generator\."]
 
     def __init__(self, config: FisaConfig):
         super().__init__(config)
+        # Before all that PEFT replaces, so that it is told first and can refuse while nothing is switched.
+        self.register_module(ADAPTER_VOCABULARY, None)
         text_config, vision_config = config.text_tower, config.image_tower
         self.text_model = CLIPTextModel._from_config(text_config)
         self.vision_model = CLIPVisionModel._from_config(vision_config)
@@ -244,8 +279,7 @@ class FisaModel(FisaPreTrainedModel):
         stored = torch.zeros(config.num_prompts, config.projection_dim) if config.num_prompts else None
         self.register_buffer("class_embeds", stored)
         self._text_cache = ClassTextCache()
-        self._adapter_classes: list[dict[str, Any]] | None = None
-        self.register_load_state_dict_pre_hook(_take_over_vocabulary)
+        self.register_load_state_dict_pre_hook(_take_over_from_adapter)
         self.post_init()
         self.freeze_untrained_parts()
 
@@ -411,28 +445,53 @@ class FisaModel(FisaPreTrainedModel):
         self.store_vocabulary(vocabulary.to_config(), encoded.class_embeds)
 
     def store_vocabulary(self, classes: list[dict[str, Any]], class_embeds: torch.Tensor) -> None:
-        """Store a vocabulary that is encoded already.
+        """Store a vocabulary that is encoded already; while adapters are active, for these.
 
         Args:
             classes: as [`FisaConfig.vocabulary`] has them.
             class_embeds (`torch.Tensor` of shape `(num_prompts, projection_dim)`)
         """
-        self._adapter_classes = None
-        self.config.store_vocabulary(classes)
-        self.register_buffer("class_embeds", class_embeds.to(self.device, self.dtype))
+        vocabulary = StoredVocabulary(classes, class_embeds)
+        if self.adapter_vocabulary is not None:
+            self.adapter_vocabulary.store(vocabulary)
+        else:
+            self._use(vocabulary)
 
-    def store_adapter_vocabulary(self, classes: list[dict[str, Any]], class_embeds: torch.Tensor) -> None:
-        """Store the vocabulary that comes with an adapter: as [`store_vocabulary`], with a warning where it replaces
-        that of another adapter, for the stored vocabulary does not change when adapters are switched."""
-        if self._adapter_classes not in (None, classes):
-            names = [quoted([entry["name"] for entry in listed]) for listed in (self._adapter_classes, classes)]
-            logger.warning(
-                f"The stored vocabulary is now that of the adapter loaded last ({names[1]}) instead of that of the "
-                f"one before ({names[0]}), and stays so whichever is active: after `set_adapter`, store the words "
-                "that you want with `model.set_vocabulary(processor, [...])`, or give them with each call."
+    def _use(self, vocabulary: StoredVocabulary) -> None:
+        classes, class_embeds = vocabulary
+        self.config.store_vocabulary(classes)
+        self.register_buffer(
+            "class_embeds", None if class_embeds is None else class_embeds.to(self.device, self.dtype)
+        )
+
+    def take_over_from_adapter(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Take what an adapter's file holds beside weights, by [`pop_beside_weights`]."""
+        vocabulary = vocabulary_of_tensors(tensors)
+        if self.adapter_vocabulary is not None:
+            self.adapter_vocabulary.take_over(tensors)
+        elif vocabulary is not None:
+            self._use(vocabulary)
+
+    def follow_adapters(self, adapter_name: str) -> None:
+        """Store the vocabulary of the adapter that is active, from now on.
+
+        Args:
+            adapter_name (`str`): the one that PEFT has just put in place.
+        """
+        # Imported where PEFT, an extra, is in use.
+        from fisa.modeling_fisa.active_vocabulary import ActiveVocabulary
+
+        if self.adapter_vocabulary is None:
+            stored = StoredVocabulary(self.config.vocabulary, self.class_embeds)
+            self.adapter_vocabulary = ActiveVocabulary(
+                adapter_name, base=stored, sample=clip_sample(self), use=self._use
             )
-        self.store_vocabulary(classes, class_embeds)
-        self._adapter_classes = classes
+
+    def leave_adapters(self) -> None:
+        """Store the base's vocabulary, or that of the adapter that was merged into it."""
+        if self.adapter_vocabulary is not None:
+            self.adapter_vocabulary.release()
+            self.adapter_vocabulary = None
 
     def resolve_class_embeds(
         self,
@@ -581,11 +640,13 @@ def _open_files(folder: str | PathLike, model: FisaModel, processor: FisaProcess
     return ClassTextFiles(folder, encoder=text_fingerprint(model, processor))
 
 
-def _take_over_vocabulary(model: FisaModel, tensors: MutableMapping[str, torch.Tensor], prefix: str, *_: Any) -> None:
-    """Store the vocabulary that comes with an adapter's weights."""
-    vocabulary = pop_vocabulary(tensors, prefix)
-    if vocabulary is not None:
-        model.store_adapter_vocabulary(*vocabulary)
+def _take_over_from_adapter(
+    model: FisaModel, tensors: MutableMapping[str, torch.Tensor], prefix: str, *_: Any
+) -> None:
+    """Take what comes with an adapter's weights."""
+    beside = pop_beside_weights(tensors, prefix)
+    if beside:
+        model.take_over_from_adapter(beside)
 
 
 __all__ = ["FisaModel", "FisaPreTrainedModel"]

@@ -17,7 +17,7 @@ from transformers.utils import cached_file, can_return_tuple, logging
 from fisa.acceleration.deformable_attention import sum_samples_at_once
 from fisa.acceleration.offloaded_weights import brought_in, computing_device
 from fisa.configuration.configuration_fisa import FisaConfig
-from fisa.modeling_fisa.adapter_vocabulary import ADAPTER_PREFIX, pop_vocabulary
+from fisa.modeling_fisa.adapter_vocabulary import ADAPTER_PREFIX, pop_beside_weights
 from fisa.modeling_fisa.encoded_vocabulary import EncodedVocabulary
 from fisa.modeling_fisa.fisa_model import FisaModel, FisaPreTrainedModel
 from fisa.modeling_fisa.loss_fisa import mask_classification_loss
@@ -199,14 +199,13 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
                 **bound.arguments.get("adapter_kwargs") or {},
             )
             tensors = None if file is None else load_file(file)
-        vocabulary = None
-        if tensors is not None:  # the vocabulary is no weight, which the library would report as unexpected
+        beside: dict[str, torch.Tensor] = {}
+        if tensors is not None:  # what is no weight would be reported as unexpected
             tensors = dict(tensors)
-            vocabulary = pop_vocabulary(tensors, ADAPTER_PREFIX)
+            beside = pop_beside_weights(tensors, ADAPTER_PREFIX)
         bound.arguments["adapter_state_dict"] = tensors
         report = super().load_adapter(*bound.args, **bound.kwargs)
-        if vocabulary is not None:
-            self.fisa.store_adapter_vocabulary(*vocabulary)
+        self.fisa.take_over_from_adapter(beside)
         return report
 
     def encode_vocabulary(

@@ -1,18 +1,11 @@
 """SIMO trains chosen leaves of a model as a PEFT adapter, which is saved, loaded, switched and merged as usual."""
 
 import re
-from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING
-
-from safetensors.torch import load_file, save_file
 
 from fisa.configuration.configuration_fisa import FisaConfig
 from fisa.configuration.configuration_simo import SimoConfig
-from fisa.modeling_fisa.adapter_vocabulary import ADAPTER_PREFIX, vocabulary_tensors
-from fisa.modeling_fisa.fisa_model import FisaModel, FisaPreTrainedModel
-from fisa.modeling_fisa.modeling_fisa import FisaForUniversalSegmentation
-from fisa.processing.files import written_whole
+from fisa.modeling_fisa.fisa_model import FisaPreTrainedModel
 
 
 if TYPE_CHECKING:
@@ -57,38 +50,6 @@ def get_simo_model(
 
     leaves = simo_target_modules(model.config, config or SimoConfig())
     return get_peft_model(model, LNTuningConfig(target_modules=leaves), adapter_name=adapter_name)
-
-
-def save_adapter(model: "PeftModel", folder: str | PathLike) -> None:
-    """Save an adapter as PEFT does, together with the vocabulary that its base model stores.
-
-    Loading the adapter with PEFT, an Auto class or a pipeline restores both.
-
-    Args:
-        model: a [`FisaForUniversalSegmentation`] with the adapter.
-        folder: where to save; created if it is missing.
-
-    Example:
-
-    ```python
-    >>> simo_model.get_base_model().set_vocabulary(processor, ["dog", "frisbee", "grass"])
-    >>> save_adapter(simo_model, "my-adapter")
-    ```
-    """
-    model.save_pretrained(str(folder))
-    add_stored_vocabulary(model, folder)
-
-
-def add_stored_vocabulary(model: "PeftModel", folder: str | PathLike) -> None:
-    """Write the vocabulary that an adapter's base model stores, if any, into the adapter's saved file."""
-    base, file = model.get_base_model(), Path(folder) / "adapter_model.safetensors"
-    whole = isinstance(base, FisaForUniversalSegmentation)
-    fisa, prefix = (base.fisa, ADAPTER_PREFIX) if whole else (base, ADAPTER_PREFIX.removesuffix("fisa."))
-    assert isinstance(fisa, FisaModel)
-    if fisa.class_embeds is not None:
-        weights = load_file(file) | vocabulary_tensors(fisa.config.vocabulary, fisa.class_embeds, prefix)
-        with written_whole(file) as aside:
-            save_file(weights, aside, metadata={"format": "pt"})
 
 
 def simo_target_modules(model_config: FisaConfig, config: SimoConfig, *, norms: bool = True) -> str:

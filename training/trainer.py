@@ -14,7 +14,6 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from fisa.evaluation.headlines import headlines
 from fisa.modeling_fisa.modeling_fisa import FisaForUniversalSegmentation
-from fisa.modeling_fisa.simo import add_stored_vocabulary
 from fisa.training.evaluator import Evaluator
 from fisa.training.model_card import adapter_card
 
@@ -110,13 +109,6 @@ class FisaTrainer(Trainer):
                 callback.logging_dir = str(Path(self.args.output_dir) / default_logdir())
         if hasattr(self.train_dataset, "set_epoch"):
             self.add_callback(_EpochTeller(self.train_dataset))
-
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
-        """As the Trainer's, with the vocabulary in the adapter's file."""
-        super()._save(output_dir, state_dict)
-        model = self.accelerator.unwrap_model(self.model)
-        if self.args.should_save and isinstance(model, PeftModel):
-            add_stored_vocabulary(model, output_dir or self.args.output_dir)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         """As the Trainer's, with this run's words: the checkpoint's may be those of other data."""

@@ -39,7 +39,6 @@ NAMES = [
     "fisa.export.save",
     "fisa.hub.export",
     "fisa.miniature.miniature",
-    "fisa.modeling_fisa.simo.save_adapter",
     "fisa.pretrained.patchwork.load",
     "fisa.processing.coco_panoptic.CocoPanopticWriter",
     "fisa.processing.coco_panoptic.panoptic_to_rgb",

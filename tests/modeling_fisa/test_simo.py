@@ -10,7 +10,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForUniversalSegmentation, pipeline
 
 from fisa import FisaForUniversalSegmentation, FisaModel, SimoConfig, get_simo_model
-from fisa.modeling_fisa.simo import save_adapter, simo_target_modules
+from fisa.modeling_fisa.adapter_vocabulary import ADAPTER_PREFIX, pop_beside_weights
+from fisa.modeling_fisa.simo import simo_target_modules
 from tests.configurations import NUM_QUERIES, tiny_generator_inputs, tiny_inputs
 from tests.models import tiny_model, tiny_segmentation_model
 
@@ -216,6 +217,7 @@ class TestAdapter:
 
     def test_only_the_chosen_leaves_are_saved(self, trained, tmp_path):
         saved = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+        assert pop_beside_weights(saved, ADAPTER_PREFIX).keys() == {"clip_sample"}
         assert sum(t.numel() for t in saved.values()) == trained.get_nb_trainable_parameters()[0]
         assert not list((tmp_path / "adapter").glob("model*.safetensors"))
 
@@ -308,7 +310,7 @@ def test_the_bare_models_adapter_brings_its_vocabulary(tmp_path):
         [{"name": name, "synonyms": [], "is_thing": True} for name in ("dog", "cat")],
         torch.randn(2, model.config.projection_dim),
     )
-    save_adapter(get_simo_model(model), tmp_path)
+    get_simo_model(model).save_pretrained(tmp_path)
     loaded = PeftModel.from_pretrained(tiny_model(), tmp_path).get_base_model()
     assert loaded.config.class_names == [["dog"], ["cat"]]
     torch.testing.assert_close(loaded.class_embeds, model.class_embeds, rtol=0, atol=0)

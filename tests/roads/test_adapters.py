@@ -126,29 +126,80 @@ def test_an_adapter_whose_base_was_moved_says_where_it_was(adapter, shipped, sce
     assert f"its base is not where it was: {(tmp_path / 'base').resolve()}" in " ".join(printed.split())
 
 
-LOAD_A_SECOND_ONE = """
+SWITCH = """
 import sys
 import fisa
-from fisa.modeling_fisa.simo import save_adapter
-from peft import PeftConfig, PeftModel
+from peft import PeftConfig, PeftModel, get_peft_model
 
-folder, road = sys.argv[1:]
-processor = fisa.FisaProcessor.from_pretrained(folder)
-base = fisa.FisaForUniversalSegmentation.from_pretrained(PeftConfig.from_pretrained(folder).base_model_name_or_path)
-base.set_vocabulary(processor, ["bird", "fish"])
-save_adapter(fisa.get_simo_model(base), "second")
-model = fisa.FisaForUniversalSegmentation.from_pretrained(PeftConfig.from_pretrained(folder).base_model_name_or_path)
-switched = PeftModel.from_pretrained(model, folder, adapter_name="a") if road == "peft" else model
+first, road = sys.argv[1:]
+processor = fisa.FisaProcessor.from_pretrained(first)
+base = PeftConfig.from_pretrained(first).base_model_name_or_path
+
+
+def new_base():
+    model = fisa.FisaForUniversalSegmentation.from_pretrained(base)
+    model.set_vocabulary(processor, "water, stone")
+    return model
+
+
+def words(model):
+    assert model.config.num_prompts == len(model.fisa.class_embeds)
+    return ", ".join(model.config.id2label.values())
+
+
+trained = fisa.get_simo_model(new_base())
+trained.get_base_model().set_vocabulary(processor, "bird, fish")
+trained.save_pretrained("second")  # PEFT's own way to save
+model = new_base()
+switched = PeftModel.from_pretrained(model, first, adapter_name="a") if road == "peft" else model
 if road == "transformers":
-    model.load_adapter(folder, "a")
+    model.load_adapter(first, "a")
 switched.load_adapter("second", "b")
-print(list(model.config.id2label.values()))
+for name in ("a", "b"):
+    switched.set_adapter(name)
+    print(name, words(model))
+if road == "peft":
+    with switched.disable_adapter():
+        print("disabled", words(model))
+else:
+    switched.disable_adapters()
+    print("disabled", words(model))
+    switched.enable_adapters()
+print("enabled", words(model))
+switched.set_adapter("a")
+model.set_vocabulary(processor, "cloud")
+switched.set_adapter("b")
+switched.set_adapter("a")
+print("given to a", words(model))
+switched.delete_adapter("a")
+print("deleted a", words(model))
+if road == "peft":
+    switched.merge_adapter(["b"])
+    print("merged b", words(model))
+    print("merged and unloaded b", words(switched.merge_and_unload()))
+    print("unloaded", words(PeftModel.from_pretrained(new_base(), "second").unload()))
+else:
+    switched.delete_adapter("b")
+    print("deleted b", words(model))
 """
 
 
 @pytest.mark.parametrize("road", ["peft", "transformers"])
-def test_words_of_a_second_adapter_replace_those_of_the_first_with_a_warning(adapter, tmp_path, road):
-    printed = walk("python", "-c", LOAD_A_SECOND_ONE, adapter[0], road, cwd=tmp_path)
-    assert "['bird', 'fish']" in printed
-    assert printed.count("The stored vocabulary is now that of the adapter loaded last") == 1
-    assert '"bird", "fish"' in printed and '"sky", "road", "car"' in printed
+def test_the_words_are_those_of_the_active_adapter(adapter, tmp_path, road):
+    printed = walk("python", "-c", SWITCH, adapter[0], road, cwd=tmp_path).splitlines()
+    expected = {
+        "a": "sky, road, car",
+        "b": "bird, fish",
+        "disabled": "water, stone",
+        "enabled": "bird, fish",
+        "given to a": "cloud",
+        "deleted a": "bird, fish",
+    }
+    if road == "peft":
+        expected |= {"merged b": "bird, fish", "merged and unloaded b": "bird, fish", "unloaded": "water, stone"}
+    else:
+        expected |= {"deleted b": "water, stone"}
+    assert [line for line in printed if line.split(" ")[0] in {name.split(" ")[0] for name in expected}] == [
+        f"{name} {words}" for name, words in expected.items()
+    ]
+    assert not [line for line in printed if "UNEXPECTED" in line or "other weights" in line]

@@ -6,7 +6,6 @@ import torch
 from fisa import FisaForUniversalSegmentation, FisaProcessor, SimoConfig, get_simo_model
 from fisa.export import OUTPUTS, export_program, load_graph, save
 from fisa.miniature import miniature
-from fisa.modeling_fisa.simo import save_adapter
 from tests.models import randomise
 from tests.roads.walking import walk
 
@@ -22,7 +21,7 @@ def adapter(tmp_path_factory):
     simo_model = get_simo_model(FisaForUniversalSegmentation.from_pretrained(base, dtype=torch.float32), SimoConfig())
     trained = [parameter for parameter in simo_model.parameters() if parameter.requires_grad]
     randomise(torch.nn.ParameterList(trained))
-    save_adapter(simo_model, folder)
+    simo_model.save_pretrained(folder)
     assert len(list(base.glob("*.safetensors"))) > 3
     return folder
 
