@@ -137,7 +137,7 @@ class SegmentationDataset(Dataset, ABC):
         COCO's size.
 
         Args:
-            skip_broken: leave broken records out, with a warning that says how many.
+            skip_broken: leave broken records out, with a warning that says how many and names the first few.
             teaches: warn of categories that no record has, since nothing is learned of them.
 
         Returns:
@@ -151,21 +151,20 @@ class SegmentationDataset(Dataset, ABC):
             looks = list(tqdm(looks, total=len(self), desc="checking data", unit="photo", disable=len(self) < 100))
         problems = [look.problem for look in looks if look.problem is not None]
         if problems and not skip_broken:
-            shown = "\n".join(f"- {problem}" for problem in problems[:SHOWN_PROBLEMS])
-            more = f"\nand {len(problems) - SHOWN_PROBLEMS} more." if len(problems) > SHOWN_PROBLEMS else ""
             raise ValueError(
-                f"{len(problems)} of {len(self)} records cannot be used:\n{shown}{more}\n"
+                f"{len(problems)} of {len(self)} records cannot be used:\n{_listed(problems)}\n"
                 "Fix them, or leave them out with --skip_broken."
             )
         if len(problems) == len(self):
             raise ValueError("There is no record left to work with.")
         if problems:
-            logger.warning(f"{len(problems)} of {len(self)} records are left out. The first: {problems[0]}")
-        self._warn_of_turned([index for index, look in enumerate(looks) if look.is_turned])
+            logger.warning(f"{len(problems)} of {len(self)} records are left out:\n{_listed(problems)}")
+        kept = self.select(index for index, look in enumerate(looks) if look.problem is None) if problems else self
+        looks = [look for look in looks if look.problem is None]
+        kept._warn_of_turned([index for index, look in enumerate(looks) if look.is_turned])
         if teaches:
-            self._warn_of_absent(set().union(*(look.category_ids for look in looks)))
-        kept = [index for index, look in enumerate(looks) if look.problem is None]
-        return self.select(kept) if problems else self
+            kept._warn_of_absent(set().union(*(look.category_ids for look in looks)))
+        return kept
 
     def _look(self, index: int) -> "_Look":
         try:
@@ -335,6 +334,12 @@ class StreamedSegmentationDataset(IterableDataset):
         return StreamedSegmentationDataset(
             rows, self.record, self.categories, unlabelled=self.unlabelled, skip_broken=skip_broken
         )
+
+
+def _listed(problems: list[str]) -> str:
+    """The first few, a line for each, and how many more there are."""
+    shown = "\n".join(f"- {problem}" for problem in problems[:SHOWN_PROBLEMS])
+    return shown + (f"\nand {len(problems) - SHOWN_PROBLEMS} more." if len(problems) > SHOWN_PROBLEMS else "")
 
 
 def checked_record(

@@ -86,7 +86,8 @@ def test_what_is_broken_is_named_before_training_or_left_out_with_a_count(tmp_pa
     with pytest.raises(ValueError, match="--skip_broken") as caught:
         opened(tmp_path).check()
     assert [word for word in ["1 of 3", *BROKEN[damage]] if word not in str(caught.value)] == []
-    kept = opened(tmp_path).check(skip_broken=True)
+    kept = opened(tmp_path).check(skip_broken=True, teaches=True)
+    assert [word for word in ["1 of 3", *BROKEN[damage], "in the 2 records"] if word not in caplog.text] == []
     assert [kept.image_id(index) for index in range(len(kept))] == ["1", "3"]
     assert kept[1]["image_id"] == "3"
 
