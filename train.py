@@ -13,8 +13,9 @@ import torch
 from accelerate import PartialState
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError
+from tqdm import tqdm
 from transformers import EarlyStoppingCallback, HfArgumentParser, set_seed
-from transformers.trainer_utils import IntervalStrategy
+from transformers.trainer_utils import IntervalStrategy, get_last_checkpoint
 
 from fisa.commands.options import existing_part, loadable_name, model_name, output_folder
 from fisa.data.augmentation import Augmentation
@@ -45,9 +46,14 @@ logger = logging.getLogger(__name__)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train, evaluate and predict as the command line says; returns the exit status."""
-    train_and_evaluate(sys.argv[1:] if arguments is None else arguments)
+    status = 0
+    try:
+        train_and_evaluate(sys.argv[1:] if arguments is None else arguments)
+    except KeyboardInterrupt as stop:
+        tqdm.write(str(stop) or "stopped", file=sys.stderr)  # on a line of its own, whatever bar is shown
+        status = 130  # as shells count it
     PartialState().destroy_process_group()  # its threads would abort the process on outliving the interpreter
-    return 0
+    return status
 
 
 def train_and_evaluate(arguments: Sequence[str], *, trainer_class: type[FisaTrainer] = FisaTrainer) -> dict[str, Any]:
@@ -154,9 +160,19 @@ class Run:
     def train(self) -> None:
         resume = self.options.resume_from_checkpoint
         self.model.print_trainable_parameters()
-        self.trainer.train(resume_from_checkpoint=True if resume in ("true", "True") else resume)
+        try:
+            self.trainer.train(resume_from_checkpoint=True if resume in ("true", "True") else resume)
+        except KeyboardInterrupt as stop:
+            raise KeyboardInterrupt(self._what_is_left()) from stop
         self.trainer.save_model()
         self.trainer.save_state()
+
+    def _what_is_left(self) -> str:
+        """What a user who stops training is told."""
+        checkpoint = get_last_checkpoint(str(self.folder)) if self.folder.is_dir() else None
+        if checkpoint is None:
+            return "stopped before the first checkpoint (--save_steps); nothing that was learned is left"
+        return f"stopped; {checkpoint} is left: go on from it with --resume_from_checkpoint true"
 
     def evaluate(self) -> None:
         self.trainer.evaluate()
