@@ -1,10 +1,12 @@
 """Others: words that take part beside those that were asked for, and are not returned."""
 
 from collections.abc import Iterable
+from functools import cache
 from typing import NamedTuple
 
 from fisa.processing.everyday import EVERYDAY_CLASSES
 from fisa.processing.vocabulary import Class, Vocabulary, plain_name, read_class_lines
+from fisa.processing.word_meanings import WiderWords
 
 
 _PLURALS = (("s", ""), ("es", ""), ("ies", "y"))
@@ -37,9 +39,11 @@ def everyday() -> Vocabulary:
 
 
 def competing(asked: Vocabulary, others: Iterable[Class]) -> Competition:
-    """Choose the others that may compete with the classes that were asked for.
+    """Choose the others that may compete with the classes that were asked for, by what they mean.
 
-    An other stays away if one of its names is one of theirs, whatever the case, the number or COCO's marks.
+    An other that means a class or a kind of it speaks for the class, the nearest if there are several: where dogs and
+    cats would be found, "animal" is. Of the rest, an other of which a class is a kind stays away: "dog" would take
+    what "poodle" asks for. All else competes, "wheel" with "car" too.
 
     Args:
         asked ([`Vocabulary`]): the classes that were asked for.
@@ -48,24 +52,53 @@ def competing(asked: Vocabulary, others: Iterable[Class]) -> Competition:
     Example:
 
     ```python
-    >>> asked = Vocabulary.parse("dog, brick wall")
-    >>> competition = competing(asked, Vocabulary.parse("Dogs, cat, brick-wall, wall"))
+    >>> asked = Vocabulary.parse("animal, sports car, brick wall")
+    >>> competition = competing(asked, Vocabulary.parse("dogs, car, wheel, brick-wall, wall"))
     >>> [other.name for other in competition.others], competition.voices
-    (['cat', 'wall'], ((), ()))
+    (['wheel'], (('dogs',), (), ()))
     ```
     """
-    taken = {spelling for name in asked.prompts() for spelling in _spellings(name)}
+    others = without_namesakes(others)
+    names, class_ids = asked.prompts(), asked.prompt_class_ids
+    asked_words, other_words = WiderWords(names), WiderWords([other.name for other in others])
+    wider_asked = [asked_words.above(name).keys() for name in names]
+    too_wide = {place for name in names for place in other_words.above(name)}
+    known = {spelling for name in names for spelling in _spellings(name)}
+    voices: list[list[str]] = [[] for _ in asked]
+    staying = []
+    for place, other in enumerate(others):
+        steps = asked_words.above(other.name)
+        steps |= {word: 0 for name in other.synonyms for word, height in asked_words.above(name).items() if not height}
+        if steps:
+            # A mammal is an animal, hence nearer to a dog, though WordNet has fewer steps from dogs to animals.
+            nearest = min(
+                steps, key=lambda word: (steps[word] > 0, -len(wider_asked[word] & steps.keys()), steps[word])
+            )
+            voices[class_ids[nearest]] += [name for name in other.prompts if known.isdisjoint(_spellings(name))]
+        elif place not in too_wide:
+            staying.append(other)
+    return Competition(tuple(staying), tuple(map(tuple, voices)))
+
+
+def without_namesakes(others: Iterable[Class]) -> tuple[Class, ...]:
+    """The others that bear no name of an earlier one, in whatever case and number.
+
+    Args:
+        others (`Iterable[Class]`): as for [`competing`].
+    """
+    taken: set[str] = set()
     staying = []
     for other in others:
         names = {spelling for name in other.prompts for spelling in _spellings(name)}
         if taken.isdisjoint(names):
             staying.append(other)
             taken |= names
-    return Competition(tuple(staying), ((),) * len(asked))
+    return tuple(staying)
 
 
-def _spellings(name: str) -> set[str]:
+@cache
+def _spellings(name: str) -> frozenset[str]:
     """A name in lower case, without COCO's marks, as it is and in all singulars that it may have."""
     words = plain_name(name.casefold())
     singulars = {words.removesuffix(plural) + singular for plural, singular in _PLURALS if words.endswith(plural)}
-    return {words} | singulars
+    return frozenset({words} | singulars)

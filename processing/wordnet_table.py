@@ -1,4 +1,4 @@
-"""Nouns of WordNet 3.1 for what can be seen, packed: made by `studies/meanings/table.py`, read by `word_meanings`.
+"""Nouns of WordNet 3.1 for what can be seen, packed: `studies/meanings/table.py` makes it.
 
 A module rather than a file of data, since the Hub's remote code brings modules alone.
 

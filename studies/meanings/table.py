@@ -21,7 +21,7 @@ TABLE = HERE.parents[1] / "processing" / "wordnet_table.py"
 ANIMAL, ARTIFACT, COMMUNICATION, EVENT, FOOD, GROUP = 5, 6, 10, 11, 13, 14
 LOCATION, PHENOMENON, PLANT, PROCESS, SHAPE, SUBSTANCE = 15, 19, 20, 22, 25, 27
 SEEN_IN_PART = {COMMUNICATION, EVENT, GROUP, LOCATION, PHENOMENON, SHAPE}
-HEAD = '''"""Nouns of WordNet 3.1 for what can be seen, packed: made by `studies/meanings/table.py`, read by `word_meanings`.
+HEAD = '''"""Nouns of WordNet 3.1 for what can be seen, packed: `studies/meanings/table.py` makes it.
 
 A module rather than a file of data, since the Hub's remote code brings modules alone.
 
@@ -205,7 +205,11 @@ def packed_text(senses: dict[str, Sense], visible: dict[str, list[str]], *, plur
         (",".join(str(numbers[key] - numbers[other]) for other in senses[key].wider) for key in numbers),
         names,
         (",".join(str(numbers[key]) for key in by_letters[name]) for name in names),
-        (f"{letters(plural)} {letters(singular)}" for plural, singular in sorted(plurals.items()) if singular in visible),
+        (
+            f"{letters(plural)} {letters(singular)}"
+            for plural, singular in sorted(plurals.items())
+            if singular in visible
+        ),
     )
     return "\f".join("\n".join(paragraph) for paragraph in paragraphs)
 

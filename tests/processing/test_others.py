@@ -2,8 +2,9 @@
 
 import pytest
 
-from fisa.processing.others import competing, everyday
+from fisa.processing.others import competing, everyday, without_namesakes
 from fisa.processing.vocabulary import Vocabulary
+from fisa.processing.word_meanings import WiderWords
 
 
 def names(others):
@@ -35,3 +36,40 @@ def test_of_several_lists_each_name_takes_part_once():
     asked, several = Vocabulary.parse("fox"), (*Vocabulary.parse("dog, cat"), *Vocabulary.parse("cats, wall"))
     assert names(competing(asked, several).others) == ["dog", "cat", "wall"]
     assert competing(asked, several).voices == ((),)
+
+
+def test_kinds_speak_for_the_nearest_class_and_wider_words_stay_away():
+    asked = Vocabulary.parse({"animal": [], "bird": ["birdie"], "sports car": [], "sky": []})
+    others = Vocabulary.parse(
+        {"dog": ["hound"], "eagle": [], "car": [], "vehicle": [], "wheel": [], "clouds": ["skies"]}
+    )
+    competition = competing(asked, others)
+    assert names(competition.others) == ["wheel"]
+    assert competition.voices == (("dog", "hound"), ("eagle",), (), ("clouds",))
+
+
+def test_the_nearest_is_the_narrowest():
+    asked = Vocabulary.parse("animal, mammal, object")
+    assert competing(asked, Vocabulary.parse("poodle, chair")).voices == ((), ("poodle",), ("chair",))
+
+
+@pytest.mark.parametrize("asked", ["animal", "poodle", "animal, dog, car"])
+def test_competition_is_what_a_loop_over_all_pairs_finds(asked):
+    asked, others = Vocabulary.parse(asked), without_namesakes(everyday())[::5]
+
+    def is_kind_of(name, wider):
+        return bool(WiderWords([wider]).above(name))
+
+    def is_same(name, other):
+        return 0 in WiderWords([other]).above(name).values()
+
+    competition = competing(asked, others)
+    spoken = {name for voices in competition.voices for name in voices}
+    for other in others:
+        speaks = any(
+            is_kind_of(other.name, item.name) or any(is_same(name, item.name) for name in other.synonyms)
+            for item in asked
+        )
+        is_wide = any(is_kind_of(item.name, other.name) for item in asked)
+        assert (other in competition.others) == (not speaks and not is_wide), other
+        assert (other.name in spoken) == (speaks and other.name not in asked.names), other
