@@ -1,5 +1,6 @@
 """Label images of any storage: what their pixels say, or why they cannot be read."""
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,23 +10,25 @@ import numpy as np
 from PIL import Image
 
 from fisa.data.segmentation_datasets import LabelProblem
-from fisa.processing.photos import DECODER_ERRORS
+from fisa.processing.photos import DECODER_ERRORS, UPRIGHT, exif_orientation
 
 
 @contextmanager
-def opened_label(file: Path | BinaryIO) -> Iterator[Image.Image]:
-    """A label image, read in full.
+def opened_label(file: str | Path | BinaryIO) -> Iterator[Image.Image]:
+    """A label image, read in full and turned as its own EXIF says, as viewers show it.
 
     Raises:
         LabelProblem: it cannot be read; the message says why, and the caller adds which file it is.
     """
     try:
-        image = Image.open(file)
+        # From memory: of a path Pillow 12 maps uncompressed TIFFs by their turned size, which mixes the rows up.
+        image = Image.open(io.BytesIO(Path(file).read_bytes()) if isinstance(file, str | Path) else file)
         image.load()
     except DECODER_ERRORS as error:
         raise LabelProblem(f"cannot be read as an image: {error}") from error
+    orientation = exif_orientation(image)
     with image:
-        yield image
+        yield image if orientation == 1 else image.transpose(UPRIGHT[orientation])
 
 
 def read_values(path: Path) -> np.ndarray:

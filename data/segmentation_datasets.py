@@ -32,6 +32,7 @@ Unlabelled = Literal["ignored", "background"]
 
 SHOWN_PROBLEMS = 5
 SHOWN_ABSENT = 10
+SHOWN_TURNED = 10
 READERS = 8
 
 
@@ -176,10 +177,12 @@ class SegmentationDataset(Dataset, ABC):
 
     def _warn_of_turned(self, indices: list[int]) -> None:
         if indices:
+            names = ", ".join(self.image_id(index) for index in indices[:SHOWN_TURNED])
+            more = f" and {len(indices) - SHOWN_TURNED} more" if len(indices) > SHOWN_TURNED else ""
             logger.warning(
-                f"EXIF turns {len(indices)} of {len(self)} photos, such as {self.image_id(indices[0])!r}. Labels "
-                "are read as drawn on the turned photos, as viewers show them. If they were drawn on the pixels as "
-                "stored, save those photos without the EXIF orientation."
+                f"EXIF turns {len(indices)} of {len(self)} photos: {names}{more}. Labels are taken to "
+                "lie on the photos as viewers show them; a label file with an EXIF orientation is turned by its own. "
+                "If these were drawn on the pixels as stored, save the photos without the EXIF orientation."
             )
 
     def _warn_of_absent(self, present: Set[int]) -> None:
@@ -396,6 +399,7 @@ def size_of_photo(path: Path) -> tuple[int, int]:
     """Width and height, right side up, from the header alone."""
     try:
         with Image.open(path) as image:
-            return image.size[::-1] if exif_orientation(image) >= 5 else image.size
+            is_on_its_side = exif_orientation(image) >= 5 and image.format != "TIFF"  # whose size Pillow has turned
+            return image.size[::-1] if is_on_its_side else image.size
     except DECODER_ERRORS as error:
         raise LabelProblem(f"{path} cannot be read as an image: {error}") from error

@@ -21,6 +21,7 @@ from tests.data.made_files import (
     write_values,
     write_voc,
 )
+from tests.orientations import as_stored
 
 
 def opened(root):
@@ -203,9 +204,27 @@ def test_labels_lie_on_photos_as_exif_turns_them(tmp_path, orientation, caplog):
     data = opened(tmp_path)
     caplog.clear()
     assert data.check() is data
-    warned = "EXIF turns 1 of 2 photos, such as '2'" in caplog.text
+    warned = "EXIF turns 1 of 2 photos: 2." in caplog.text
     assert warned == (orientation not in (1, 9)), caplog.text
     assert size_of_photo(path) == data.image(1).size == (WIDTH, HEIGHT)
+
+
+@pytest.mark.parametrize("ending", ["png", "tif"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_label_with_an_orientation_of_its_own_lies_as_viewers_show_it(tmp_path, orientation, ending):
+    (tmp_path / "classes.txt").write_text("a\nb\nc\nd\n")
+    upright = quarters(0, 1, 2, 3)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    photo = np.stack([upright * 60] * 3, axis=-1)
+    for kind, pixels in (("images", photo), ("labels", upright)):
+        (tmp_path / kind).mkdir()
+        stored = np.ascontiguousarray(as_stored(pixels, orientation))
+        Image.fromarray(stored).save(tmp_path / kind / f"1.{ending}", exif=exif)
+    record = load_segmentation_dataset("label_maps", str(tmp_path), split="train").check()[0]
+    np.testing.assert_array_equal(record["label"], upright + 1)
+    np.testing.assert_array_equal(np.asarray(record["image"])[..., 0], upright * 60)
+    assert size_of_photo(tmp_path / "images" / f"1.{ending}") == (WIDTH, HEIGHT)
 
 
 def test_labels_of_a_photo_on_its_side_are_refused_with_the_likely_reason():

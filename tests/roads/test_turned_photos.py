@@ -12,26 +12,12 @@ from transformers import AutoProcessor, pipeline
 import fisa
 from fisa.export import export_program, load_graph, save
 from fisa.visualization import paint_segments
+from tests.orientations import as_stored
 from tests.quiet import raising_on_any_warning
 
 
 WORDS = ["bird", "fish", "water [stuff]", "brick wall [stuff]"]
 ORIENTATIONS = range(1, 9)
-
-
-def as_stored(upright: np.ndarray, orientation: int) -> np.ndarray:
-    """How a camera held that way stores an upright picture: row 0 and column 0 of the EXIF standard's table."""
-    sideways = upright.swapaxes(0, 1)
-    return {
-        1: upright,
-        2: upright[:, ::-1],
-        3: upright[::-1, ::-1],
-        4: upright[::-1],
-        5: sideways,
-        6: sideways[::-1],
-        7: sideways[::-1, ::-1],
-        8: sideways[:, ::-1],
-    }[orientation]
 
 
 def held(upright: Image.Image, orientation: int) -> Image.Image:
