@@ -15,7 +15,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError
 from tqdm import tqdm
 from transformers import EarlyStoppingCallback, HfArgumentParser, set_seed
-from transformers.trainer_utils import IntervalStrategy, get_last_checkpoint
+from transformers.trainer_utils import IntervalStrategy
 
 from fisa.commands.options import existing_part, loadable_name, model_name, output_folder
 from fisa.data.augmentation import Augmentation
@@ -35,6 +35,7 @@ from fisa.modeling_fisa.modeling_fisa import FisaForUniversalSegmentation
 from fisa.modeling_fisa.simo import get_simo_model, simo_target_modules
 from fisa.processing.processing_fisa import FisaProcessor
 from fisa.training.arguments import DataArguments, ModelArguments
+from fisa.training.checkpoints import damage_of, newest_whole_checkpoint
 from fisa.training.evaluator import Evaluator
 from fisa.training.recipes import shipped_recipes, with_recipe
 from fisa.training.trainer import FisaTrainer, FisaTrainingArguments
@@ -142,6 +143,7 @@ class Run:
                 "model and processor), then train with --model OWNER/NAME."
             )
         self.folder = Path(training_options.output_dir)
+        self.resume = _resumed(training_options.resume_from_checkpoint)
         set_seed(training_options.seed)
         self.train_data, self.eval_data = open_data(
             data_options,
@@ -158,10 +160,9 @@ class Run:
         self.trainer = self._trainer(trainer_class)
 
     def train(self) -> None:
-        resume = self.options.resume_from_checkpoint
         self.model.print_trainable_parameters()
         try:
-            self.trainer.train(resume_from_checkpoint=True if resume in ("true", "True") else resume)
+            self.trainer.train(resume_from_checkpoint=self.resume)
         except KeyboardInterrupt as stop:
             raise KeyboardInterrupt(self._what_is_left()) from stop
         self.trainer.save_model()
@@ -169,7 +170,7 @@ class Run:
 
     def _what_is_left(self) -> str:
         """What a user who stops training is told."""
-        checkpoint = get_last_checkpoint(str(self.folder)) if self.folder.is_dir() else None
+        checkpoint = newest_whole_checkpoint(self.folder)
         if checkpoint is None:
             return "stopped before the first checkpoint (--save_steps); nothing that was learned is left"
         return f"stopped; {checkpoint} is left: go on from it with --resume_from_checkpoint true"
@@ -325,6 +326,16 @@ class Run:
 
     def _base_model(self) -> FisaForUniversalSegmentation:
         return self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
+
+
+def _resumed(checkpoint: str | None) -> str | bool | None:
+    """What the flag means: a word, or the name of a checkpoint, which is looked at before anything is loaded."""
+    words = {"true": True, "false": False}
+    if checkpoint is None or checkpoint.lower() in words:
+        return None if checkpoint is None else words[checkpoint.lower()]
+    if damage := damage_of(Path(checkpoint)):
+        raise ValueError(f"--resume_from_checkpoint {checkpoint} cannot be gone on from: {damage}.")
+    return checkpoint
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """FisaTrainer: transformers' Trainer with segmentation metrics for its evaluation and a model card of its own."""
 
 import math
+import shutil
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,11 @@ from peft import PeftModel
 from torch.utils.data import DataLoader, IterableDataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.integrations.integration_utils import TensorBoardCallback, default_logdir
-from transformers.trainer_utils import EvalLoopOutput
+from transformers.trainer_utils import EvalLoopOutput, TrainOutput, rotate_checkpoints
 
 from fisa.evaluation.headlines import headlines
 from fisa.modeling_fisa.modeling_fisa import FisaForUniversalSegmentation
+from fisa.training.checkpoints import ASIDE, damage_of, newest_whole_checkpoint, put_in_place
 from fisa.training.evaluator import Evaluator
 from fisa.training.model_card import adapter_card
 
@@ -96,6 +98,7 @@ class FisaTrainer(Trainer):
     ):
         self.evaluator = evaluator
         self.report: dict[str, Any] | None = None
+        self._writes_aside = False
         if evaluator is not None:
             named_arguments["eval_dataset"] = evaluator.data
         super().__init__(model, None if args is None else _for_fisa(args), *arguments, **named_arguments)
@@ -109,6 +112,47 @@ class FisaTrainer(Trainer):
                 callback.logging_dir = str(Path(self.args.output_dir) / default_logdir())
         if hasattr(self.train_dataset, "set_epoch"):
             self.add_callback(_EpochTeller(self.train_dataset))
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *arguments: Any, **options: Any) -> TrainOutput:
+        """As the Trainer's. `True` goes on from the newest whole checkpoint in the output folder, and starts where
+        there is none: a run that is killed is simply called again.
+
+        Raises:
+            `ValueError`: the named checkpoint is not whole.
+        """
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = newest_whole_checkpoint(self.args.output_dir)
+        elif resume_from_checkpoint and (damage := damage_of(Path(resume_from_checkpoint))):
+            raise ValueError(f"The checkpoint {resume_from_checkpoint} cannot be gone on from: {damage}.")
+        return super().train(
+            None if resume_from_checkpoint is None else str(resume_from_checkpoint), *arguments, **options
+        )
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        """As the Trainer's, written aside and renamed: what a kill leaves of a checkpoint never has its name."""
+        folder = Path(self._get_output_dir(trial))
+        if self.args.should_save:
+            shutil.rmtree(folder / ASIDE, ignore_errors=True)  # what a killed run left
+        self.accelerator.wait_for_everyone()
+        self._writes_aside = True
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self._writes_aside = False
+        self.accelerator.wait_for_everyone()
+        checkpoint = folder / f"checkpoint-{self.state.global_step}"
+        if self.state.best_model_checkpoint == str(folder / ASIDE / checkpoint.name):
+            self.state.best_model_checkpoint = str(checkpoint)
+        if self.args.should_save:
+            put_in_place(checkpoint)
+            rotate_checkpoints(
+                str(folder), self.args.save_total_limit, self.state.best_model_checkpoint, use_mtime=True
+            )
+        self.accelerator.wait_for_everyone()
+
+    def _get_output_dir(self, trial: Any) -> str:
+        folder = super()._get_output_dir(trial)
+        return str(Path(folder) / ASIDE) if self._writes_aside else folder
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         """As the Trainer's, with this run's words: the checkpoint's may be those of other data."""

@@ -140,7 +140,7 @@ class TestTraining:
         for checkpointing in (False, True):
             model = get_simo_model(tiny_segmentation_model())
             if checkpointing:
-                model.gradient_checkpointing_enable({"use_reentrant": False})
+                model.activation_checkpointing_enable()
             model.train()
             model(**inputs()).loss.backward()
             gradients.append({n: p.grad for n, p in model.named_parameters() if p.requires_grad})

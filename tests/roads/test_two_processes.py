@@ -39,7 +39,7 @@ args = TrainingArguments(
     use_cpu=True,
     report_to="none",
     disable_tqdm=True,
-    gradient_checkpointing=processes == 2,
+    activation_checkpointing=processes == 2,
     remove_unused_columns=False,
     save_strategy="no",
     seed=0,

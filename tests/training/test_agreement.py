@@ -72,10 +72,11 @@ def test_accumulated_gradients_are_those_of_one_batch(tmp_path, checkpoint, phot
         torch.testing.assert_close(tensor, adapter(tmp_path / "parts")[name], atol=1e-5, rtol=1e-4)
 
 
-def test_gradient_checkpointing_changes_nothing(tmp_path, checkpoint, photos):
+@pytest.mark.filterwarnings("error:.*is deprecated:FutureWarning")
+def test_activation_checkpointing_changes_nothing_and_warns_of_nothing(tmp_path, checkpoint, photos):
     common = {"do_train": True, "max_steps": 3, "logging_steps": 1}
     run(tmp_path / "plain", model=checkpoint, data=photos, **common)
-    run(tmp_path / "checkpointed", model=checkpoint, data=photos, gradient_checkpointing=True, **common)
+    run(tmp_path / "checkpointed", model=checkpoint, data=photos, activation_checkpointing=True, **common)
     assert losses(tmp_path / "checkpointed") == pytest.approx(losses(tmp_path / "plain"), abs=1e-5)
 
 

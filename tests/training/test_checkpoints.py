@@ -1,0 +1,125 @@
+"""Runs that are killed go on: one command in a loop starts, goes on, and falls back to the newest whole checkpoint."""
+
+import os
+import random
+import shutil
+import signal
+import time
+
+import pytest
+
+from fisa import FisaForUniversalSegmentation, get_simo_model
+from fisa.training.checkpoints import damage_of, newest_whole_checkpoint
+from fisa.training.trainer import FisaTrainer, FisaTrainingArguments
+from tests.training.runs import adapter, equal, run
+
+
+STEPS = 4
+
+
+def train(output, checkpoint, photos, **options):
+    run(
+        output, model=checkpoint, data=photos, do_train=True, max_steps=STEPS, save_steps=1,
+        resume_from_checkpoint="true", **options,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, checkpoint, photos):
+    """A new folder that `--resume_from_checkpoint true` started in."""
+    output = tmp_path_factory.mktemp("finished") / "new"
+    train(output, checkpoint, photos)
+    return output
+
+
+@pytest.fixture
+def folder(finished, tmp_path):
+    return shutil.copytree(finished, tmp_path / "run")
+
+
+def steps(folder):
+    return sorted(int(path.name.removeprefix("checkpoint-")) for path in folder.glob("checkpoint-*"))
+
+
+def test_nothing_but_whole_checkpoints_is_left(finished):
+    assert steps(finished) == [1, 2, 3, 4] and not list(finished.glob(".checkpoint*"))
+    assert not [damage for path in finished.glob("checkpoint-*") if (damage := damage_of(path))]
+
+
+def test_a_finished_run_ends_again_with_the_same_adapter(finished, folder, checkpoint, photos):
+    train(folder, checkpoint, photos)
+    assert equal(adapter(folder), adapter(finished))
+
+
+@pytest.mark.parametrize("damage", ["empty", "adapter_model.safetensors", "optimizer.pt"])
+def test_the_newest_whole_checkpoint_is_taken(finished, folder, checkpoint, photos, caplog, damage):
+    newest = folder / f"checkpoint-{STEPS}"
+    if damage == "empty":
+        for file in newest.iterdir():
+            file.unlink()
+    else:
+        content = (newest / damage).read_bytes()
+        (newest / damage).write_bytes(content[: len(content) // 2])
+    train(folder, checkpoint, photos)
+    assert equal(adapter(folder), adapter(finished)) and damage_of(newest) is None
+    assert f"{newest} is not whole and is left out" in caplog.text
+    assert damage == "empty" or f"{damage} is damaged" in caplog.text
+
+
+@pytest.mark.parametrize("file", ["rng_state.pth", "scheduler.pt", "trainer_state.json", "adapter_config.json"])
+@pytest.mark.parametrize("kept", [0, 0.5, 0.99])
+def test_a_file_that_was_cut_short_is_named(finished, tmp_path, file, kept):
+    cut = shutil.copytree(finished / "checkpoint-1", tmp_path / "cut")
+    content = (cut / file).read_bytes()
+    (cut / file).write_bytes(content[: int(kept * len(content))])
+    assert damage_of(cut) == f"{file} is damaged"
+
+
+def test_a_named_checkpoint_that_is_damaged_is_refused_in_one_line(folder, checkpoint, photos, capsys):
+    named = folder / "checkpoint-2"
+    (named / "optimizer.pt").write_bytes(b"")
+    with pytest.raises(SystemExit) as ended:
+        run(folder, model=checkpoint, data=photos, do_train=True, resume_from_checkpoint=named)
+    assert ended.value.code == 2
+    assert f"{named} cannot be gone on from: optimizer.pt is damaged" in " ".join(capsys.readouterr().err.split())
+
+
+def test_ten_kills_while_checkpoints_are_saved_lose_nothing(checkpoint, tmp_path):
+    """Killed in processes forked from this one, at random moments after a checkpoint was begun."""
+    moments = random.Random(0)
+    reached = 0
+    for _ in range(10):
+        child = os.fork()
+        if child == 0:
+            train_on_nothing(checkpoint, tmp_path)
+            os._exit(0)
+        patience = time.monotonic() + 60
+        while not list(tmp_path.glob(f"checkpoint-{reached + 1}")) and time.monotonic() < patience:
+            time.sleep(0.001)
+        time.sleep(moments.uniform(0, 0.05))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        newest = newest_whole_checkpoint(tmp_path)
+        assert newest is not None and newest == tmp_path / f"checkpoint-{max(steps(tmp_path))}"
+        assert max(steps(tmp_path)) > reached
+        reached = max(steps(tmp_path))
+
+
+def train_on_nothing(checkpoint, folder):
+    """Train for ever, as far as the newest checkpoint in the folder lets it, on one photo of noise."""
+    import torch
+
+    example = {
+        "pixel_values": torch.randn(3, 64, 64),
+        "mask_labels": [torch.ones(1, 64, 64)],
+        "class_labels": [torch.zeros(1, dtype=torch.long)],
+    }
+    FisaTrainer(
+        get_simo_model(FisaForUniversalSegmentation.from_pretrained(checkpoint)),
+        FisaTrainingArguments(
+            str(folder), max_steps=10000, save_steps=1, save_total_limit=3, per_device_train_batch_size=1,
+            use_cpu=True, report_to="none", disable_tqdm=True,
+        ),
+        train_dataset=[example] * 4,
+        data_collator=lambda examples: examples[0] | {"pixel_values": examples[0]["pixel_values"][None]},
+    ).train(resume_from_checkpoint=True)  # fmt: skip

@@ -1,0 +1,103 @@
+"""Checkpoints that are whole: written aside and renamed, and told from those that a killed run left in part."""
+
+import json
+import logging
+import os
+import re
+import shutil
+import zipfile
+from os import PathLike
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from transformers.trainer_callback import TrainerState
+
+
+logger = logging.getLogger(__name__)
+
+# Where a checkpoint is written until it is whole.
+ASIDE = ".checkpoint"
+STATE = "trainer_state.json"
+
+
+def newest_whole_checkpoint(folder: str | PathLike) -> Path | None:
+    """The checkpoint to go on from: the newest that can be read from beginning to end.
+
+    Newer ones that cannot are left out, with a warning.
+
+    Args:
+        folder: the Trainer's `output_dir`; it need not exist.
+
+    Returns:
+        `Path` of the checkpoint; `None` if there is none.
+
+    Example:
+
+    ```python
+    >>> newest_whole_checkpoint("a-new-folder") is None
+    True
+    ```
+    """
+    steps = {path: re.fullmatch(r"checkpoint-(\d+)", path.name) for path in Path(folder).glob("checkpoint-*")}
+    numbered = {path: int(step[1]) for path, step in steps.items() if step}
+    for checkpoint in sorted(numbered, key=lambda path: numbered[path], reverse=True):
+        damage = damage_of(checkpoint)
+        if damage is None:
+            return checkpoint
+        logger.warning(f"The checkpoint {checkpoint} is not whole and is left out: {damage}.")
+    return None
+
+
+def damage_of(checkpoint: Path) -> str | None:
+    """What keeps a checkpoint from being gone on from, in a few words; `None` if it is whole.
+
+    Args:
+        checkpoint: a folder of the Trainer's.
+    """
+    if not (checkpoint / STATE).is_file():
+        return f"{STATE} is missing"
+    if not any(file.is_dir() or "model" in file.name for file in checkpoint.iterdir()):
+        return "it has no weights"
+    for file in sorted(path for path in checkpoint.rglob("*") if path.is_file()):
+        try:
+            _read(file)
+        except (OSError, ValueError, TypeError, SafetensorError, zipfile.BadZipFile):
+            return f"{file.relative_to(checkpoint)} is damaged"
+    return None
+
+
+def _read(file: Path) -> None:
+    """Read a file as far as its format can tell that it is whole."""
+    if file.name == STATE:
+        TrainerState.load_from_json(str(file))
+    elif file.suffix == ".json":
+        json.loads(file.read_text(encoding="utf-8"))
+    elif file.suffix == ".safetensors":
+        with safe_open(file, "pt"):  # compares the sizes that it names with the file's
+            pass
+    elif file.suffix in {".pt", ".pth"}:
+        with zipfile.ZipFile(file) as archive:
+            if (damaged := archive.testzip()) is not None:
+                raise ValueError(f"{damaged} does not match its checksum")
+
+
+def put_in_place(checkpoint: Path) -> None:
+    """Move a checkpoint from aside to its place, when all of it is on disk.
+
+    Args:
+        checkpoint: its place; it lies in the folder `ASIDE` beside it, under the same name.
+    """
+    aside = checkpoint.parent / ASIDE
+    written = aside / checkpoint.name
+    state = TrainerState.load_from_json(str(written / STATE))
+    if state.best_model_checkpoint == str(written):
+        state.best_model_checkpoint = str(checkpoint)
+        state.save_to_json(str(written / STATE))
+    for file in written.rglob("*"):
+        if file.is_file():
+            with open(file, "rb+") as opened:
+                os.fsync(opened.fileno())
+    if checkpoint.exists():  # of an earlier run, or damaged
+        checkpoint.rename(aside / "replaced")
+    written.rename(checkpoint)
+    shutil.rmtree(aside, ignore_errors=True)
