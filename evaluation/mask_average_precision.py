@@ -59,15 +59,19 @@ class MaskAveragePrecision(SegmentationMetric):
             prediction: `masks`, an iterable of `(H, W)` bool arrays, with `category_ids` and `scores`, one per mask.
             reference: `image_id`, `segmentation` `(H, W)` segment ids, and `segments_info`. A segment whose
                 entry has its whole mask under `segmentation`, as run lengths, counts with that mask.
+
+        Raises:
+            ValueError: a predicted mask of another size, an unknown predicted category, a segment that is nowhere.
         """
         image_id = _number_of(reference["image_id"])
         height, width = reference["segmentation"].shape
+        self._refuse_unknown(prediction["category_ids"])
         detections = [
             {
                 "image_id": image_id,
                 "category_id": category_id,
                 "score": float(score),
-                "segmentation": hotcoco.mask.encode(np.asfortranarray(mask, dtype=np.uint8)),
+                "segmentation": _encoded(mask, (height, width)),
             }
             for mask, category_id, score in zip(
                 prediction["masks"], prediction["category_ids"], prediction["scores"], strict=True
@@ -91,6 +95,11 @@ class MaskAveragePrecision(SegmentationMetric):
         """The true instances of an image, and its void as one crowd of each predicted category."""
         height, width = reference["segmentation"].shape
         drawn = SegmentRuns.from_map(reference["segmentation"]).masks()
+        absent = [
+            info["id"] for info in reference["segments_info"] if not (info.get("segmentation") or info["id"] in drawn)
+        ]
+        if absent:
+            raise ValueError(f"The segments {absent[:5]} are in the list alone, and not in the map.")
         instances = [
             {
                 "category_id": info["category_id"],
@@ -127,8 +136,18 @@ class MaskAveragePrecision(SegmentationMetric):
         report = evaluator.report()
         names = {"ap": "AP", "ap50": "AP50", "ap75": "AP75", "ap_small": "APs", "ap_medium": "APm", "ap_large": "APl"}
         figures = {name: percent(report["metrics"][key]) for name, key in (names | {"ar": "AR100"}).items()}
-        per_class = {name: {"ap": percent(values["AP"])} for name, values in report["per_class"].items()}
+        per_class = {
+            category["name"]: {"ap": percent(report["per_class"].get(category["name"], {"AP": -1})["AP"])}
+            for category in self.categories
+            if category["isthing"]
+        }
         return figures | {"per_class": per_class}
+
+
+def _encoded(mask: np.ndarray, shape: tuple[int, int]) -> dict[str, Any]:
+    if np.shape(mask) != shape:
+        raise ValueError(f"A predicted mask has shape {np.shape(mask)} and the reference {shape}.")
+    return hotcoco.mask.encode(np.asfortranarray(mask, dtype=np.uint8))
 
 
 def _number_of(image_id: str) -> int:

@@ -48,12 +48,13 @@ class MeanIoU(SegmentationMetric):
             reference: `segmentation` `(H, W)` segment ids, 0 where there is none, and `segments_info`.
 
         Raises:
-            ValueError: the maps have different sizes, or a class index is out of range.
+            ValueError: the maps have different sizes, or a class index or category is unknown.
         """
         if prediction.shape != reference["segmentation"].shape:
             raise ValueError(
                 f"The prediction has shape {prediction.shape} and the reference {reference['segmentation'].shape}."
             )
+        self._refuse_unknown(info["category_id"] for info in reference["segments_info"])
         overlaps = SegmentOverlaps.between(reference["segmentation"], np.asarray(prediction))
         least = -1 if self.unlabelled == "background" else 0
         if overlaps.second.size and not least <= overlaps.second[0] <= overlaps.second[-1] < len(self.categories):

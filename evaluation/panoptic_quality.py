@@ -53,12 +53,8 @@ class PanopticQuality(SegmentationMetric):
         predicted, true = prediction["segmentation"], reference["segmentation"]
         if predicted.shape != true.shape:
             raise ValueError(f"The prediction has shape {predicted.shape} and the reference {true.shape}.")
-        ids = {info["category_id"] for info in [*prediction["segments_info"], *reference["segments_info"]]}
-        unknown = ids - {category["id"] for category in self.categories}
-        if unknown:
-            raise ValueError(
-                f"There are segments of the categories {sorted(unknown)}, which this metric does not have."
-            )
+        infos = [*prediction["segments_info"], *reference["segments_info"]]
+        self._refuse_unknown(info["category_id"] for info in infos)
         self._counts += _counts(
             SegmentOverlaps.between(true, predicted),
             reference["segments_info"],

@@ -64,6 +64,13 @@ class SegmentationMetric(evaluate.Metric, ABC):
     def _computed(self) -> dict[str, Any]:
         """The figures."""
 
+    def _refuse_unknown(self, category_ids: Iterable[int]) -> None:
+        unknown = set(category_ids) - {category["id"] for category in self.categories}
+        if unknown:
+            raise ValueError(
+                f"There are segments of the categories {sorted(unknown)}, which this metric does not have."
+            )
+
     def add_batch(self, *, predictions: Iterable[Any], references: Iterable[Mapping[str, Any]]) -> None:
         """Count several images."""
         for prediction, reference in zip(predictions, references, strict=True):

@@ -138,7 +138,27 @@ def test_no_instances_at_all():
     label = np.zeros((8, 8), int)
     true = {"image_id": "1", "segmentation": label, "segments_info": []}
     results = computed([({"masks": [], "category_ids": [], "scores": []}, true)])
-    assert results["ap"] is None and results["per_class"].get("cat", {"ap": None})["ap"] is None
+    assert results["ap"] is None
+    assert results["per_class"] == {"cat": {"ap": None}, "dog": {"ap": None}}
+
+
+@pytest.mark.parametrize(
+    "change, named",
+    [
+        ({"masks": [np.ones((2, 3), bool)]}, r"\(2, 3\) and the reference \(4, 4\)"),
+        ({"category_ids": [77]}, r"categories \[77\]"),
+    ],
+    ids=["size", "category"],
+)
+def test_what_cannot_be_compared_is_refused(change, named):
+    label = np.ones((4, 4), int)
+    true = {"image_id": "1", "segmentation": label, "segments_info": [{"id": 1, "category_id": 1, "iscrowd": 0}]}
+    prediction = {"masks": [label == 1], "category_ids": [1], "scores": [0.5]}
+    with pytest.raises(ValueError, match=named):
+        computed([(prediction | change, true)])
+    true["segments_info"].append({"id": 2, "category_id": 1, "iscrowd": 0})
+    with pytest.raises(ValueError, match=r"segments \[2\] are in the list alone"):
+        computed([(prediction, true)])
 
 
 def test_without_things_there_is_no_such_metric():

@@ -87,6 +87,8 @@ def test_maps_of_different_sizes_are_named():
 
 
 def test_a_class_out_of_range_is_refused():
+    with pytest.raises(ValueError, match=r"categories \[77\]"):
+        computed((strips(0), reference(strips(1), (1, 77))))
     for wrong in (3, -1):
         with pytest.raises(ValueError):
             computed((strips(wrong), reference(strips(1), (1, 1))))
