@@ -42,6 +42,7 @@ class Graph(nn.Module):
         class_embeds: torch.Tensor | None = None,
         prompt_class_ids: torch.Tensor | None = None,
         class_is_thing: torch.Tensor | None = None,
+        class_kinds: torch.Tensor | None = None,
         generator_class_ids: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
         outputs = self.model(
@@ -50,6 +51,7 @@ class Graph(nn.Module):
             class_embeds=class_embeds,
             prompt_class_ids=prompt_class_ids,
             class_is_thing=class_is_thing,
+            class_kinds=class_kinds,
             generator_class_ids=generator_class_ids,
         )
         return {name: outputs[name] for name in OUTPUTS}
@@ -67,8 +69,8 @@ def export_program(
         open_vocabulary (`bool`):
             The classes are inputs, any number of them, as `model.encode_vocabulary` gives them: `class_embeds`
             `(num_prompts, projection_dim)`, `prompt_class_ids` `(num_prompts,)`, `class_is_thing` `(num_classes,)`
-            and, where the generator is asked, `generator_class_ids` `(num_classes,)`. Else the stored vocabulary is
-            built in.
+            and, where the generator is asked, `class_kinds` and `generator_class_ids` `(num_classes,)`. Else the
+            stored vocabulary is built in.
 
     Returns:
         `torch.export.ExportedProgram` from `pixel_values` and `mask_generator_pixel_values` `(batch_size, 3, …)` to

@@ -12,7 +12,7 @@ from transformers.configuration_utils import SubConfigSpec
 from fisa.configuration.setting_names import refuse_misspelt
 
 
-_VOCABULARY_FIELDS = ("id2label", "label2id", "num_labels", "synonyms", "is_thing")
+_VOCABULARY_FIELDS = ("id2label", "label2id", "num_labels", "synonyms", "is_thing", "kind_is_known")
 _SEVE_FIELDS = ("seve_layers", "seve_num_heads", "seve_width")
 
 
@@ -20,6 +20,14 @@ def _fraction(name: str, *, default: float) -> Any:
     def check(value: float) -> None:
         if not 0 <= value <= 1:
             raise ValueError(f"`{name}` was {value}; it must lie in [0, 1].")
+
+    return validated_field(check, default=default)
+
+
+def _not_negative(name: str, *, default: float) -> Any:
+    def check(value: float) -> None:
+        if not 0 <= value < math.inf:
+            raise ValueError(f"`{name}` was {value}; it must be finite and not negative.")
 
     return validated_field(check, default=default)
 
@@ -83,6 +91,13 @@ class FisaConfig(PreTrainedConfig):
         ensemble_weight (`float`, defaults to 0.0):
             Weight of the generator's own classifier in a geometric ensemble with CLIP, in [0, 1], for the classes
             that it knows by name (FC-CLIP's in-vocabulary rule). 0 leaves the generator's classes unread.
+        kind_weight (`float`, defaults to 1.0):
+            Exponent, 0 or more, of the generator's opinion whether a mask is a thing or stuff, which multiplies the
+            probability of each class by its kind; see [`~fisa.modeling_fisa.class_kinds.weigh_by_kind`]. 0 leaves the
+            opinion unread, and so does a generator that does not tell things from stuff.
+        generator_is_thing (`list[bool]`, *optional*):
+            True for a thing, False for stuff, for each label of the generator. `None`: by the labels' names, where
+            they are "thing" and "stuff" or those of COCO's panoptic classes, ADE20K's 150 or Cityscapes' 19.
         proposal_matcher (`"iou"` or `"hungarian"`, defaults to `"iou"`):
             How proposals are matched to ground truth in training: each to the segment with the highest IoU, or one
             to one with the lowest total mask cost; see [`~fisa.modeling_fisa.proposal_matching`].
@@ -96,6 +111,8 @@ class FisaConfig(PreTrainedConfig):
             The synonyms of each class, class by class. `None`: no vocabulary is stored with the model.
         is_thing (`list[bool]`, *optional*):
             True for a thing (countable), False for stuff, class by class.
+        kind_is_known (`list[bool]`, *optional*):
+            Whether `is_thing` is known or assumed, class by class. `None`: known for stuff, assumed for things.
 
     Example:
 
@@ -128,11 +145,14 @@ class FisaConfig(PreTrainedConfig):
     objectness_floor: float | int = _fraction("objectness_floor", default=0.0)
     classifier_dtype: Literal["bfloat16", "float16"] | None = None
     ensemble_weight: float | int = _fraction("ensemble_weight", default=0.0)
+    kind_weight: float | int = _not_negative("kind_weight", default=1.0)
+    generator_is_thing: list[bool] | None = None
     proposal_matcher: Literal["iou", "hungarian"] = "iou"
     proposal_matcher_iou: float | int = _fraction("proposal_matcher_iou", default=0.5)
     initializer_range: float = _positive("initializer_range", default=0.02)
     synonyms: list[list[str]] | None = None
     is_thing: list[bool] | None = None
+    kind_is_known: list[bool] | None = None
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Assign a setting, with the checks of the constructor.
@@ -142,7 +162,7 @@ class FisaConfig(PreTrainedConfig):
             ValueError: the setting is a part of the vocabulary, whose encoded texts would not change with it, or
                 SEVE's settings no longer fit each other or CLIP.
         """
-        is_complete = "is_thing" in self.__dict__  # the last field
+        is_complete = "kind_is_known" in self.__dict__  # the last field
         if is_complete and name in _VOCABULARY_FIELDS:
             self._refuse_another_vocabulary(name, value)
         if is_complete and not name.startswith("_"):
@@ -157,7 +177,7 @@ class FisaConfig(PreTrainedConfig):
                 raise
 
     def _refuse_another_vocabulary(self, name: str, value: Any) -> None:
-        if self.synonyms is None and name not in ("synonyms", "is_thing"):
+        if self.synonyms is None and name not in ("synonyms", "is_thing", "kind_is_known"):
             return  # labels alone do not make a vocabulary
         stored = {
             "id2label": self._labels,
@@ -165,6 +185,7 @@ class FisaConfig(PreTrainedConfig):
             "num_labels": len(self._labels),
             "synonyms": self.synonyms,
             "is_thing": self.is_thing,
+            "kind_is_known": self.kind_is_known,
         }
         if stored[name] != (_numbered(value) if name == "id2label" else value):
             raise ValueError(
@@ -209,7 +230,11 @@ class FisaConfig(PreTrainedConfig):
                     f"`id2label` and `label2id` number {len(named)} classes {', '.join(map(str, sorted(named)[:5]))}, "
                     f"…; they must count from 0 to {len(named) - 1}."
                 )
-            classes = {"synonyms": [[] for _ in named], "is_thing": [True] * len(named)}
+            classes = {
+                "synonyms": [[] for _ in named],
+                "is_thing": [True] * len(named),
+                "kind_is_known": [False] * len(named),
+            }
             config_dict = config_dict | {"id2label": dict(sorted(named.items()))} | classes
             config_dict.pop("label2id", None)
         try:
@@ -256,14 +281,24 @@ class FisaConfig(PreTrainedConfig):
 
     @property
     def vocabulary(self) -> list[dict[str, Any]]:
-        """The stored vocabulary: a list of `{"name": str, "synonyms": list[str], "is_thing": bool}`."""
+        """The stored vocabulary, a list of `{"name": str, "synonyms": list[str], "is_thing": bool, "kind_is_known":
+        bool}`."""
         return [
-            {"name": name, "synonyms": synonyms, "is_thing": is_thing}
-            for (name, *synonyms), is_thing in zip(self.class_names, self.is_thing or ())
+            {"name": name, "synonyms": synonyms, "is_thing": is_thing, "kind_is_known": kind != -1}
+            for (name, *synonyms), is_thing, kind in zip(self.class_names, self.is_thing or (), self.kinds)
         ]
+
+    @property
+    def kinds(self) -> list[int]:
+        """What is known of the kind of each class of the stored vocabulary: 1 a thing, 0 stuff, −1 unknown."""
+        is_thing = self.is_thing or []
+        known = [not thing for thing in is_thing] if self.kind_is_known is None else self.kind_is_known
+        return [int(thing) if is_known else -1 for thing, is_known in zip(is_thing, known)]
 
     def store_vocabulary(self, classes: list[dict[str, Any]]) -> None:
         """Store a vocabulary, a list like [`FisaConfig.vocabulary`].
+
+        An entry without `kind_is_known` is stuff for certain, or a thing by assumption.
 
         To also encode its texts for a model, call [`~FisaForUniversalSegmentation.set_vocabulary`], which calls this.
 
@@ -278,11 +313,12 @@ class FisaConfig(PreTrainedConfig):
         id2label = {index: entry["name"] for index, entry in enumerate(classes)}
         synonyms = [list(entry["synonyms"]) for entry in classes]
         is_thing = [bool(entry["is_thing"]) for entry in classes]
-        for name in ("synonyms", "is_thing"):
+        kind_is_known = [bool(entry.get("kind_is_known", not entry["is_thing"])) for entry in classes]
+        for name in ("synonyms", "is_thing", "kind_is_known"):
             self.__dict__.pop(name, None)  # a stored vocabulary would refuse the assignments below
         self.id2label = id2label
         self.label2id = {label: index for index, label in id2label.items()}
-        self.synonyms, self.is_thing = synonyms, is_thing
+        self.synonyms, self.is_thing, self.kind_is_known = synonyms, is_thing, kind_is_known
 
     def validate_semantic_guidance(self) -> None:
         num_layers = self.image_tower.num_hidden_layers
@@ -305,7 +341,7 @@ class FisaConfig(PreTrainedConfig):
                 "a vocabulary, or neither."
             )
         num_classes = len(self._labels)
-        for name in ("synonyms", "is_thing"):
+        for name in ("synonyms", "is_thing", "kind_is_known"):
             value = getattr(self, name)
             if value is not None and len(value) != num_classes:
                 raise ValueError(

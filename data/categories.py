@@ -1,7 +1,7 @@
 """Categories of a data set, and the vocabulary that they make."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +18,18 @@ class Category:
         name: as the data set's files name it, metrics too.
         isthing: whether it is countable.
         synonyms: other names of it.
+        kind_is_known: whether `isthing` is stated, or assumed where nothing is.
     """
 
     id: int
     name: str
     isthing: bool
     synonyms: tuple[str, ...] = ()
+    kind_is_known: bool = True
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        return asdict(self) | {"synonyms": list(self.synonyms)}
+        """Plain data for JSON, as COCO has it."""
+        return {"id": self.id, "name": self.name, "isthing": self.isthing, "synonyms": list(self.synonyms)}
 
 
 def categories_of_coco(entries: Iterable[Fields]) -> tuple[Category, ...]:
@@ -39,7 +41,11 @@ def categories_of_coco(entries: Iterable[Fields]) -> tuple[Category, ...]:
     categories: dict[int, Category] = {}
     for entry in entries:
         category = Category(
-            entry.integer("id"), entry.text("name"), entry.flag("isthing", default=True), entry.texts("synonyms")
+            entry.integer("id"),
+            entry.text("name"),
+            entry.flag("isthing", default=True),
+            entry.texts("synonyms"),
+            kind_is_known="isthing" in entry.values,
         )
         if category.id in categories:
             raise entry.error("id", f"must be unique, but is that of {categories[category.id].name!r} too")
@@ -67,7 +73,7 @@ def categories_from_file(path: Path) -> tuple[Category, ...]:
 def categories_of(classes: Iterable[Class], *, first_id: int = 0) -> tuple[Category, ...]:
     """Categories numbered in the order of the classes."""
     return tuple(
-        Category(index, item.name, item.is_thing, tuple(item.synonyms))
+        Category(index, item.name, item.is_thing, tuple(item.synonyms), item.kind_is_known)
         for index, item in enumerate(classes, start=first_id)
     )
 
@@ -89,6 +95,7 @@ def vocabulary_of(categories: Sequence[Category]) -> Vocabulary:
             name,
             tuple(synonym for synonym in category.synonyms if _is_free(synonym, taken)),
             is_thing=category.isthing,
+            kind_is_known=category.kind_is_known,
         )
         for name, category in zip(primary, categories)
     )

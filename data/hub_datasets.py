@@ -15,7 +15,6 @@ from PIL import Image
 
 from fisa.data.annotation_files import Fields, read_json, read_segments
 from fisa.data.categories import Category, categories_from_file, categories_of, categories_of_coco
-from fisa.data.class_lists import FIRST_IDS, class_list
 from fisa.data.label_images import label_values, opened_label
 from fisa.data.label_maps import VOID, ClassMap
 from fisa.data.segmentation_datasets import (
@@ -25,6 +24,7 @@ from fisa.data.segmentation_datasets import (
     checked_record,
     refuse_unlisted,
 )
+from fisa.processing.class_lists import FIRST_IDS, class_list
 from fisa.processing.coco_panoptic import rgb_to_panoptic
 from fisa.processing.photos import exif_orientation, load_photo
 from fisa.processing.vocabulary import Vocabulary

@@ -13,10 +13,10 @@ from scipy.io.matlab import MatReadError
 
 from fisa.data.annotation_files import inside
 from fisa.data.categories import Category, categories_from_file, categories_of
-from fisa.data.class_lists import class_list
 from fisa.data.label_images import label_values, read_values
 from fisa.data.segmentation_datasets import Entry, FileDataset, LabelProblem, SegmentationDataset
 from fisa.data.splits import is_undivided
+from fisa.processing.class_lists import class_list
 from fisa.processing.vocabulary import Class, Vocabulary
 
 

@@ -23,6 +23,9 @@ class EncodedVocabulary(Mapping[str, torch.Tensor]):
             The class index of each prompt, 0 to num_classes − 1. If not given, each prompt is a separate class, in
             order.
         class_is_thing (`torch.Tensor` of shape `(num_classes,)` or `None`): whether each class is a thing or stuff.
+        class_kinds (`torch.Tensor` of shape `(num_classes,)` or `None`):
+            What is known of the kind of each class: 1 a thing, 0 stuff, −1 unknown. If not given, `class_is_thing`
+            is taken for knowledge.
         generator_class_ids (`torch.Tensor` of shape `(num_classes,)` or `None`):
             The mask generator's index of each class, −1 where it does not know it.
         num_classes (`int`): how many classes the prompts name.
@@ -45,6 +48,7 @@ class EncodedVocabulary(Mapping[str, torch.Tensor]):
     class_embeds: torch.Tensor
     prompt_class_ids: torch.Tensor | None = None
     class_is_thing: torch.Tensor | None = None
+    class_kinds: torch.Tensor | None = None
     generator_class_ids: torch.Tensor | None = None
     num_classes: int = field(init=False)
     one_prompt_per_class: bool = field(init=False)

@@ -414,7 +414,7 @@ class FisaModel(FisaPreTrainedModel):
 
         Returns:
             [`EncodedVocabulary`] with `class_embeds` `(num_prompts, projection_dim)`, `prompt_class_ids`
-            `(num_prompts,)` and `class_is_thing` `(num_classes,)`.
+            `(num_prompts,)`, `class_is_thing` and `class_kinds` `(num_classes,)`.
         """
         vocabulary = processor.parse_vocabulary(labels)
 
@@ -430,6 +430,7 @@ class FisaModel(FisaPreTrainedModel):
             class_embeds,
             prompt_class_ids=torch.tensor(vocabulary.prompt_class_ids, device=self.device),
             class_is_thing=torch.tensor(vocabulary.is_thing, device=self.device),
+            class_kinds=torch.tensor(vocabulary.kinds, device=self.device),
         )
 
     def set_vocabulary(

@@ -18,6 +18,7 @@ from fisa.acceleration.deformable_attention import sum_samples_at_once
 from fisa.acceleration.offloaded_weights import brought_in, computing_device
 from fisa.configuration.configuration_fisa import FisaConfig
 from fisa.modeling_fisa.adapter_vocabulary import ADAPTER_PREFIX, pop_beside_weights
+from fisa.modeling_fisa.class_kinds import generator_kinds, kinds_for_generator, weigh_by_kind
 from fisa.modeling_fisa.encoded_vocabulary import EncodedVocabulary
 from fisa.modeling_fisa.fisa_model import FisaModel, FisaPreTrainedModel
 from fisa.modeling_fisa.loss_fisa import mask_classification_loss
@@ -216,7 +217,7 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
         batch_size: int = 256,
         text_cache: str | PathLike | None = None,
     ) -> EncodedVocabulary:
-        """As [`FisaModel.encode_vocabulary`], with the classes that the generator knows where its opinion counts.
+        """As [`FisaModel.encode_vocabulary`], with what the generator knows of the classes where its opinion counts.
 
         ```python
         >>> encoded = model.encode_vocabulary(processor, {"dog": ["puppy"], "grass": []})
@@ -226,7 +227,11 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
         vocabulary = processor.parse_vocabulary(labels)
         encoded = self.fisa.encode_vocabulary(processor, vocabulary, batch_size=batch_size, text_cache=text_cache)
         names = [[entry["name"], *entry["synonyms"]] for entry in vocabulary.to_config()]
-        return replace(encoded, generator_class_ids=self._generator_class_ids(names))
+        return replace(
+            encoded,
+            class_kinds=self._kinds_for_generator(vocabulary.kinds, names),
+            generator_class_ids=self._generator_class_ids(names),
+        )
 
     def set_vocabulary(
         self, processor: FisaProcessor, labels: VocabularyLike, *, text_cache: str | PathLike | None = None
@@ -255,6 +260,7 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
         prompt_class_ids: torch.LongTensor | None = None,
         class_embeds: torch.FloatTensor | None = None,
         class_is_thing: torch.BoolTensor | None = None,
+        class_kinds: torch.LongTensor | None = None,
         generator_class_ids: torch.LongTensor | None = None,
         mask_labels: torch.Tensor | Sequence[torch.Tensor] | None = None,
         class_labels: torch.LongTensor | Sequence[torch.LongTensor] | None = None,
@@ -286,6 +292,9 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
                 Which class each prompt names, 0 to num_classes − 1; each its own if not given.
             class_is_thing (`torch.BoolTensor` of shape `(num_classes,)`, *optional*):
                 Handed on to post-processing, where stuff of one class becomes one segment.
+            class_kinds (`torch.LongTensor` of shape `(num_classes,)`, *optional*):
+                What is known of the kind of each class: 1 a thing, 0 stuff, −1 unknown. Compared with the generator's
+                opinion if `kind_weight` > 0; if not given, `class_is_thing` is taken for knowledge.
             generator_class_ids (`torch.LongTensor` of shape `(num_classes,)`, *optional*):
                 The generator's index of each class, −1 where it does not know it; read if `ensemble_weight` > 0.
             mask_labels (`Sequence[torch.Tensor]`, *optional*):
@@ -319,6 +328,7 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
             class_embeds,
             prompt_class_ids=prompt_class_ids,
             class_is_thing=class_is_thing,
+            class_kinds=class_kinds,
             generator_class_ids=generator_class_ids,
         )
         encoded, logits = self._classify(
@@ -436,6 +446,7 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
             self.fisa.class_embeds,
             prompt_class_ids=torch.tensor(self.config.prompt_class_ids, dtype=torch.long, device=self.device),
             class_is_thing=torch.tensor(self.config.is_thing, dtype=torch.bool, device=self.device),
+            class_kinds=self._kinds_for_generator(self.config.kinds, self.config.class_names),
             generator_class_ids=self._generator_class_ids(self.config.class_names),
         )
 
@@ -443,9 +454,28 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
         """What the generator calls each class, by all its names; `None` where its opinion does not count."""
         if not self.config.ensemble_weight or self.mask_generator is None:
             return None
-        labels = self.mask_generator.config.id2label or {}
-        known = known_class_ids(class_names, {int(index): label for index, label in labels.items()})
+        known = known_class_ids(class_names, self._generator_labels)
         return torch.tensor(known, dtype=torch.long, device=self.device)
+
+    def _kinds_for_generator(self, stated: list[int], class_names: list[list[str]]) -> torch.Tensor | None:
+        """The kind that the generator's opinion of each class is compared with; `None` where it has none."""
+        label_kinds = self._label_kinds
+        if label_kinds is None:
+            return None
+        kinds = kinds_for_generator(stated, class_names, labels=self._generator_labels, label_kinds=label_kinds)
+        return torch.tensor(kinds, dtype=torch.long, device=self.device)
+
+    @property
+    def _generator_labels(self) -> dict[int, str]:
+        labels = None if self.mask_generator is None else self.mask_generator.config.id2label
+        return {int(index): label for index, label in (labels or {}).items()}
+
+    @property
+    def _label_kinds(self) -> list[int] | None:
+        """Whether each of the generator's labels is a thing or stuff; `None` where its opinion is not asked for."""
+        if not self.config.kind_weight or self.mask_generator is None:
+            return None
+        return generator_kinds(self._generator_labels, self.config.generator_is_thing)
 
     def _classifier_precision(self) -> AbstractContextManager:
         dtype = self.config.classifier_dtype
@@ -478,12 +508,27 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
     def _class_log_probs(
         self, logits: torch.Tensor, proposals: MaskProposals, vocabulary: EncodedVocabulary
     ) -> torch.Tensor:
-        """CLIP's log-probabilities, in ensemble with the generator's where its opinion counts."""
+        """CLIP's log-probabilities, with the generator's opinion of classes and of kinds where it counts."""
         log_probs = logits.log_softmax(dim=-1)
-        weight, class_ids = self.config.ensemble_weight, vocabulary.generator_class_ids
-        if not weight or class_ids is None or proposals.class_logits is None:
+        if proposals.class_logits is None:
             return log_probs
-        return ensemble_with_generator(log_probs, proposals.class_logits, generator_class_ids=class_ids, weight=weight)
+        weight, class_ids = self.config.ensemble_weight, vocabulary.generator_class_ids
+        if weight and class_ids is not None:
+            log_probs = ensemble_with_generator(
+                log_probs, proposals.class_logits, generator_class_ids=class_ids, weight=weight
+            )
+        label_kinds, class_kinds = self._label_kinds, vocabulary.class_kinds
+        if class_kinds is None and vocabulary.class_is_thing is not None:
+            class_kinds = vocabulary.class_is_thing.long()
+        if label_kinds is None or class_kinds is None:
+            return log_probs
+        return weigh_by_kind(
+            log_probs,
+            proposals.class_logits,
+            label_kinds=label_kinds,
+            class_kinds=class_kinds,
+            weight=self.config.kind_weight,
+        )
 
 
 __all__ = ["FisaForUniversalSegmentation", "FisaModel", "FisaPreTrainedModel"]

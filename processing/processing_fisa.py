@@ -148,7 +148,8 @@ class FisaProcessor(ProcessorMixin):
 
             - `input_ids`, `attention_mask` (S, T, L), int64;
             - `prompt_class_ids` (S,), int64: the class of each name;
-            - `class_is_thing` (C,), bool.
+            - `class_is_thing` (C,), bool;
+            - `class_kinds` (C,), int64: 1 for a known thing, 0 for known stuff, −1 where nobody said.
 
             A prompt that is longer than CLIP reads loses its end; a warning quotes it.
 
@@ -182,6 +183,7 @@ class FisaProcessor(ProcessorMixin):
             classes = {
                 "prompt_class_ids": np.array(vocabulary.prompt_class_ids, np.int64),
                 "class_is_thing": np.array(vocabulary.is_thing, bool),
+                "class_kinds": np.array(vocabulary.kinds, np.int64),
             }
             inputs.update(BatchFeature(classes, tensor_type=options["return_tensors"]))
         return inputs
@@ -268,7 +270,7 @@ class FisaProcessor(ProcessorMixin):
     @property
     def model_input_names(self) -> list[str]:
         """What a call can return."""
-        return [*super().model_input_names, "prompt_class_ids", "class_is_thing"]
+        return [*super().model_input_names, "prompt_class_ids", "class_is_thing", "class_kinds"]
 
     def _cut_prompts(self, prompts: Sequence[str], lengths: np.ndarray, limit: int) -> list[str]:
         full = [prompts[row] for row in np.flatnonzero(lengths >= limit).tolist()]

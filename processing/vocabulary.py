@@ -59,6 +59,10 @@ class Class:
         is_thing (`bool`, *optional*):
             `True` where instances are counted (a dog, a car), `False` for stuff (sky, grass), one segment in all.
             `None`: stuff if the name is in a short built-in list of common stuff words, a thing otherwise.
+        kind_is_known (`bool`, *optional*):
+            Whether `is_thing` is knowledge that naming masks may rely on, or only what results are merged by. Not
+            given: it is known where `is_thing` is given or the name is in the list; that any other name is a thing is
+            an assumption.
 
     Raises:
         TypeError: a name is not a string, `synonyms` not a list of strings, or `is_thing` not a boolean.
@@ -67,24 +71,36 @@ class Class:
 
     ```python
     >>> frisbee = Class("frisbee", synonyms=["flying disc"])
-    >>> frisbee.prompts, frisbee.is_thing
-    (('frisbee', 'flying disc'), True)
+    >>> frisbee.prompts, frisbee.is_thing, frisbee.kind_is_known
+    (('frisbee', 'flying disc'), True, False)
     ```
     """
 
     name: str
     synonyms: tuple[str, ...]
     is_thing: bool
+    kind_is_known: bool
 
-    def __init__(self, name: str, synonyms: Iterable[str] = (), is_thing: bool | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        synonyms: Iterable[str] = (),
+        is_thing: bool | None = None,
+        kind_is_known: bool | None = None,
+    ) -> None:
         name = _tidy(name)
         if isinstance(synonyms, str) or not isinstance(synonyms, Iterable):
             raise TypeError(f"The synonyms of {name!r} must be a list of strings, found {synonyms!r}.")
         if is_thing not in (None, True, False):
             raise TypeError(f"`is_thing` of {name!r} must be true, false or absent, found {is_thing!r}.")
+        if is_thing is None:
+            is_thing, known = not _sounds_like_stuff(name), _sounds_like_stuff(name)
+        else:
+            is_thing, known = bool(is_thing), True
         object.__setattr__(self, "name", name)
         object.__setattr__(self, "synonyms", tuple(_tidy(synonym) for synonym in synonyms))
-        object.__setattr__(self, "is_thing", not _sounds_like_stuff(name) if is_thing is None else bool(is_thing))
+        object.__setattr__(self, "is_thing", is_thing)
+        object.__setattr__(self, "kind_is_known", known if kind_is_known is None else kind_is_known)
 
     @property
     def prompts(self) -> tuple[str, ...]:
@@ -194,6 +210,11 @@ class Vocabulary(Sequence[Class]):
         """For each of the C classes, whether it is a thing (or else stuff)."""
         return [item.is_thing for item in self._classes]
 
+    @property
+    def kinds(self) -> list[int]:
+        """For each of the C classes, what is known of its kind: 1 a thing, 0 stuff, −1 unknown."""
+        return [int(item.is_thing) if item.kind_is_known else -1 for item in self._classes]
+
     def prompts(self) -> list[str]:
         """All S names and synonyms, class by class, the name first."""
         return [prompt for item in self._classes for prompt in item.prompts]
@@ -206,7 +227,13 @@ class Vocabulary(Sequence[Class]):
     def to_config(self) -> list[dict[str, Any]]:
         """The classes as plain data for JSON; [`Vocabulary.parse`] reads it back."""
         return [
-            {"name": item.name, "synonyms": list(item.synonyms), "is_thing": item.is_thing} for item in self._classes
+            {
+                "name": item.name,
+                "synonyms": list(item.synonyms),
+                "is_thing": item.is_thing,
+                "kind_is_known": item.kind_is_known,
+            }
+            for item in self._classes
         ]
 
     def __len__(self) -> int:
@@ -341,7 +368,8 @@ def _class_of(item: Any) -> Class:
     if isinstance(item, str):
         return _class_of_text(item)
     if isinstance(item, Mapping) and "name" in item:
-        return Class(item["name"], item.get("synonyms", ()), item.get("is_thing", item.get("isthing")))
+        is_thing = item.get("is_thing", item.get("isthing"))
+        return Class(item["name"], item.get("synonyms", ()), is_thing, item.get("kind_is_known"))
     raise TypeError(
         f"A class must be a name, a Class, or a dictionary with a name, found {item!r} ({type(item).__name__})."
     )

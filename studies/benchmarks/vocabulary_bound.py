@@ -19,12 +19,12 @@ import torch
 from torch import nn
 
 from fisa import FisaForUniversalSegmentation, FisaProcessor
-from fisa.data.class_lists import FIRST_IDS, class_list
 from fisa.evaluation.oracle import perfect_masks
 from fisa.modeling_fisa.encoded_vocabulary import EncodedVocabulary
 from fisa.modeling_fisa.mask_classification import class_logits
 from fisa.modeling_fisa.semantic_guidance import guiding_texts
 from fisa.pretrained import patchwork
+from fisa.processing.class_lists import FIRST_IDS, class_list
 from fisa.studies.benchmarks.measure import machine
 from fisa.studies.patchwork.dataset import load_patchwork
 from fisa.studies.patchwork.words import WORDS

@@ -15,8 +15,8 @@ from tests.models import randomise
 
 
 VOCABULARY = [
-    {"name": "dog", "synonyms": [], "is_thing": True},
-    {"name": "sky", "synonyms": ["clouds", "heaven"], "is_thing": False},
+    {"name": "dog", "synonyms": [], "is_thing": True, "kind_is_known": False},
+    {"name": "sky", "synonyms": ["clouds", "heaven"], "is_thing": False, "kind_is_known": True},
 ]
 
 
@@ -191,7 +191,8 @@ def scores(config: FisaConfig) -> torch.Tensor:
     if config.mask_generator_config is not None:
         del inputs["mask_proposals"]
         inputs |= tiny_generator_inputs([(64, 64)], canvas=(64, 64))
-    return model(**inputs, generator_class_ids=torch.tensor([0, 1, -1])).class_queries_logits
+    classes = {"generator_class_ids": torch.tensor([0, 1, -1]), "class_kinds": torch.tensor([1, 0, -1])}
+    return model(**inputs, **classes).class_queries_logits
 
 
 def loss(config: FisaConfig) -> float:
@@ -218,6 +219,7 @@ def vocabulary(config: FisaConfig) -> tuple:
 
 
 TWO = {"id2label": {0: "a", 1: "b"}, "synonyms": [[], []], "is_thing": [True, True]}
+MIXED = [True, False, True]
 NARROW_TEXT = {**tiny_text_config().to_dict(), "hidden_size": 12}
 # For each field: what to look at, and two configurations between which it must differ.
 READ = {
@@ -235,11 +237,22 @@ READ = {
     "objectness_floor": (scores, {"generator": "eomt"}, {"generator": "eomt", "objectness_floor": 1.0}),
     "classifier_dtype": (scores, {}, {"classifier_dtype": "bfloat16"}),
     "ensemble_weight": (scores, {"generator": "eomt"}, {"generator": "eomt", "ensemble_weight": 0.5}),
+    "kind_weight": (
+        scores,
+        {"generator": "eomt", "generator_is_thing": MIXED},
+        {"generator": "eomt", "generator_is_thing": MIXED, "kind_weight": 0.0},
+    ),
+    "generator_is_thing": (
+        scores,
+        {"generator": "eomt", "generator_is_thing": MIXED},
+        {"generator": "eomt", "generator_is_thing": [False, True, False]},
+    ),
     "proposal_matcher": (loss, {}, {"proposal_matcher": "hungarian"}),
     "proposal_matcher_iou": (loss, {"proposal_matcher_iou": 0.9}, {"proposal_matcher_iou": 0.01}),
     "initializer_range": (initial_spread, {}, {"initializer_range": 0.5}),
     "synonyms": (vocabulary, TWO, {**TWO, "synonyms": [["c"], []]}),
     "is_thing": (vocabulary, TWO, {**TWO, "is_thing": [True, False]}),
+    "kind_is_known": (vocabulary, TWO, {**TWO, "kind_is_known": [True, False]}),
 }
 
 

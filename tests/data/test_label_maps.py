@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fisa.data.class_lists import FIRST_IDS, class_list
 from fisa.data.formats import DATASET_FORMATS, load_segmentation_dataset
 from fisa.data.label_maps import CITYSCAPES_LABEL_IDS
+from fisa.processing.class_lists import FIRST_IDS, class_list
 from tests.data.made_files import (
     HEIGHT,
     WIDTH,

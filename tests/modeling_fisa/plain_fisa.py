@@ -164,3 +164,17 @@ def plain_class_probabilities(logits, known_logits=None, known_class_ids=None, w
             if known_index >= 0:
                 probabilities[index] = probabilities[index] ** (1 - weight) * known[known_index] ** weight
     return probabilities / probabilities.sum()
+
+
+def plain_kind_weighting(probabilities, known_logits, *, label_is_thing, class_kinds, weight) -> np.ndarray:
+    """p(class) of one proposal times the generator's p(kind of the class), which has labels of both kinds."""
+    known = np.exp(known_logits - known_logits.max())
+    known = known / known.sum()
+    of_kind = {
+        kind: sum(share for share, is_thing in zip(known, label_is_thing) if is_thing == bool(kind)) for kind in (0, 1)
+    }
+    weighed = [
+        probability * (max(of_kind.values()) if kind == -1 else of_kind[kind]) ** weight
+        for probability, kind in zip(probabilities, class_kinds)
+    ]
+    return np.array(weighed) / sum(weighed)

@@ -1,4 +1,4 @@
-"""Class lists of data sets that come without one."""
+"""Class lists of public data sets: for those that come without one, and for generators that bear their labels."""
 
 from pathlib import Path
 
@@ -12,6 +12,7 @@ FIRST_IDS = {
     "ade20k_150": 1,
     "ade20k_847": 0,
     "cityscapes_19": 0,
+    "coco_133": 0,
     "pascal_context_59": 1,
     "voc_20": 1,
     "voc_21": 0,
