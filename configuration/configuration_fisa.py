@@ -65,6 +65,11 @@ class FisaConfig(PreTrainedConfig):
             τ: a mask token attends to the patches of which its proposal covers at least this fraction, in [0, 1].
             With 0 any covered pixel suffices, as in MaskCLIP and MasQCLIP, which suits fine patches. Coarse patches
             (a dozen or fewer per side) need about 0.5.
+        segment_attention_penalty (`float`, defaults to 0.0):
+            Subtracted from the attention scores between image patches of different proposals, before the softmax, in
+            every layer; finite, 0 or more. A patch belongs to the proposal that is likeliest there; see
+            [`~fisa.modeling_fisa.mask_attention.segments_of_patches`]. With 0 the image tokens attend as in CLIP,
+            which is the default because the gain is measured in Patchwork alone, where 1 is best.
         seve_layers (`list[int]`, defaults to `[0]`):
             The CLIP layers in which the class texts guide the visual tokens (SEVE), counted from 0. The default is an
             early layer, as in the paper; an empty list switches SEVE off.
@@ -137,6 +142,7 @@ class FisaConfig(PreTrainedConfig):
     projection_dim: int = _positive("projection_dim", default=512)
     logit_scale_init_value: float | int = 2.6592
     mask_coverage_threshold: float | int = _fraction("mask_coverage_threshold", default=0.0)
+    segment_attention_penalty: float | int = _not_negative("segment_attention_penalty", default=0.0)
     seve_layers: list[int] | tuple[int, ...] = (0,)
     seve_tokens: Literal["mask_keys", "both", "image", "mask"] = "mask_keys"
     seve_num_heads: int = _positive("seve_num_heads", default=8)

@@ -33,7 +33,12 @@ from fisa.modeling_fisa.adapter_vocabulary import (
     vocabulary_of_tensors,
 )
 from fisa.modeling_fisa.encoded_vocabulary import EncodedVocabulary, average_templates
-from fisa.modeling_fisa.mask_attention import mask_attention_bias, patch_coverage
+from fisa.modeling_fisa.mask_attention import (
+    mask_attention_bias,
+    patch_coverage,
+    segment_attention_bias,
+    segments_of_patches,
+)
 from fisa.modeling_fisa.mask_encoder import FisaEncoderLayer, MaskEncoder
 from fisa.modeling_fisa.outputs_fisa import FisaModelOutput
 from fisa.modeling_fisa.semantic_guidance import ZeroLinear, guiding_texts
@@ -515,6 +520,7 @@ class FisaModel(FisaPreTrainedModel):
         pixel_values: torch.FloatTensor,
         mask_proposals: torch.Tensor,
         proposal_sizes: torch.Tensor | None = None,
+        objectness: torch.Tensor | None = None,
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
         class_embeds: torch.FloatTensor | None = None,
@@ -530,6 +536,8 @@ class FisaModel(FisaPreTrainedModel):
                 Each spans its photo: boolean or integer masks, or logits, inside where positive.
             proposal_sizes (`torch.Tensor` of shape `(batch_size, 2)`, *optional*):
                 The part of each mask that spans its photo, where masks are padded to a common size.
+            objectness (`torch.Tensor` of shape `(batch_size, num_proposals)`, *optional*):
+                In [0, 1], 1 if not given; read if `segment_attention_penalty` > 0.
             input_ids, attention_mask (`torch.LongTensor` of shape `(num_names, num_templates, length)`, *optional*):
                 The vocabulary as tokenised prompts; or
             class_embeds (`torch.FloatTensor` of shape `(num_prompts, projection_dim)`, *optional*):
@@ -548,6 +556,9 @@ class FisaModel(FisaPreTrainedModel):
             mask_tokens,
             attention_bias,
             self._guiding_texts(texts),
+            image_bias=self._image_bias(
+                pixel_values, mask_proposals, proposal_sizes, objectness, dtype=image_tokens.dtype
+            ),
             clip_layers=self.vision_model.encoder.layers,
             output_hidden_states=self._asked_for("output_hidden_states", output_hidden_states),
             output_attentions=self._asked_for("output_attentions", output_attentions),
@@ -582,6 +593,29 @@ class FisaModel(FisaPreTrainedModel):
             proposal_sizes=proposal_sizes,
         )
         return mask_attention_bias(coverage, threshold=self.config.mask_coverage_threshold, dtype=dtype)
+
+    def _image_bias(
+        self,
+        pixel_values: torch.Tensor,
+        mask_proposals: torch.Tensor,
+        proposal_sizes: torch.Tensor | None,
+        objectness: torch.Tensor | None,
+        *,
+        dtype: torch.dtype,
+    ) -> torch.Tensor | None:
+        """The bias between patches of different proposals; `None` without a penalty or without proposals."""
+        penalty = self.config.segment_attention_penalty
+        if not penalty or not mask_proposals.shape[1]:
+            return None
+        height, width = pixel_values.shape[-2:]
+        segments = segments_of_patches(
+            mask_proposals,
+            mask_proposals.new_ones(mask_proposals.shape[:2]) if objectness is None else objectness,
+            image_size=(height, width),
+            patch_size=self.vision_model.embeddings.patch_size,
+            proposal_sizes=proposal_sizes,
+        )
+        return segment_attention_bias(segments, penalty=penalty, dtype=dtype)
 
     def _guiding_texts(self, class_embeds: torch.Tensor | None) -> torch.Tensor | None:
         if not self.config.seve_layers:

@@ -1,4 +1,7 @@
-"""Mask attention: each mask token sees only the CLS token and the patches that its proposal covers."""
+"""Mask attention: each mask token sees only the CLS token and the patches that its proposal covers.
+
+Optionally the image tokens, too, look at their own segment more than at others: see [`segment_attention_bias`].
+"""
 
 from typing import NamedTuple
 
@@ -13,6 +16,9 @@ from fisa.modeling_fisa.multi_head_attention import attend, split_heads
 
 # Coverage is a sum of float32 products: rounding must not exclude a patch that is covered by exactly τ.
 COVERAGE_TOLERANCE = 1e-5
+# A patch where no proposal is likelier than this belongs to none.
+LEAST_CLAIM = 1e-3
+NO_SEGMENT = -1
 
 
 def patch_coverage(
@@ -37,16 +43,48 @@ def patch_coverage(
     Returns:
         `torch.Tensor` of shape `(batch_size, num_proposals, num_patches)`, float32, in [0, 1].
     """
-    height, width = masks.shape[-2:]
+    return _patch_means((masks > 0).float(), image_size, patch_size, proposal_sizes)
+
+
+def segments_of_patches(
+    masks: torch.Tensor,
+    objectness: torch.Tensor,
+    *,
+    image_size: tuple[int, int],
+    patch_size: int,
+    proposal_sizes: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """The proposal that each image patch belongs to: the likeliest one there.
+
+    How likely a proposal is on a patch is its objectness times the mean over the patch of its mask's probability, the
+    sigmoid of the logits. Where no proposal is likelier than one in a thousand, the patch belongs to none.
+
+    Args:
+        masks, image_size, patch_size, proposal_sizes: as for [`patch_coverage`].
+        objectness (`torch.Tensor` of shape `(batch_size, num_proposals)`), in [0, 1].
+
+    Returns:
+        `torch.Tensor` of shape `(batch_size, num_patches)`, int64: indices of proposals, or `NO_SEGMENT`.
+    """
+    probs = masks.float().sigmoid() if masks.is_floating_point() else (masks > 0).float()
+    claims = _patch_means(probs, image_size, patch_size, proposal_sizes) * objectness.float().unsqueeze(-1)
+    strongest = claims.max(dim=1)
+    return strongest.indices.masked_fill(strongest.values <= LEAST_CLAIM, NO_SEGMENT)
+
+
+def _patch_means(
+    values: torch.Tensor, image_size: tuple[int, int], patch_size: int, proposal_sizes: torch.Tensor | None
+) -> torch.Tensor:
+    """The mean of each mask's values `(batch_size, num_proposals, mask_height, mask_width)` over each image patch."""
+    height, width = values.shape[-2:]
     if proposal_sizes is None:
-        heights, widths = (torch.tensor([side], device=masks.device) for side in (height, width))
+        heights, widths = (torch.tensor([side], device=values.device) for side in (height, width))
     else:
-        heights, widths = proposal_sizes.to(masks.device).unbind(-1)
+        heights, widths = proposal_sizes.to(values.device).unbind(-1)
     rows = _area_shares(heights, length=height, image_side=image_size[0], patch_size=patch_size)
     columns = _area_shares(widths, length=width, image_side=image_size[1], patch_size=patch_size)
-    covered = (masks > 0).to(rows.dtype)
-    with maybe_autocast(masks.device.type, enabled=False):  # autocast would count pixels with eight bits
-        return (rows.unsqueeze(1) @ covered @ columns.unsqueeze(1).transpose(-1, -2)).flatten(2)
+    with maybe_autocast(values.device.type, enabled=False):  # autocast would count pixels with eight bits
+        return (rows.unsqueeze(1) @ values @ columns.unsqueeze(1).transpose(-1, -2)).flatten(2)
 
 
 def _area_shares(sides: torch.Tensor, *, length: int, image_side: int, patch_size: int) -> torch.Tensor:
@@ -94,6 +132,23 @@ def mask_attention_bias(coverage: torch.Tensor, *, threshold: float, dtype: torc
     return bias.masked_fill(~attended, float("-inf")).unsqueeze(1)
 
 
+def segment_attention_bias(segments: torch.Tensor, *, penalty: float, dtype: torch.dtype) -> torch.Tensor:
+    """The bias of the image tokens' attention scores: −penalty between patches of different segments, else 0.
+
+    The CLS token attends to all patches, and all to it, as ever.
+
+    Args:
+        segments (`torch.Tensor` of shape `(batch_size, num_patches)`): as [`segments_of_patches`] returns them.
+        penalty (`float`): finite, 0 or more.
+        dtype (`torch.dtype`): that of the attention scores.
+
+    Returns:
+        `torch.Tensor` of shape `(batch_size, 1, 1 + num_patches, 1 + num_patches)`, the same for all heads.
+    """
+    differ = segments.unsqueeze(-1) != segments.unsqueeze(-2)
+    return nn.functional.pad(differ.to(dtype) * -penalty, (1, 0, 1, 0)).unsqueeze(1)
+
+
 class Attended(NamedTuple):
     """What [`MaskAttention`] returns.
 
@@ -131,6 +186,7 @@ class MaskAttention(nn.Module):
         mask_states: torch.Tensor,
         attention_bias: torch.Tensor,
         *,
+        image_bias: torch.Tensor | None = None,
         clip_attention: CLIPAttention,
         masks_alone: bool = False,
     ) -> Attended:
@@ -139,6 +195,7 @@ class MaskAttention(nn.Module):
             image_states (`torch.Tensor` of shape `(batch_size, 1 + num_patches, hidden_size)`)
             mask_states (`torch.Tensor` of shape `(batch_size, num_proposals, hidden_size)`)
             attention_bias (`torch.Tensor`): as [`mask_attention_bias`] returns it.
+            image_bias (`torch.Tensor`, *optional*): as [`segment_attention_bias`] returns it.
             clip_attention (`CLIPAttention`): the attention of the current CLIP layer.
             masks_alone (`bool`): leave out the image tokens' output.
         """
@@ -152,7 +209,7 @@ class MaskAttention(nn.Module):
         image_output, image_weights = None, None
         if not masks_alone:
             image_query = split_heads(clip.q_proj(image_states), clip.num_heads)
-            image_output, image_weights = attend(clip, image_query, key, value, **options)
+            image_output, image_weights = attend(clip, image_query, key, value, image_bias, **options)
             image_output = clip.out_proj(image_output)
         mask_query = split_heads(self.query_proj(mask_states), clip.num_heads)
         mask_output, mask_weights = attend(clip, mask_query, key, value, attention_bias, **options)

@@ -5,9 +5,9 @@ In layer l, with image tokens X, mask tokens M, class texts T, and CLIP's own no
     X, M ← SEVE before the layer (X, M, T)
     M ← M + attention of LN1 M to the part of LN1 X that each proposal covers + SEVE beside it (T)
     M ← M + MLP(LN2 M)
-    X ← X + self-attention of LN1 X;   X ← X + MLP(LN2 X)
+    X ← X + self-attention of LN1 X + bias between segments;   X ← X + MLP(LN2 X)
 
-The image tokens never see the mask tokens.
+The image tokens never see the mask tokens. The bias between segments is 0 unless `segment_attention_penalty` is set.
 """
 
 from collections.abc import Collection
@@ -43,6 +43,7 @@ class FisaEncoderLayer(GradientCheckpointingLayer):
         attention_bias: torch.Tensor,
         texts: torch.Tensor | None,
         *,
+        image_bias: torch.Tensor | None = None,
         clip_layer: CLIPEncoderLayer,
         masks_alone: bool = False,
     ) -> tuple[torch.Tensor | None, torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
@@ -57,6 +58,7 @@ class FisaEncoderLayer(GradientCheckpointingLayer):
             clip_layer.layer_norm1(image_tokens),
             clip_layer.layer_norm1(mask_tokens),
             attention_bias,
+            image_bias=image_bias,
             clip_attention=clip_layer.self_attn,
             masks_alone=masks_alone,
         )
@@ -123,6 +125,7 @@ class MaskEncoder(nn.Module):
         attention_bias: torch.Tensor,
         texts: torch.Tensor | None,
         *,
+        image_bias: torch.Tensor | None = None,
         clip_layers: nn.ModuleList,
         output_hidden_states: bool | Collection[int] = False,
         output_attentions: bool = False,
@@ -133,6 +136,7 @@ class MaskEncoder(nn.Module):
             image_tokens, mask_tokens: from [`MaskEncoder.embed`].
             attention_bias: from [`~fisa.modeling_fisa.mask_attention.mask_attention_bias`].
             texts: from [`~fisa.modeling_fisa.semantic_guidance.guiding_texts`]; `None` without SEVE.
+            image_bias: from [`~fisa.modeling_fisa.mask_attention.segment_attention_bias`]; `None` without a penalty.
             clip_layers: CLIP's encoder layers.
             output_hidden_states: True for those of all layers, or the indices of some, where 0 are the embeddings and
                 negative indices count from the end. The others are `None`.
@@ -148,6 +152,7 @@ class MaskEncoder(nn.Module):
                 mask_tokens,
                 attention_bias,
                 texts,
+                image_bias=image_bias,
                 clip_layer=clip_layer,
                 masks_alone=ends_with_masks and clip_layer is clip_layers[-1],
             )

@@ -24,12 +24,15 @@ class MaskProposals:
             Height and width of the part of each mask that spans its photo, in mask pixels; `None`: all of it.
         class_logits (`torch.Tensor` of shape `(batch_size, num_proposals, num_known_classes)` or `None`):
             The generator's own logits for the classes that it was trained on.
+        is_spare (`torch.Tensor` of shape `(batch_size, num_proposals)` or `None`):
+            True for proposals below the floor that are kept because another photo of the batch has more; `None`: none.
     """
 
     mask_logits: torch.Tensor
     objectness: torch.Tensor
     sizes: torch.Tensor | None = None
     class_logits: torch.Tensor | None = None
+    is_spare: torch.Tensor | None = None
 
     def likely(self, *, floor: float) -> "MaskProposals":
         """Keep the proposals whose objectness reaches a floor, at least one per photo, in their order.
@@ -47,7 +50,13 @@ class MaskProposals:
             mask_logits=self.mask_logits[photo, kept],
             objectness=self.objectness[photo, kept],
             class_logits=None if self.class_logits is None else self.class_logits[photo, kept],
+            is_spare=self.objectness[photo, kept] < floor,
         )
+
+    def claims(self) -> torch.Tensor:
+        """The objectness `(batch_size, num_proposals)` with which proposals claim patches: 0 for spare ones, so that a
+        photo's segments do not depend on its batch."""
+        return self.objectness if self.is_spare is None else self.objectness.masked_fill(self.is_spare, 0.0)
 
     def without_padding(self) -> "MaskProposals":
         """Crop the masks to the largest photo. `sizes` is then `None` if all photos have one size."""

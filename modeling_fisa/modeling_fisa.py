@@ -370,6 +370,7 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
                 pixel_values,
                 proposals.mask_logits,
                 proposal_sizes=proposals.sizes,
+                objectness=proposals.claims(),
                 class_embeds=vocabulary.class_embeds,
                 output_image_tokens=False,
                 return_dict=True,

@@ -229,6 +229,7 @@ READ = {
     "projection_dim": (shapes, {}, {"projection_dim": 24}),
     "logit_scale_init_value": (initial_spread, {}, {"logit_scale_init_value": 1.0}),
     "mask_coverage_threshold": (scores, {}, {"mask_coverage_threshold": 0.9}),
+    "segment_attention_penalty": (scores, {}, {"segment_attention_penalty": 1.0}),
     "seve_layers": (scores, {}, {"seve_layers": []}),
     "seve_tokens": (scores, {}, {"seve_tokens": "image"}),
     "seve_num_heads": (scores, {}, {"seve_num_heads": 4}),

@@ -27,7 +27,7 @@ class PlainFisa:
         self.num_heads = config.vision_config.num_attention_heads
         self.patch_size = config.vision_config.patch_size
 
-    def mask_embeds(self, pixels, masks, class_embeds, *, photo_size=None) -> np.ndarray:
+    def mask_embeds(self, pixels, masks, class_embeds, *, photo_size=None, objectness=None) -> np.ndarray:
         """Embeddings `(num_proposals, projection_dim)` of `masks` `(num_proposals, height, width)`."""
         pixels, masks = np.asarray(pixels, np.float64), np.asarray(masks)
         class_embeds = None if class_embeds is None else np.asarray(class_embeds, np.float64)
@@ -36,12 +36,25 @@ class PlainFisa:
         start = self.weights["vision_model.embeddings.class_embedding"]
         start = self.norm(start + self.weights["mask_encoder.mask_position.weight"][0], "vision_model.pre_layrnorm")
         patch_share = (Fraction(self.patch_size, pixels.shape[1]), Fraction(self.patch_size, pixels.shape[2]))
+        height, width = photo_size if photo_size is not None else masks.shape[1:]
+        masks = masks[:, :height, :width]
+        segments = None
+        if self.config.segment_attention_penalty:
+            objectness = [1.0] * len(masks) if objectness is None else objectness
+            segments = segments_of_patches(masks, objectness, rows, columns, patch_share)
         results = []
         for mask in masks:
-            height, width = photo_size if photo_size is not None else mask.shape
-            covered = self.covered_patches(mask[:height, :width] > 0, rows, columns, patch_share)
-            results.append(self.encode(image, start, [0, *(1 + patch for patch in covered)], class_embeds))
+            covered = self.covered_patches(mask > 0, rows, columns, patch_share)
+            results.append(self.encode(image, start, [0, *(1 + patch for patch in covered)], class_embeds, segments))
         return np.array(results)
+
+    def between_segments(self, token, segments) -> np.ndarray:
+        """What is added to the attention scores of an image token, the CLS token being the first."""
+        bias = np.zeros(1 + len(segments))
+        for patch, segment in enumerate(segments, start=1):
+            if token > 0 and segments[token - 1] != segment:
+                bias[patch] = -self.config.segment_attention_penalty
+        return bias
 
     def embed(self, pixels, rows, columns) -> list[np.ndarray]:
         kernel = self.weights["vision_model.embeddings.patch_embedding.weight"]
@@ -66,7 +79,7 @@ class PlainFisa:
             return reaching
         return [patch for patch, fraction in enumerate(coverage) if fraction > 0 and fraction == max(coverage)]
 
-    def encode(self, image, mask_token, visible, class_embeds) -> np.ndarray:
+    def encode(self, image, mask_token, visible, class_embeds, segments=None) -> np.ndarray:
         for layer in range(self.num_layers):
             clip, added = f"vision_model.encoder.layers.{layer}", f"mask_encoder.layers.{layer}"
             if layer in self.config.seve_layers:
@@ -85,7 +98,8 @@ class PlainFisa:
                 mask_token = mask_token + self.found_in_texts(query, class_embeds, clip, f"{added}.semantic_guidance")
             mask_token = mask_token + self.linear(seen, f"{clip}.self_attn.out_proj")
             queries = [self.linear(token, f"{clip}.self_attn.q_proj") for token in normed]
-            seen = [attend(query, keys, values, self.num_heads) for query in queries]
+            biases = [0.0 if segments is None else self.between_segments(i, segments) for i in range(len(image))]
+            seen = [attend(query, keys, values, self.num_heads, bias) for query, bias in zip(queries, biases)]
             image = [token + self.linear(s, f"{clip}.self_attn.out_proj") for token, s in zip(image, seen)]
 
             mask_token = mask_token + self.mlp(mask_token, clip)
@@ -131,13 +145,38 @@ def covered_fraction(mask, row, column, patch_share) -> Fraction:
     return covered / (height * width)
 
 
-def attend(query, keys, values, num_heads) -> np.ndarray:
+def segments_of_patches(masks, objectness, rows, columns, patch_share) -> list[int]:
+    """The likeliest proposal of each patch, −1 where none is likelier than one in a thousand."""
+    segments = []
+    for row in range(rows):
+        for column in range(columns):
+            claims = [
+                chance * patch_mean(1 / (1 + np.exp(-np.float64(mask))), row, column, patch_share)
+                for mask, chance in zip(masks, objectness)
+            ]
+            segments.append(int(np.argmax(claims)) if max(claims) > 1e-3 else -1)
+    return segments
+
+
+def patch_mean(values, row, column, patch_share) -> float:
+    """Mean of one patch's values; `patch_share`: a patch's sides in photos."""
+    height, width = patch_share[0] * values.shape[0], patch_share[1] * values.shape[1]
+    top, bottom, left, right = row * height, (row + 1) * height, column * width, (column + 1) * width
+    total = 0.0
+    for y in range(floor(top), ceil(bottom)):
+        for x in range(floor(left), ceil(right)):
+            area = (min(bottom, y + 1) - max(top, y)) * (min(right, x + 1) - max(left, x))
+            total += float(area) * values[y, x]
+    return total / float(height * width)
+
+
+def attend(query, keys, values, num_heads, bias=0.0) -> np.ndarray:
     """Attention of one query, one head at a time."""
     width = len(query) // num_heads
     heads = []
     for head in range(num_heads):
         part = slice(head * width, (head + 1) * width)
-        scores = np.array([query[part] @ key[part] for key in keys]) / np.sqrt(width)
+        scores = np.array([query[part] @ key[part] for key in keys]) / np.sqrt(width) + bias
         weights = np.exp(scores - scores.max())
         weights = weights / weights.sum()
         heads.append(sum(weight * value[part] for weight, value in zip(weights, values)))
