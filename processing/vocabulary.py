@@ -7,7 +7,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias, overload
 
@@ -79,7 +79,7 @@ class Class:
     name: str
     synonyms: tuple[str, ...]
     is_thing: bool
-    kind_is_known: bool
+    kind_is_known: bool = field(compare=False)  # the same is looked for, whoever said its kind
 
     def __init__(
         self,

@@ -81,6 +81,7 @@ def test_types_and_shapes_of_everything():
         "attention_mask": ((6, 1, 21), torch.int64),
         "prompt_class_ids": ((6,), torch.int64),
         "class_is_thing": ((3,), torch.bool),
+        "class_kinds": ((3,), torch.int64),
     }
     assert set(inputs) == set(make_processor().model_input_names)
     assert all(isinstance(value, np.ndarray) for value in make_processor()(images=PHOTO, text="dog").values())

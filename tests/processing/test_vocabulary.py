@@ -95,8 +95,33 @@ def test_is_an_immutable_sequence():
 
 def test_round_trips_through_json():
     vocabulary = Vocabulary.parse([DOG, CURTAIN, "sky", "Ampel (rot)", "赤い車"])
-    assert Vocabulary.parse(json.loads(json.dumps(vocabulary.to_config()))) == vocabulary
-    assert vocabulary.to_config()[0] == {"name": "dog", "synonyms": ["puppy"], "is_thing": True}
+    again = Vocabulary.parse(json.loads(json.dumps(vocabulary.to_config())))
+    assert again == vocabulary and again.kinds == vocabulary.kinds
+    assert vocabulary.to_config()[0] == {
+        "name": "dog",
+        "synonyms": ["puppy"],
+        "is_thing": True,
+        "kind_is_known": True,
+    }
+
+
+@pytest.mark.parametrize(
+    ("item", "kind"),
+    [
+        ("dog", -1),
+        ("dog [thing]", 1),
+        ("curtain [stuff]", 0),
+        ("sky", 0),
+        (Class("sky", is_thing=True), 1),
+        (Class("dog", is_thing=True, kind_is_known=False), -1),
+        ({"name": "dog"}, -1),
+        ({"name": "dog", "isthing": 1}, 1),
+        ({"name": "dog", "is_thing": True, "kind_is_known": False}, -1),
+    ],
+    ids=str,
+)
+def test_a_kind_is_known_where_it_is_stated_or_the_name_is_a_stuff_word(item, kind):
+    assert Vocabulary.parse([item]).kinds == [kind]
 
 
 @pytest.mark.parametrize(
