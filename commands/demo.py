@@ -8,14 +8,15 @@ from fisa.commands import segment
 from fisa.pretrained.patchwork import SCENES
 
 
-LABELS = (
-    "bird, fish, sunglasses, water [stuff], brick wall [stuff], panda, sailboat, sneaker, wood [stuff], "
-    "tiles [stuff], sky [stuff], cat, bear, ladybug, mushroom, pumpkin, sand [stuff], soil [stuff], "
-    "eagle, shark, glasses, teddy bear, fox, tomato, butterfly"  # none of these is in the scenes
-)
+STUFF = ("water", "brick wall", "wood", "tiles", "sky", "sand", "soil")
+THINGS = (
+    "bird", "fish", "sunglasses", "panda", "sailboat", "sneaker", "cat", "bear", "ladybug", "mushroom", "pumpkin",
+    "eagle", "shark", "glasses", "teddy bear", "fox", "tomato", "butterfly",  # none of these is in the scenes
+)  # fmt: skip
+LABELS = ", ".join([*(f"{name} [thing]" for name in THINGS), *(f"{name} [stuff]" for name in STUFF)])
 UNSEEN = (
-    "bird", "brick wall", "panda", "sneaker", "sky", "bear", "ladybug", "pumpkin", "soil", "glasses", "teddy bear",
-    "fox", "butterfly",
+    "bird", "panda", "sneaker", "bear", "ladybug", "pumpkin", "glasses", "teddy bear", "fox", "butterfly",
+    "brick wall", "sky", "soil",
 )  # fmt: skip
 EXPLANATION = """
 Segmenting scenes of Patchwork, the small world that comes with this package, with a model that was trained in it on
