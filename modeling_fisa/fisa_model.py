@@ -603,9 +603,10 @@ class FisaModel(FisaPreTrainedModel):
         *,
         dtype: torch.dtype,
     ) -> torch.Tensor | None:
-        """The bias between patches of different proposals; `None` without a penalty or without proposals."""
+        """The bias between patches of different proposals; `None` without penalty or proposals, and in training."""
         penalty = self.config.segment_attention_penalty
-        if not penalty or not mask_proposals.shape[1]:
+        # The masks of training, ground truth or matched proposals alone, do not divide a photo as all proposals do.
+        if self.training or not penalty or not mask_proposals.shape[1]:
             return None
         height, width = pixel_values.shape[-2:]
         segments = segments_of_patches(
