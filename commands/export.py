@@ -6,13 +6,9 @@ from collections.abc import Sequence
 
 import torch
 from safetensors import SafetensorError
-from transformers.utils import PROCESSOR_NAME, cached_file
 
-from fisa.commands.options import add_vocabulary_options, given_vocabulary, model_name, output_folder
+from fisa.commands.options import add_vocabulary_options, given_vocabulary, load_parts, model_name, output_folder
 from fisa.export import FILES, export_program, save
-from fisa.modeling_fisa.modeling_fisa import FisaForUniversalSegmentation
-from fisa.pretrained import patchwork
-from fisa.processing.processing_fisa import FisaProcessor
 
 
 EXAMPLES = """examples:
@@ -30,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         vocabulary = given_vocabulary(options)
-        model, processor = _load(options.model)
+        model, processor = load_parts(options.model, dtype=torch.float32)
         if vocabulary is not None:
             model.set_vocabulary(processor, vocabulary)
         program = export_program(model, processor, open_vocabulary=options.open)
@@ -39,15 +35,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(" ".join(str(error).split()))
     print(f"{path}, with its processor and config beside it")
     return 0
-
-
-def _load(folder: str | None) -> tuple[FisaForUniversalSegmentation, FisaProcessor]:
-    if folder is None:
-        return patchwork.load()
-    model = FisaForUniversalSegmentation.from_pretrained(folder, dtype=torch.float32)
-    # PEFT saves an adapter without a processor; then its base's is the right one.
-    has_processor = cached_file(folder, PROCESSOR_NAME, _raise_exceptions_for_missing_entries=False) is not None
-    return model.eval(), FisaProcessor.from_pretrained(folder if has_processor else model.config.name_or_path)
 
 
 def _parser() -> argparse.ArgumentParser:

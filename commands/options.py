@@ -4,12 +4,17 @@ import argparse
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import HfApi, try_to_load_from_cache
 from huggingface_hub.errors import OfflineModeIsEnabled
 from huggingface_hub.utils import HfHubHTTPError, HFValidationError, httpx
+from transformers.utils import PROCESSOR_NAME, cached_file
 
+from fisa.modeling_fisa.modeling_fisa import FisaForUniversalSegmentation
+from fisa.pretrained import patchwork
+from fisa.processing.processing_fisa import FisaProcessor
 from fisa.processing.vocabulary import Vocabulary
 
 
@@ -37,37 +42,60 @@ def model_name(text: str) -> str:
     """
     folder = Path(text)
     if (folder / "adapter_config.json").is_file():
-        _refuse_without_base(folder)
+        _check_base(folder)
     elif folder.is_dir():
-        config = folder / "config.json"
-        if not config.is_file():
+        if not (folder / "config.json").is_file():
             raise argparse.ArgumentTypeError(
                 f"{text} is no model: it has no file named config.json or adapter_config.json"
             )
-        try:
-            model_type = json.loads(config.read_text(encoding="utf-8")).get("model_type")
-        except (OSError, ValueError, AttributeError) as error:
-            raise argparse.ArgumentTypeError(f"{config} cannot be read: {error}") from error
-        if model_type != "fisa":
+        if (model_type := _setting(folder / "config.json", "model_type")) != "fisa":
             raise argparse.ArgumentTypeError(f"{text} is a model of type {model_type!r}, not of FISA")
     elif folder.is_file():
         raise argparse.ArgumentTypeError(f"{text} is a file: name the folder of a model")
     return loadable_name(text)
 
 
-def _refuse_without_base(adapter: Path) -> None:
-    """Refuse an adapter whose base was a folder that is no longer there."""
+def _check_base(adapter: Path) -> None:
+    """Refuse an adapter whose base was a folder that is no longer there, or holds another kind of model now."""
     config = adapter / "adapter_config.json"
+    base = _setting(config, "base_model_name_or_path")
+    if (adapter / "config.json").is_file():
+        return
+    what_to_do = (
+        f"Name the base's folder as base_model_name_or_path in {config}, or use the merged model that training leaves"
+    )
+    if not base or (os.path.isabs(base) and not os.path.isdir(base)):
+        raise argparse.ArgumentTypeError(
+            f"{adapter} is an adapter, and its base is not where it was: {base}. {what_to_do}"
+        )
+    base_config = Path(base, "config.json")
+    if base_config.is_file() and (model_type := _setting(base_config, "model_type")) != "fisa":
+        raise argparse.ArgumentTypeError(
+            f"{adapter} is an adapter, and its base {base} is a model of type {model_type!r}, not of FISA. "
+            f"{what_to_do}"
+        )
+
+
+def _setting(config: Path, name: str) -> Any:
+    """One setting of a file of JSON."""
     try:
-        base = json.loads(config.read_text(encoding="utf-8")).get("base_model_name_or_path")
+        return json.loads(config.read_text(encoding="utf-8")).get(name)
     except (OSError, ValueError, AttributeError) as error:
         raise argparse.ArgumentTypeError(f"{config} cannot be read: {error}") from error
-    has_base = (adapter / "config.json").is_file()
-    if not has_base and (not base or (os.path.isabs(base) and not os.path.isdir(base))):
-        raise argparse.ArgumentTypeError(
-            f"{adapter} is an adapter, and its base is not where it was: {base}. Name the base's folder as "
-            f"base_model_name_or_path in {config}, or use the merged model that training leaves"
-        )
+
+
+def load_parts(folder: str | None, *, dtype: torch.dtype | str) -> tuple[FisaForUniversalSegmentation, FisaProcessor]:
+    """Model and processor of a folder or Hub name, or those that come with the package.
+
+    Raises:
+        `OSError` or `ValueError`: they cannot be loaded.
+    """
+    if folder is None:
+        return patchwork.load()
+    model = FisaForUniversalSegmentation.from_pretrained(folder, dtype=dtype)
+    # PEFT saves an adapter without a processor; then its base's is the right one.
+    has_processor = cached_file(folder, PROCESSOR_NAME, _raise_exceptions_for_missing_entries=False) is not None
+    return model, FisaProcessor.from_pretrained(folder if has_processor else model.config.name_or_path)
 
 
 def loadable_name(text: str) -> str:

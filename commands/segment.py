@@ -20,11 +20,11 @@ from fisa.commands.options import (
     add_vocabulary_options,
     available_device,
     given_vocabulary,
+    load_parts,
     model_name,
     output_folder,
 )
 from fisa.data.categories import categories_of
-from fisa.pretrained import patchwork
 from fisa.processing.coco_panoptic import CocoPanopticWriter
 from fisa.processing.files import written_whole
 from fisa.processing.photos import load_photo
@@ -236,17 +236,18 @@ def _stored_vocabulary(config: fisa.FisaConfig) -> Vocabulary:
 
 
 def _segmenter(options: argparse.Namespace) -> fisa.FisaPipeline:
-    parts = {"model": options.model}
-    if options.model is None:
-        parts = dict(zip(("model", "processor"), patchwork.load()))
+    dtype = "auto" if options.dtype in ("auto", "mixed") else getattr(torch, options.dtype)
+    # Not by the pipeline, which would put the tracebacks of all its attempts into its error.
+    model, processor = load_parts(options.model, dtype=dtype)
     # By its class, not by its own task name: a folder exported for the Hub brings code under that name, and would ask
     # for trust in what is installed here anyway.
     segmenter = pipeline(
         "image-segmentation",
         pipeline_class=fisa.FisaPipeline,
         device=options.device,
-        dtype="auto" if options.dtype in ("auto", "mixed") else getattr(torch, options.dtype),
-        **parts,
+        dtype=dtype,
+        model=model,
+        processor=processor,
     )
     if options.dtype == "mixed":
         segmenter.model.config.classifier_dtype = "bfloat16"

@@ -205,7 +205,15 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
             tensors = dict(tensors)
             beside = pop_beside_weights(tensors, ADAPTER_PREFIX)
         bound.arguments["adapter_state_dict"] = tensors
-        report = super().load_adapter(*bound.args, **bound.kwargs)
+        try:
+            report = super().load_adapter(*bound.args, **bound.kwargs)
+        except RuntimeError as error:
+            if "ignore_mismatched_sizes" not in str(error):
+                raise
+            raise ValueError(
+                f"The adapter {peft_model_id or 'given'} does not fit the base {self.name_or_path}: their weights "
+                "differ in size. It was trained on another base; load that one."
+            ) from error
         self.fisa.take_over_from_adapter(beside)
         return report
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fisa import FisaForUniversalSegmentation
-from fisa.miniature import miniature
+from fisa import FisaForUniversalSegmentation, get_simo_model
+from fisa.miniature import miniature, miniature_clip
+from fisa.pretrained.patchwork import load
 from tests.roads.walking import walk
 
 
@@ -124,6 +125,20 @@ def test_an_adapter_whose_base_was_moved_says_where_it_was(adapter, shipped, sce
     (tmp_path / "base").rename(tmp_path / "moved")
     printed = walk("fisa-segment", "photo.png", "--model", "adapter", cwd=tmp_path, status=2)
     assert f"its base is not where it was: {(tmp_path / 'base').resolve()}" in " ".join(printed.split())
+
+
+@pytest.mark.parametrize("now", ["clip", "other sizes"])
+def test_an_adapter_whose_base_was_replaced_says_so_in_one_line(tmp_path, now):
+    model, processor = miniature()
+    model.name_or_path = str(tmp_path / "base")
+    get_simo_model(model).save_pretrained(tmp_path / "adapter")
+    other = miniature_clip(processor.tokenizer) if now == "clip" else load()[0]
+    for part in (other, processor):
+        part.save_pretrained(tmp_path / "base")
+    Image.new("RGB", (64, 64)).save(tmp_path / "photo.png")
+    printed = walk("fisa-segment", "photo.png", "--model", "adapter", "--labels", "dog", cwd=tmp_path, status=2)
+    reason = "is a model of type 'clip', not of FISA" if now == "clip" else "their weights differ in size"
+    assert reason in " ".join(printed.split("error: ")[1].split())
 
 
 SWITCH = """
