@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import torch
@@ -116,17 +117,20 @@ def export_program(
 
 
 def without_padding(processor: FisaProcessor, model: FisaForUniversalSegmentation) -> FisaProcessor:
-    """A processor that squashes photos to one square for the mask generator instead of putting them on a canvas.
+    """A processor that squashes photos to one square for the mask generator instead of putting them on a canvas, and
+    has no proposal read again: which one would be depends on the photo, and a graph does the same for all.
 
     The square is the generator's own `image_size` where that is fixed (EoMT), else has the shortest edge for its side.
-    One that squashes already is returned as it is.
+    One that does so already is returned as it is.
     """
-    size = processor.image_processor.mask_generator_size
-    if size.height:
+    size, zoom = (getattr(processor.image_processor, name) for name in ("mask_generator_size", "zoom"))
+    if size.height and not zoom:
         return processor
-    generator = model.mask_generator
-    side = (generator is not None and getattr(generator.config, "image_size", None)) or size.shortest_edge
-    settings = processor.image_processor.to_dict() | {"mask_generator_size": {"height": side, "width": side}}
+    settings = processor.image_processor.to_dict() | {"zoom": 0}
+    if not size.height:
+        generator = model.mask_generator
+        side = (generator is not None and getattr(generator.config, "image_size", None)) or size.shortest_edge
+        settings["mask_generator_size"] = {"height": side, "width": side}
     return FisaProcessor(
         image_processor=type(processor.image_processor).from_dict(settings),
         tokenizer=processor.tokenizer,
@@ -223,10 +227,15 @@ def load_graph(path: str | PathLike) -> Callable[..., FisaOutput]:
     names, compute = _load_onnx(path) if path.suffix == ".onnx" else _load_torch(path)
     stored = FisaConfig.from_pretrained(path.parent).is_thing
 
-    def graph(**inputs: torch.Tensor) -> FisaOutput:
+    def graph(**inputs: Any) -> FisaOutput:
         missing = [name for name in names if name not in inputs]
         if missing:
             raise TypeError(f"{path} needs {', '.join(missing)} as well; it was given {', '.join(inputs)}.")
+        if inputs.get("photos"):
+            raise ValueError(
+                f"{path} reads each proposal once, and `zoom` asks for a second time: take the processor from the "
+                "graph's folder, or call yours with `zoom=0`."
+            )
         outputs = compute({name: inputs[name] for name in names})
         is_thing = inputs["class_is_thing"] if "class_is_thing" in names else torch.tensor(stored)
         return FisaOutput(

@@ -200,8 +200,12 @@ class Run:
         options = self.model_options
         templates = {} if options.prompt_templates is None else {"prompt_templates": options.prompt_templates}
         if options.model is not None:
-            return FisaProcessor.from_pretrained(options.model, **templates)
-        return FisaProcessor.from_clip_and_mask_generator(options.clip, options.mask_generator, **templates)
+            processor = FisaProcessor.from_pretrained(options.model, **templates)
+        else:
+            processor = FisaProcessor.from_clip_and_mask_generator(options.clip, options.mask_generator, **templates)
+        if options.zoom is not None:
+            processor.image_processor.zoom = options.zoom
+        return processor
 
     def _model(self) -> FisaForUniversalSegmentation:
         """The base model. A base that is made of CLIP and a generator is saved beside the adapter, which could not be

@@ -67,6 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 writer,
                 candidate_labels=words,
                 text_cache=options.text_cache,
+                zoom=options.zoom,
                 subtask=options.subtask,
                 threshold=options.threshold,
             )
@@ -209,6 +210,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--threshold", type=_fraction, help="least objectness of a segment, 0 to 1 (default: the model's)"
     )
+    parser.add_argument(
+        "--zoom",
+        type=_count,
+        metavar="N",
+        help="look closer at the N likeliest masks of each photo: better names for small things, and slower "
+        "(0: fast; default: the model's)",
+    )
     parser.add_argument("--device", type=available_device, help="cpu, cuda, mps, … (default: the fastest there is)")
     parser.add_argument(
         "--dtype",
@@ -226,6 +234,13 @@ def _fraction(text: str) -> float:
     value = float(text)
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} is less than 0")
     return value
 
 

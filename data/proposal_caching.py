@@ -124,7 +124,7 @@ class _Views(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         record, change = self.data[index // self.num_views], VIEWS[index % self.num_views]
-        inputs = self.images(change.photo(record["image"]), return_tensors="pt")
+        inputs = self.images(change.photo(record["image"]), return_tensors="pt", zoom=0)
         truth = GroundTruthMasks.from_record(record, self.class_indices, unlabelled=self.data.unlabelled).changed(
             change
         )

@@ -87,7 +87,7 @@ class ExampleMaker:
         # Only the generator needs its own, larger view of the photo.
         size = self.processor.image_processor.mask_generator_size if self.masks.wants_generator_view else None
         inputs = self.processor.image_processor(
-            change.photo(record["image"]), return_tensors="pt", mask_generator_size=size
+            change.photo(record["image"]), return_tensors="pt", mask_generator_size=size, zoom=0
         )
         return {
             **example,

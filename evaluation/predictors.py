@@ -39,7 +39,7 @@ class Predictor(ABC):
         self.model, self.categories = model, categories
 
     @staticmethod
-    def prepare(processor: FisaProcessor, records: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+    def prepare(processor: FisaProcessor, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """The inputs of a batch, made in a worker process of the data loader.
 
         Args:
@@ -49,7 +49,7 @@ class Predictor(ABC):
         return dict(processor(images=[record["image"] for record in records], return_tensors="pt"))
 
     @abstractmethod
-    def __call__(self, records: Sequence[Mapping[str, Any]], inputs: Mapping[str, torch.Tensor]) -> FisaOutput:
+    def __call__(self, records: Sequence[Mapping[str, Any]], inputs: Mapping[str, Any]) -> FisaOutput:
         """Predict for one batch.
 
         Args:
@@ -78,7 +78,13 @@ class PerfectMasksPredictor(ModelPredictor):
 
     def __call__(self, records, inputs):
         masks = _true_masks(records).to(self.model.device)
-        return self.model(pixel_values=inputs["pixel_values"], mask_proposals=masks, **self.texts)
+        return self.model(
+            pixel_values=inputs["pixel_values"],
+            mask_proposals=masks,
+            zoom=inputs.get("zoom"),
+            photos=inputs.get("photos"),
+            **self.texts,
+        )
 
 
 class PerfectClassesPredictor(Predictor):

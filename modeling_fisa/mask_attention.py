@@ -27,6 +27,7 @@ def patch_coverage(
     image_size: tuple[int, int],
     patch_size: int,
     proposal_sizes: torch.Tensor | None = None,
+    windows: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """The fraction of each image patch that each proposal covers, exact for masks and images of any size.
 
@@ -39,11 +40,14 @@ def patch_coverage(
         patch_size (`int`): side of a patch, in pixels of the image.
         proposal_sizes (`torch.Tensor` of shape `(batch_size, 2)`, *optional*):
             Height and width, in mask pixels, of the part of each mask that spans its photo. `None`: all of it.
+        windows (`torch.LongTensor` of shape `(batch_size, 3, 2)`, *optional*):
+            The part of each photo that the image shows, in pixels of the photo: its top and left border, its height
+            and width, and the height and width of the photo. `None`: all of it.
 
     Returns:
         `torch.Tensor` of shape `(batch_size, num_proposals, num_patches)`, float32, in [0, 1].
     """
-    return _patch_means((masks > 0).float(), image_size, patch_size, proposal_sizes)
+    return _patch_means((masks > 0).float(), image_size, patch_size, proposal_sizes, windows)
 
 
 def segments_of_patches(
@@ -73,31 +77,49 @@ def segments_of_patches(
 
 
 def _patch_means(
-    values: torch.Tensor, image_size: tuple[int, int], patch_size: int, proposal_sizes: torch.Tensor | None
+    values: torch.Tensor,
+    image_size: tuple[int, int],
+    patch_size: int,
+    proposal_sizes: torch.Tensor | None,
+    windows: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """The mean of each mask's values `(batch_size, num_proposals, mask_height, mask_width)` over each image patch."""
-    height, width = values.shape[-2:]
     if proposal_sizes is None:
-        heights, widths = (torch.tensor([side], device=values.device) for side in (height, width))
-    else:
-        heights, widths = proposal_sizes.to(values.device).unbind(-1)
-    rows = _area_shares(heights, length=height, image_side=image_size[0], patch_size=patch_size)
-    columns = _area_shares(widths, length=width, image_side=image_size[1], patch_size=patch_size)
+        proposal_sizes = torch.tensor([values.shape[-2:]])
+    if windows is None:
+        windows = torch.tensor([[[0, 0], [1, 1], [1, 1]]])
+    rows, columns = (
+        _area_shares(
+            proposal_sizes[:, axis].to(values.device),
+            windows[..., axis].to(values.device),
+            length=values.shape[-2 + axis],
+            image_side=image_size[axis],
+            patch_size=patch_size,
+        )
+        for axis in (0, 1)
+    )
     with maybe_autocast(values.device.type, enabled=False):  # autocast would count pixels with eight bits
         return (rows.unsqueeze(1) @ values @ columns.unsqueeze(1).transpose(-1, -2)).flatten(2)
 
 
-def _area_shares(sides: torch.Tensor, *, length: int, image_side: int, patch_size: int) -> torch.Tensor:
+def _area_shares(
+    sides: torch.Tensor, windows: torch.Tensor, *, length: int, image_side: int, patch_size: int
+) -> torch.Tensor:
     """The share of each patch that each mask pixel fills along one axis: `(batch_size, num_patches, length)`.
 
-    The image spans the first `sides` `(batch_size,)` mask pixels; later pixels fill nothing. Rows sum to 1.
+    The photo spans the first `sides` `(batch_size,)` mask pixels; later pixels fill nothing. `windows`
+    `(batch_size, 3)`: where the image begins on the photo, how much of it it shows, and how long the photo is, in
+    pixels of the photo. Rows sum to 1.
     """
-    # In units of 1 / image_side of a mask pixel, all borders are integers and the overlaps exact.
+    start, span, photo_side = windows.view(-1, 3, 1, 1).unbind(1)
     sides = sides.view(-1, 1, 1)
-    start = torch.arange(image_side // patch_size, device=sides.device).view(1, -1, 1) * patch_size * sides
-    pixel = torch.arange(length, device=sides.device).view(1, 1, -1) * image_side
-    overlap = torch.minimum(start + patch_size * sides, pixel + image_side) - torch.maximum(start, pixel)
-    return overlap.clamp(min=0) / (patch_size * sides)
+    # In units of 1 / (image_side · photo_side) of a mask pixel, all borders are integers and the overlaps exact.
+    patch_length, pixel_length = patch_size * span * sides, image_side * photo_side
+    patch = torch.arange(image_side // patch_size, device=sides.device).view(1, -1, 1) * patch_length
+    patch = patch + start * image_side * sides
+    pixel = torch.arange(length, device=sides.device).view(1, 1, -1) * pixel_length
+    overlap = torch.minimum(patch + patch_length, pixel + pixel_length) - torch.maximum(patch, pixel)
+    return overlap.clamp(min=0) / patch_length
 
 
 def attended_patches(coverage: torch.Tensor, *, threshold: float) -> torch.Tensor:

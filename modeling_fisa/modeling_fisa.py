@@ -37,7 +37,9 @@ from fisa.modeling_fisa.mask_generation import (
 )
 from fisa.modeling_fisa.outputs_fisa import FisaModelOutput, FisaOutput
 from fisa.modeling_fisa.proposal_matching import ground_truth_proposals, labels_of_proposals
+from fisa.modeling_fisa.zoom import WINDOWS_AT_A_TIME, Closeups, choose_closeups, flat_photos
 from fisa.processing.image_processing_fisa import FisaImageProcessor
+from fisa.processing.original_photos import OriginalPhoto
 from fisa.processing.processing_fisa import FisaProcessor
 from fisa.processing.vocabulary import VocabularyLike
 
@@ -274,6 +276,8 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
         class_labels: torch.LongTensor | Sequence[torch.LongTensor] | None = None,
         class_log_priors: torch.FloatTensor | None = None,
         photo_orientation: torch.LongTensor | None = None,
+        zoom: int | torch.LongTensor | None = None,
+        photos: Sequence[OriginalPhoto] | None = None,
         output_hidden_states: bool | Collection[int] | None = None,
         output_attentions: bool | None = None,
     ) -> FisaOutput:
@@ -319,6 +323,11 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
             photo_orientation (`torch.LongTensor` of shape `(batch_size,)`, *optional*):
                 Handed on to post-processing, which turns results back to how the caller holds the photo; see
                 [`FisaImageProcessor`].
+            zoom (`int` or `torch.LongTensor` of shape `(batch_size,)`, *optional*):
+                How many proposals of each photo are read a second time, in windows of `photos`; 0 and not given: none.
+                `class_queries_logits` then averages both readings; see [`~fisa.modeling_fisa.zoom`].
+            photos (`Sequence[OriginalPhoto]`, *optional*):
+                The photos with all their pixels, for `zoom`: the processor hands over both, called with `zoom=`.
         """
         masks_to_name: MaskProposals | None = None
         labels: torch.Tensor | Sequence[torch.Tensor] | None = class_labels
@@ -346,6 +355,9 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
             output_hidden_states=output_hidden_states,
             output_attentions=output_attentions,
         )
+        readings = logits
+        if zoom is not None and torch.as_tensor(zoom).any():
+            readings = self._zoomed(logits, pixel_values, proposals, vocabulary, zoom=zoom, photos=photos)
         loss = None
         if labels is not None and masks_to_name is not None:
             named = (
@@ -358,7 +370,7 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
         return FisaOutput(
             loss=loss,
             class_queries_logits=joint_log_probs(
-                self._class_log_probs(logits, proposals, vocabulary), proposals.objectness
+                self._class_log_probs(readings, proposals, vocabulary), proposals.objectness
             ),
             masks_queries_logits=proposals.mask_logits,
             objectness=proposals.objectness,
@@ -387,6 +399,61 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
         with brought_in(self.fisa):
             logit_scale = self.fisa.logit_scale
         return encoded, class_logits(encoded.mask_embeds, vocabulary, logit_scale=logit_scale)
+
+    def _zoomed(
+        self,
+        logits: torch.Tensor,
+        pixel_values: torch.Tensor,
+        proposals: MaskProposals,
+        vocabulary: EncodedVocabulary,
+        *,
+        zoom: int | torch.Tensor,
+        photos: Sequence[OriginalPhoto] | None,
+    ) -> torch.Tensor:
+        """The same logits, but for the proposals that are read a second time: there, the mean of the log-probabilities
+        of both readings."""
+        if photos is None:
+            raise ValueError(
+                "`zoom` reads proposals again in the photos themselves, and there are none: call the processor with "
+                "`zoom=`, which hands over `photos` as well."
+            )
+        photos = flat_photos(photos)
+        if len(photos) != len(logits):
+            raise ValueError(f"`photos` has {len(photos)} photos and `pixel_values` {len(logits)}; they must agree.")
+        closeups = choose_closeups(
+            proposals,
+            photo_sizes=[photo.size for photo in photos],
+            zoom=torch.as_tensor(zoom).expand(len(photos)),
+            floor=self.config.objectness_floor,
+        )
+        if not len(closeups):
+            return logits
+        again = torch.cat(
+            [
+                self._closeup_logits(part, part.pixel_values(photos).to(pixel_values), proposals, vocabulary)
+                for part in closeups.split(WINDOWS_AT_A_TIME)
+            ]
+        )
+        places = closeups.photo_ids, closeups.proposal_ids
+        return logits.index_put(places, (logits[places].log_softmax(dim=-1) + again.log_softmax(dim=-1)) / 2)
+
+    def _closeup_logits(
+        self,
+        closeups: Closeups,
+        pixel_values: torch.Tensor,
+        proposals: MaskProposals,
+        vocabulary: EncodedVocabulary,
+    ) -> torch.Tensor:
+        """CLIP's logits for proposals in windows of their own, `(N, num_classes)`."""
+        masks = closeups.attended_patches(
+            proposals,
+            image_size=(pixel_values.shape[-2], pixel_values.shape[-1]),
+            patch_size=self.config.image_tower.patch_size,
+            threshold=self.config.mask_coverage_threshold,
+        )
+        if vocabulary.class_embeds.ndim == 3:  # one vocabulary per photo
+            vocabulary = replace(vocabulary, class_embeds=vocabulary.class_embeds[closeups.photo_ids])
+        return self._classify(pixel_values, ready_proposals(masks, objectness=None), vocabulary)[1].squeeze(1)
 
     def _proposals(
         self,

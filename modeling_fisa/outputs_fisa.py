@@ -53,6 +53,7 @@ class FisaOutput(ModelOutput):
         Probability that a proposal is an object.
     logits_per_mask (`torch.Tensor` of shape `(batch_size, num_proposals, num_classes)`):
         CLIP's logits before any softmax: the cosine with the best synonym of each class, divided by the temperature.
+        Of the whole photo alone, with `zoom` too.
     mask_embeds (`torch.Tensor` of shape `(batch_size, num_proposals, projection_dim)`)
     class_embeds (`torch.Tensor` of shape `(batch_size, num_prompts, projection_dim)`)
     class_is_thing (`torch.Tensor` of shape `(batch_size, num_classes)`, *optional*):

@@ -31,6 +31,7 @@ from transformers.utils import TensorType
 
 from fisa.configuration.setting_names import refuse_misspelt
 from fisa.processing.mask_labels import InstanceClasses, masks_and_classes
+from fisa.processing.original_photos import OriginalPhoto
 from fisa.processing.photos import Photo, read_photos
 from fisa.processing.post_processing import (
     Sizes,
@@ -74,6 +75,11 @@ class FisaImageProcessorKwargs(TypedDict, total=False):
         mask_generator_pads_with_black (`bool`, defaults to `False`):
             What the canvas is where there is no photo: black before normalising, as EoMT learnt it, or else zero after
             it, as Mask2Former and MaskFormer did.
+        zoom (`int`, defaults to 0):
+            How many proposals of each photo the model reads a second time, in windows of the original photo around
+            them; see [`~fisa.modeling_fisa.zoom`]. 0: none, and the original is not handed over.
+        zoom_size (`dict[str, int]`, *optional*):
+            What CLIP sees of such a window: best the size that it was pre-trained at. `None`: that of `size`.
         threshold, mask_threshold, overlap_mask_area_threshold (`float`, default to 0.5, 0.5 and 0.8):
             What `post_process_*` uses where the call does not say; see there.
         post_processing_rule (`"open_vocabulary"` or `"closed_vocabulary"`, defaults to the former):
@@ -102,6 +108,8 @@ class FisaImageProcessorKwargs(TypedDict, total=False):
     mask_generator_image_mean: Numbers
     mask_generator_image_std: Numbers
     mask_generator_pads_with_black: bool
+    zoom: int
+    zoom_size: int | list[int] | tuple[int, ...] | dict[str, int] | SizeDict | None
     threshold: float | int
     mask_threshold: float | int
     overlap_mask_area_threshold: float | int
@@ -133,10 +141,12 @@ class FisaImageProcessor(PilBackend):
       pixels. The model hands it on, and `post_process_*` turns the results back: they lie on the pixels of the PIL
       image, and `target_sizes` takes `image.size[::-1]`. Results of paths, URLs and bytes lie on the upright photo,
       and a warning says so where EXIF turns it;
+    - `photos`, an [`~fisa.processing.original_photos.OriginalPhoto`] for each, and `zoom` (B,), int64, with a `zoom`
+      above 0: what the model needs to read proposals a second time;
     - `mask_labels` (N, H, W) float32 and `class_labels` (N,) int64, a list with one of each per photo, for
       `segmentation_maps`, as transformers' Mask2Former makes them.
 
-    Every photo is resized from the original for each view, and only one original is held at a time.
+    Every photo is resized from the original for each view. One original is held at a time, with `zoom` all of them.
 
     Settings: [`FisaImageProcessorKwargs`].
 
@@ -170,6 +180,8 @@ class FisaImageProcessor(PilBackend):
     mask_generator_image_mean = IMAGENET_DEFAULT_MEAN
     mask_generator_image_std = IMAGENET_DEFAULT_STD
     mask_generator_pads_with_black = False
+    zoom = 0
+    zoom_size = None
     threshold = 0.5
     mask_threshold = 0.5
     overlap_mask_area_threshold = 0.8
@@ -214,6 +226,7 @@ class FisaImageProcessor(PilBackend):
             "image_std": std,
             "mask_generator_size": None,
         }
+        settings["zoom_size"] = settings["size"]
         if mask_generator is not None:
             mask_generator = _image_processor_of(mask_generator)
             mean, std = _normalization(mask_generator)
@@ -248,7 +261,7 @@ class FisaImageProcessor(PilBackend):
             pixels = pixels * np.reshape(self.image_std, (-1, 1, 1)) + np.reshape(self.image_mean, (-1, 1, 1))
         pixels = (pixels / self.rescale_factor).round().clip(0, 255).astype(np.uint8)
         photos = [Image.fromarray(photo) for photo in pixels.transpose(0, 2, 3, 1)]
-        inputs = self(photos, do_rescale=True, rescale_factor=1 / 255, return_tensors="pt")
+        inputs = self(photos, do_rescale=True, rescale_factor=1 / 255, zoom=0, return_tensors="pt")
         inputs.pop("pixel_values")
         return inputs.to(pixel_values.device)
 
@@ -330,9 +343,16 @@ class FisaImageProcessor(PilBackend):
         options = {name: getattr(self, name) if value is None else value for name, value in given.items()}
         return options | {"rule": self.post_processing_rule}
 
-    def _standardize_kwargs(self, size: Any = None, mask_generator_size: Any = None, **kwargs: Any) -> dict[str, Any]:
+    def _standardize_kwargs(
+        self, size: Any = None, mask_generator_size: Any = None, zoom_size: Any = None, **kwargs: Any
+    ) -> dict[str, Any]:
         kwargs = super()._standardize_kwargs(**kwargs)
         kwargs["size"] = _checked_size("size", size, {"height", "width"})
+        kwargs["zoom_size"] = (
+            kwargs["size"] if zoom_size is None else _checked_size("zoom_size", zoom_size, {"height", "width"})
+        )
+        if kwargs["zoom"] < 0:
+            raise ValueError(f"`zoom` was {kwargs['zoom']}; it is a number of proposals, 0 for none.")
         if mask_generator_size is not None:
             mask_generator_size = _checked_size(
                 "mask_generator_size", mask_generator_size, {"height", "width"}, {"shortest_edge", "longest_edge"}
@@ -388,11 +408,14 @@ class FisaImageProcessor(PilBackend):
         views = list(map(partial(self._views, settings), photos))  # a loop's variable would keep a photo too long
         if not views:
             raise ValueError("There is no image to process: an empty list was given.")
+        originals = [photo for view in views if (photo := view.pop("photo", None)) is not None]
         data = {name: np.stack([view[name] for view in views]) for name in views[0]}
         orientations, photo_sizes = data["photo_orientation"], data.pop("photo_size")
         if (orientations == 1).all():
             del data["photo_orientation"]
         inputs = BatchFeature(data, tensor_type=return_tensors)
+        if originals:
+            inputs["photos"] = originals
         if segmentation_maps is not None:
             mask_labels, class_labels = masks_and_classes(
                 segmentation_maps,
@@ -408,14 +431,19 @@ class FisaImageProcessor(PilBackend):
                 inputs[name] = [BatchFeature({name: label}, tensor_type=return_tensors)[name] for label in labels]
         return inputs
 
-    def _views(self, settings: dict[str, Any], photo: Photo) -> dict[str, np.ndarray]:
+    def _views(self, settings: dict[str, Any], photo: Photo) -> dict[str, Any]:
         _warn_of_assumptions(settings, photo)
-        clip_view = self.resize(photo.image, settings["size"], settings["resample"])
-        views = {"pixel_values": self._normalized(clip_view, settings, white=photo.white)}
+        views: dict[str, Any] = {"pixel_values": self._clip_view(photo.image, settings, photo.white, settings["size"])}
+        if settings["zoom"]:
+            view_of = partial(self._clip_view, settings=settings, white=photo.white, size=settings["zoom_size"])
+            views |= {"photo": OriginalPhoto(photo.image, view_of), "zoom": np.array(settings["zoom"])}
         if settings["mask_generator_size"] is not None:
             views |= self._mask_generator_views(settings, photo)
         size = np.array((photo.image.height, photo.image.width))
         return views | {"photo_orientation": np.array(photo.orientation_of_results), "photo_size": size}
+
+    def _clip_view(self, image: Image.Image, settings: dict[str, Any], white: int, size: SizeDict) -> np.ndarray:
+        return self._normalized(self.resize(image, size, settings["resample"]), settings, white=white)
 
     def _mask_generator_views(self, settings: dict[str, Any], photo: Photo) -> dict[str, np.ndarray]:
         size, divisor = settings["mask_generator_size"], settings["mask_generator_size_divisor"]

@@ -21,7 +21,7 @@ SUBTASKS = ("panoptic", "instance", "semantic")
 THRESHOLDS = ("threshold", "mask_threshold", "overlap_mask_area_threshold")
 DOWNLOAD_LIMITS = ("timeout", "max_download_bytes")
 RETURN_TYPES = ("segments", "segmentation")
-ARGUMENTS = ("candidate_labels", "text_cache", "subtask", "return_type", *THRESHOLDS, *DOWNLOAD_LIMITS)
+ARGUMENTS = ("candidate_labels", "text_cache", "zoom", "subtask", "return_type", *THRESHOLDS, *DOWNLOAD_LIMITS)
 
 
 class FisaPipeline(ImageSegmentationPipeline):
@@ -94,6 +94,9 @@ class FisaPipeline(ImageSegmentationPipeline):
                 names to lists of synonyms, or a string with commas. The model's stored vocabulary if not given.
             text_cache (`str` or `os.PathLike`, *optional*):
                 A folder that keeps the encoded `candidate_labels` for other processes: for long lists of them.
+            zoom (`int`, *optional*):
+                How many proposals of each photo are read a second time, in windows of the photo itself; 0: none. The
+                processor's setting if not given.
             subtask (`"panoptic"`, `"instance"` or `"semantic"`, defaults to `"panoptic"`):
                 Things and stuff without overlaps, things alone, or one mask per class.
             return_type (`"segments"` or `"segmentation"`, defaults to `"segments"`):
@@ -140,7 +143,7 @@ class FisaPipeline(ImageSegmentationPipeline):
         for name, choices in {"subtask": SUBTASKS, "return_type": RETURN_TYPES}.items():
             if name in given and given[name] not in choices:
                 raise ValueError(f"`{name}` was {given[name]!r}; it must be one of {', '.join(choices)}.")
-        preprocess = {name: given.pop(name) for name in DOWNLOAD_LIMITS if name in given}
+        preprocess = {name: given.pop(name) for name in (*DOWNLOAD_LIMITS, "zoom") if name in given}
         if "candidate_labels" in given:
             given["vocabulary"] = self.processor.parse_vocabulary(given.pop("candidate_labels"))
         forward = {"vocabulary": given["vocabulary"]} if "vocabulary" in given else {}
@@ -148,11 +151,12 @@ class FisaPipeline(ImageSegmentationPipeline):
             forward["text_cache"] = given.pop("text_cache")
         return preprocess, forward, given
 
-    def preprocess(self, image: Any, **download_limits: Any) -> BatchFeature:
+    def preprocess(self, image: Any, zoom: int | None = None, **download_limits: Any) -> BatchFeature:
         if isinstance(image, Mapping) and "image" in image:  # a row of a data set
             image = image["image"]
         photo = read_photo(image, **download_limits)
-        inputs = self.processor(images=photo.image, return_tensors="pt").to(self.dtype)
+        settings = {} if zoom is None else {"zoom": zoom}
+        inputs = self.processor(images=photo.image, return_tensors="pt", **settings).to(self.dtype)
         orientation, (width, height) = photo.orientation_of_results, photo.image.size
         inputs["target_size"] = [(width, height) if orientation >= 5 else (height, width)]
         inputs["photo_orientation"] = torch.tensor([orientation])

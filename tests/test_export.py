@@ -88,6 +88,9 @@ def needs_onnx():
 # Half a minute a graph for tracing, and more for ONNX: each format and each kind of graph once, the rest is large.
 def test_torch_with_words_built_in(built_in, scenes, tmp_path):
     assert_same_answers(tmp_path, built_in, scenes, file_format="torch")
+    zooming = FisaProcessor.from_pretrained(tmp_path, zoom=4)
+    with pytest.raises(ValueError, match="reads each proposal once"):
+        export.load_graph(tmp_path)(**zooming(images=scenes, return_tensors="pt"))
 
 
 def test_onnx_with_open_words(left_open, scenes, tmp_path):
@@ -113,6 +116,16 @@ def test_photos_are_squashed_where_they_were_put_on_a_canvas(photo):
     inputs = export.without_padding(processor, model)(images=photo, return_tensors="pt")
     assert inputs["mask_generator_pixel_values"].shape == (1, 3, 192, 192)
     assert inputs["mask_generator_pixel_mask"].all()
+
+
+@pytest.mark.parametrize("squashes", [False, True])
+def test_a_graph_s_processor_asks_for_no_zoom(photo, squashes):
+    model, processor = miniature()
+    if squashes:
+        processor = export.without_padding(processor, model)
+    processor.image_processor.zoom = 4
+    assert "photos" not in export.without_padding(processor, model)(images=photo, return_tensors="pt")
+    assert "photos" in processor(images=photo, return_tensors="pt")
 
 
 def test_what_cannot_be_exported_is_said(checkpoint, tmp_path, capsys):

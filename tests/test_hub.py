@@ -43,12 +43,16 @@ processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
 with torch.no_grad():
     stored = model(**processor(images=photo, return_tensors="pt"))
     called = model(**processor(images=photo, text=["house", "tree"], return_tensors="pt"))
+    corner = torch.zeros(1, 1, 8, 8, dtype=torch.bool)
+    corner[..., :3, :2] = True
+    zoomed = model(**processor(images=photo, zoom=1, return_tensors="pt"), mask_proposals=corner)
 words = {"image-segmentation": {}, "open-vocabulary-image-segmentation": {"candidate_labels": "house, tree"}}
 for task, labels in words.items():
     segmenter = pipeline(task, model=folder, trust_remote_code=True, device="cpu")
     segments = segmenter(photo, threshold=0.0, overlap_mask_area_threshold=0.0, **labels)
     print(task, [segment["label"] for segment in segments])
-outputs = {"stored": stored.class_queries_logits, "called": called.class_queries_logits}
+outputs = {"stored": stored, "called": called, "zoomed": zoomed}
+outputs = {name: output.class_queries_logits for name, output in outputs.items()}
 save_file(outputs | {"masks": called.masks_queries_logits.contiguous()}, "outputs.safetensors")
 """
 
@@ -87,8 +91,12 @@ def test_loads_without_the_package_and_gives_bit_equal_outputs(exported, checkpo
     with torch.no_grad():
         stored = model(**processor(images=photo, return_tensors="pt"))
         called = model(**processor(images=photo, text=["house", "tree"], return_tensors="pt"))
+        corner = torch.zeros(1, 1, 8, 8, dtype=torch.bool)
+        corner[..., :3, :2] = True
+        zoomed = model(**processor(images=photo, zoom=1, return_tensors="pt"), mask_proposals=corner)
     assert torch.equal(there["stored"], stored.class_queries_logits)
     assert torch.equal(there["called"], called.class_queries_logits)
+    assert torch.equal(there["zoomed"], zoomed.class_queries_logits)
     assert torch.equal(there["masks"], called.masks_queries_logits)
 
 

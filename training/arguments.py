@@ -38,6 +38,13 @@ class ModelArguments:
     prompt_templates: str | None = field(
         default=None, metadata={"help": "Key of PROMPT_TEMPLATES or a sentence with {}; the processor's if not given."}
     )
+    zoom: int | None = field(
+        default=None,
+        metadata={
+            "help": "Evaluate with this many proposals of each photo read a second time, in windows of the photo; the "
+            "model's setting if not given. It is saved with the merged model."
+        },
+    )
     image_stream: bool = field(default=True, metadata={"help": "SIMO: train projections of CLIP's image stream."})
     image_projections: list[str] = field(
         default_factory=lambda: ["q_proj"],
@@ -60,6 +67,8 @@ class ModelArguments:
     def __post_init__(self):
         if (self.model is None) == (self.clip is None):
             raise ValueError("Name the model: --model FOLDER, or --clip CLIP and --mask_generator GENERATOR.")
+        if self.zoom is not None and self.zoom < 0:
+            raise ValueError(f"--zoom was {self.zoom}; it is a number of proposals, 0 for none.")
 
     def simo_config(self) -> SimoConfig:
         return SimoConfig(

@@ -11,6 +11,7 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 from tqdm import tqdm
+from transformers import BatchFeature
 
 from fisa.data.categories import vocabulary_of
 from fisa.data.segmentation_datasets import SegmentationDataset, StreamedSegmentationDataset
@@ -127,7 +128,7 @@ class Evaluator:
         )
         count = 0
         for records, inputs in tqdm(loader, desc="evaluating", unit="batch", disable=not state.is_main_process):
-            inputs = {name: tensor.to(model.device) for name, tensor in inputs.items()}
+            inputs = BatchFeature(inputs).to(model.device)
             with autocast():
                 outputs = predictor(records, inputs)
             for record, prediction in zip(records, self._predictions(records, outputs)):

@@ -15,6 +15,7 @@ from transformers import pipeline
 import fisa
 from fisa.commands import segment
 from fisa.miniature import miniature
+from fisa.pretrained import patchwork
 from fisa.processing.coco_panoptic import rgb_to_panoptic
 
 
@@ -181,3 +182,21 @@ def test_help_as_a_script_has_examples():
     done = subprocess.run([sys.executable, segment.__file__, "--help"], capture_output=True, text=True)
     assert done.returncode == 0
     assert "examples:" in done.stdout and "--labels" in done.stdout
+
+
+def test_zoom_is_that_of_the_pipeline(tmp_path, capsys):
+    scene, printed = patchwork.SCENES / "shifted.jpg", {}
+    model, processor = patchwork.load()
+    segmenter = pipeline("image-segmentation", model, processor=processor, pipeline_class=fisa.FisaPipeline)
+    for zoom in (0, 4):
+        assert segment.main([str(scene), "--zoom", str(zoom), "--output", str(tmp_path)]) == 0
+        printed[zoom] = capsys.readouterr().out
+        for found in segmenter(str(scene), zoom=zoom):
+            assert f"{found['label']:<24} {found['score']:5.2f}" in printed[zoom]
+    assert printed[0] != printed[4]
+
+
+def test_zoom_below_zero_is_a_wrong_argument(run, folder, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        run(folder / "a.png", "--zoom", "-1")
+    assert stopped.value.code == 2 and "-1 is less than 0" in capsys.readouterr().err

@@ -14,6 +14,8 @@ from transformers.pipelines.pt_utils import KeyDataset
 from transformers.utils import logging
 
 import fisa
+from fisa.pretrained import patchwork
+from fisa.processing.photos import load_photo
 from tests.quiet import raising_on_any_warning
 
 
@@ -210,3 +212,30 @@ def test_photos_of_extreme_shapes_are_segmented_in_silence(segmenter, photo, siz
         segments = segmenter(extreme, candidate_labels="house, tree", subtask=subtask, **all_thresholds)
     assert outputs.class_queries_logits.isfinite().all() and outputs.masks_queries_logits.isfinite().all()
     assert segments and all(segment["mask"].size == size for segment in segments)
+
+
+@pytest.mark.parametrize("stock", [True, False])
+def test_zoom_gives_photos_in_batches_what_it_gives_each(stock):
+    processor = fisa.FisaProcessor.from_pretrained(patchwork.CHECKPOINT, zoom=4)
+    arguments = {"image_processor": processor.image_processor} if stock else {"processor": processor}
+    task = "image-segmentation" if stock else "open-vocabulary-image-segmentation"
+    zooming = pipeline(task, model=str(patchwork.CHECKPOINT), device="cpu", **arguments)
+    photo = load_photo(patchwork.SCENES / "easy.jpg")
+    photos = [photo, photo.crop((0, 0, 300, 200)), photo.resize((90, 300))]
+    together = zooming(photos, batch_size=3)
+    for alone, batched in zip([zooming(item) for item in photos], together, strict=True):
+        assert [segment["label"] for segment in alone] == [segment["label"] for segment in batched]
+        assert [segment["score"] for segment in alone] == pytest.approx(
+            [segment["score"] for segment in batched], abs=1e-4
+        )
+
+
+def test_zoom_of_a_call_takes_the_place_of_the_setting():
+    task, scene = "open-vocabulary-image-segmentation", str(patchwork.SCENES / "shifted.jpg")
+    plain = pipeline(task, model=str(patchwork.CHECKPOINT), device="cpu")
+    processor = fisa.FisaProcessor.from_pretrained(patchwork.CHECKPOINT, zoom=4)
+    zooming = pipeline(task, model=str(patchwork.CHECKPOINT), device="cpu", processor=processor)
+    once, zoomed = plain(scene, zoom=0), plain(scene, zoom=4)
+    assert [segment["score"] for segment in once] != [segment["score"] for segment in zoomed]
+    assert same(zooming(scene), zoomed)
+    assert same(zooming(scene, zoom=0), once)

@@ -10,6 +10,7 @@ from fisa.data.segmentation_datasets import FileDataset
 from fisa.evaluation.predictors import PREDICTORS
 from fisa.miniature import miniature
 from fisa.modeling_fisa.outputs_fisa import FisaOutput
+from fisa.pretrained import patchwork
 from fisa.training.evaluator import Evaluator
 from tests.data.made_files import CATEGORIES, HEIGHT, WIDTH, write_coco_panoptic, write_photo
 
@@ -84,3 +85,43 @@ def test_an_unknown_oracle_is_refused(data):
     _, processor = miniature()
     with pytest.raises(ValueError, match="'masks'.*'classifier'"):
         Evaluator(data, processor, name="quarters", oracle="masks")
+
+
+class Recorded:
+    """A model, and what it was given and gave, call by call."""
+
+    def __init__(self, model):
+        self.model, self.inputs, self.scores = model, [], []
+
+    def __getattr__(self, name):
+        return getattr(self.model, name)
+
+    def __call__(self, **inputs):
+        outputs = self.model(**inputs)
+        self.inputs.append(inputs)
+        self.scores.append(outputs.class_queries_logits)
+        return outputs
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_zoom_reads_photos_as_in_use(data, num_workers):
+    model, processor = patchwork.load(adapted=False)
+    words = model.encode_vocabulary(processor, Evaluator(data, processor, name="quarters").vocabulary)
+    photos = [record["image"] for record in data]
+    for zoom in (0, 4):
+        processor.image_processor.zoom = zoom
+        evaluator, recorded = Evaluator(data, processor, name="quarters"), Recorded(model)
+        evaluator.evaluate(recorded, evaluator.loader(batch_size=2, num_workers=num_workers))
+        with torch.no_grad():
+            called = model(**processor(images=photos, zoom=zoom, return_tensors="pt"), **words)
+        assert torch.equal(called.class_queries_logits, recorded.scores[0])
+        first, both = called.logits_per_mask, called.class_queries_logits[..., :-1]
+        assert ((first.log_softmax(-1) - both.log_softmax(-1)).abs().max() > 0.1) == (zoom > 0)
+
+
+def test_true_masks_are_read_with_the_same_zoom(data):
+    model, processor = patchwork.load(adapted=False)
+    processor.image_processor.zoom = 4
+    evaluator, recorded = Evaluator(data, processor, name="quarters", oracle="generator"), Recorded(model)
+    evaluator.evaluate(recorded, evaluator.loader(batch_size=2, num_workers=0))
+    assert [(inputs["zoom"].item(), len(inputs["photos"])) for inputs in recorded.inputs] == [(4, 1), (4, 1)]
