@@ -448,7 +448,7 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
         masks = closeups.attended_patches(
             proposals,
             image_size=(pixel_values.shape[-2], pixel_values.shape[-1]),
-            patch_size=self.config.image_tower.patch_size,
+            patch_size=self.fisa.vision_model.embeddings.patch_size,
             threshold=self.config.mask_coverage_threshold,
         )
         if vocabulary.class_embeds.ndim == 3:  # one vocabulary per photo

@@ -155,7 +155,7 @@ class FisaPipeline(ImageSegmentationPipeline):
         if isinstance(image, Mapping) and "image" in image:  # a row of a data set
             image = image["image"]
         photo = read_photo(image, **download_limits)
-        settings = {} if zoom is None else {"zoom": zoom}
+        settings: dict[str, Any] = {} if zoom is None else {"zoom": zoom}
         inputs = self.processor(images=photo.image, return_tensors="pt", **settings).to(self.dtype)
         orientation, (width, height) = photo.orientation_of_results, photo.image.size
         inputs["target_size"] = [(width, height) if orientation >= 5 else (height, width)]

@@ -13,7 +13,7 @@ from fisa.modeling_fisa.modeling_fisa import FisaForUniversalSegmentation
 from fisa.pretrained.patchwork import CHECKPOINT
 from fisa.processing.image_processing_fisa import FisaImageProcessor
 from fisa.processing.processing_fisa import FisaProcessor
-from fisa.studies.patchwork.clip_pretraining import IMAGE_SIZE
+from fisa.studies.patchwork.clip_pretraining import CLOSE_UP, IMAGE_SIZE
 from fisa.studies.patchwork.generator_pretraining import CANVAS
 from fisa.studies.patchwork.words import vocabulary
 
@@ -38,9 +38,9 @@ def assemble(clip: Path, mask_generator: Path) -> tuple[FisaForUniversalSegmenta
         clip, mask_generator: folders that [`~fisa.studies.patchwork.pretrain`] wrote.
     """
     model = FisaForUniversalSegmentation.from_clip_and_mask_generator(clip, mask_generator, **SETTINGS).eval()
-    size, canvas = ({"height": side, "width": side} for side in (IMAGE_SIZE, CANVAS))
+    size, canvas, close = ({"height": side, "width": side} for side in (IMAGE_SIZE, CANVAS, CLOSE_UP.side))
     processor = FisaProcessor(
-        image_processor=FisaImageProcessor(size=size, mask_generator_size=canvas),
+        image_processor=FisaImageProcessor(size=size, mask_generator_size=canvas, zoom_size=close),
         tokenizer=AutoTokenizer.from_pretrained(clip),
     )
     model.set_vocabulary(processor, vocabulary())
