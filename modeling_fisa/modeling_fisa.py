@@ -453,7 +453,9 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
         )
         if vocabulary.class_embeds.ndim == 3:  # one vocabulary per photo
             vocabulary = replace(vocabulary, class_embeds=vocabulary.class_embeds[closeups.photo_ids])
-        return self._classify(pixel_values, ready_proposals(masks, objectness=None), vocabulary)[1].squeeze(1)
+        # Alone in its window, a proposal of objectness 0 claims no segment: its surroundings are read along with it.
+        proposal = ready_proposals(masks, objectness=torch.zeros(masks.shape[:2], device=masks.device))
+        return self._classify(pixel_values, proposal, vocabulary)[1].squeeze(1)
 
     def _proposals(
         self,

@@ -79,7 +79,8 @@ def plain_zoom(model, photo: Image.Image, masks: torch.Tensor, inputs: dict, *, 
     """Log-probabilities of each proposal `(Q, C)`, one crop at a time."""
     class_embeds, objectness = inputs["class_embeds"], inputs["objectness"][0].tolist()
     whole = PROCESSOR(photo, return_tensors="pt")["pixel_values"]
-    first = model(whole, mask_proposals=masks, class_embeds=class_embeds).logits_per_mask[0].log_softmax(-1)
+    scene = {"mask_proposals": masks, "objectness": inputs["objectness"]}
+    first = model(whole, **scene, class_embeds=class_embeds).logits_per_mask[0].log_softmax(-1)
     small = []
     for index, mask in enumerate(masks[0]):
         if (mask > 0).any():
@@ -99,7 +100,9 @@ def plain_zoom(model, photo: Image.Image, masks: torch.Tensor, inputs: dict, *, 
         fine = (mask > 0).repeat_interleave(photo.height, 0).repeat_interleave(photo.width, 1)
         fine = fine.unflatten(0, (photo.height, -1)).unflatten(2, (photo.width, -1))
         cut = fine[top : top + height, :, left : left + width].flatten(2, 3).flatten(0, 1)
-        again = model(pixels, mask_proposals=cut[None, None], class_embeds=class_embeds).logits_per_mask[0, 0]
+        # Without other proposals there are no segments that attention could keep apart.
+        cut = {"mask_proposals": cut[None, None], "objectness": torch.zeros(1, 1)}
+        again = model(pixels, **cut, class_embeds=class_embeds).logits_per_mask[0, 0]
         result[index] = ((first[index] + again.log_softmax(-1)) / 2).log_softmax(-1)
     return result
 
@@ -122,9 +125,10 @@ def test_equals_a_loop_over_crops(size, zoom, threshold):
     assert not torch.allclose(log_probs(model(**inputs_of([photo], masks)))[0], expected, atol=1e-3)
 
 
+@pytest.mark.parametrize("option", [{"objectness_floor": 0.55}, {"segment_attention_penalty": 1.0}])
 @torch.no_grad()
-def test_reads_what_reaches_the_floor_alone():
-    model = tiny_segmentation_model(objectness_floor=0.55)
+def test_equals_the_loop_with_a_floor_and_between_segments(option):
+    model = tiny_segmentation_model(**option)
     photo, masks = noise(40, 60), proposals(*BOXES)
     inputs = inputs_of([photo], masks, zoom=100)
     expected = plain_zoom(model, photo, masks, inputs, zoom=100)
