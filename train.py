@@ -17,7 +17,7 @@ from tqdm import tqdm
 from transformers import EarlyStoppingCallback, HfArgumentParser, set_seed
 from transformers.trainer_utils import IntervalStrategy
 
-from fisa.commands.options import existing_part, loadable_name, model_name, output_folder
+from fisa.commands.options import OneLineParser, existing_part, loadable_name, model_name, output_folder
 from fisa.data.augmentation import Augmentation
 from fisa.data.categories import vocabulary_of
 from fisa.data.proposal_caching import cached_proposals
@@ -79,7 +79,7 @@ def train_and_evaluate(arguments: Sequence[str], *, trainer_class: type[FisaTrai
     (3, 12.5)
     ```
     """
-    parser = HfArgumentParser(
+    parser = _Parser(
         (ModelArguments, DataArguments, FisaTrainingArguments),
         usage="%(prog)s [RECIPE] [--flag value ...]",
         description="Fine-tune and evaluate. RECIPE is a YAML or JSON file with flags, or the name of a recipe that "
@@ -99,7 +99,7 @@ def train_and_evaluate(arguments: Sequence[str], *, trainer_class: type[FisaTrai
                 loadable_name(name)
         run = Run(model_options, data_options, training_options, trainer_class=trainer_class)
     except (OSError, ValueError, SafetensorError, ArgumentTypeError) as error:
-        parser.error(" ".join(str(error).split()))
+        parser.error(str(error))
     _warn_if_alone()
     if training_options.do_train:
         run.train()
@@ -117,6 +117,10 @@ def _warn_if_alone() -> None:
             "Running in one process. For several on a CPU: "
             "accelerate launch --multi_gpu --num_processes 2 train.py ... --use_cpu"
         )
+
+
+class _Parser(OneLineParser, HfArgumentParser):
+    """Of dataclasses, with errors of one line."""
 
 
 class Run:

@@ -1,10 +1,10 @@
 """`fisa-demo`: segments scenes of Patchwork with the model that ships, by the command that a person would run."""
 
-import argparse
 import sys
 from collections.abc import Sequence
 
 from fisa.commands import segment
+from fisa.commands.options import OneLineParser, output_folder
 from fisa.pretrained.patchwork import SCENES
 
 
@@ -26,11 +26,13 @@ two processor cores. Of the words it is given, these were never shown with a mas
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Segment the scenes and say where the pictures are; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="fisa-demo", description="Segment the scenes that come with the package.")
-    parser.add_argument("--output", default="demo_output", help="folder for the pictures (default: %(default)s)")
+    parser = OneLineParser(prog="fisa-demo", description="Segment the scenes that come with the package.")
+    parser.add_argument(
+        "--output", type=output_folder, default="demo_output", help="folder for the pictures (default: %(default)s)"
+    )
     options = parser.parse_args(arguments)
     print(EXPLANATION.format(unseen=", ".join(UNSEEN)))
-    return segment.main([str(SCENES), "--labels", LABELS, "--output", options.output])
+    return segment.main([str(SCENES), "--labels", LABELS, "--output", str(options.output)])
 
 
 if __name__ == "__main__":

@@ -7,7 +7,14 @@ from collections.abc import Sequence
 import torch
 from safetensors import SafetensorError
 
-from fisa.commands.options import add_vocabulary_options, given_vocabulary, load_parts, model_name, output_folder
+from fisa.commands.options import (
+    OneLineParser,
+    add_vocabulary_options,
+    given_vocabulary,
+    load_parts,
+    model_name,
+    output_folder,
+)
 from fisa.export import FILES, export_program, save
 
 
@@ -32,13 +39,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         program = export_program(model, processor, open_vocabulary=options.open)
         path = save(program, model, processor, options.output, file_format=options.format)
     except (ImportError, OSError, ValueError, SafetensorError) as error:
-        parser.error(" ".join(str(error).split()))
+        parser.error(str(error))
     print(f"{path}, with its processor and config beside it")
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="fisa-export",
         description="Export a model as one graph.",
         epilog=EXAMPLES,

@@ -3,8 +3,9 @@
 import argparse
 import json
 import os
+import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from huggingface_hub import HfApi, try_to_load_from_cache
@@ -19,6 +20,14 @@ from fisa.processing.vocabulary import Vocabulary
 
 
 HUB_TIMEOUT = 10  # seconds
+TRIAL_BYTES = 4096
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """A parser whose errors are one line, without the usage, which `--help` shows."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {' '.join(message.split())}\n")
 
 
 def add_vocabulary_options(group: argparse._ArgumentGroup) -> None:
@@ -50,6 +59,7 @@ def model_name(text: str) -> str:
             )
         if (model_type := _setting(folder / "config.json", "model_type")) != "fisa":
             raise argparse.ArgumentTypeError(f"{text} is a model of type {model_type!r}, not of FISA")
+        _refuse_damaged_processor(folder)
     elif folder.is_file():
         raise argparse.ArgumentTypeError(f"{text} is a file: name the folder of a model")
     return loadable_name(text)
@@ -98,6 +108,15 @@ def load_parts(folder: str | None, *, dtype: torch.dtype | str) -> tuple[FisaFor
     return model, FisaProcessor.from_pretrained(folder if has_processor else model.config.name_or_path)
 
 
+def _refuse_damaged_processor(folder: Path) -> None:
+    """Refuse settings that transformers would choke on before it knows whose they are."""
+    if (folder / PROCESSOR_NAME).is_file():
+        try:
+            FisaProcessor.get_processor_dict(folder)
+        except (OSError, ValueError) as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def loadable_name(text: str) -> str:
     """The folder or Hub name of any model, as the type of an argument. The Hub is asked once: loading from a name that
     cannot be reached would try again for a minute.
@@ -129,11 +148,14 @@ def output_folder(text: str) -> Path:
     """A folder to write to, which may not exist yet, as the type of an argument.
 
     Raises:
-        argparse.ArgumentTypeError: it is a file, or cannot be written to.
+        argparse.ArgumentTypeError: it is a file, or nothing can be written to it, its disk being full for example.
     """
     nearest = existing_part(text)
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        raise argparse.ArgumentTypeError(f"{nearest} cannot be written to")
+    try:
+        with tempfile.TemporaryFile(dir=nearest) as trial:  # permissions say nothing of full or read-only disks
+            trial.write(b" " * TRIAL_BYTES)
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{text} cannot be written to: {error.strerror}") from error
     return Path(text)
 
 

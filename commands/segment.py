@@ -17,6 +17,7 @@ from transformers import pipeline
 
 import fisa
 from fisa.commands.options import (
+    OneLineParser,
     add_vocabulary_options,
     available_device,
     given_vocabulary,
@@ -26,6 +27,7 @@ from fisa.commands.options import (
 )
 from fisa.data.categories import categories_of
 from fisa.processing.coco_panoptic import CocoPanopticWriter
+from fisa.processing.downloads import DOWNLOAD_BYTES, DOWNLOAD_SECONDS
 from fisa.processing.files import written_whole
 from fisa.processing.photos import load_photo
 from fisa.processing.pipeline_fisa import SUBTASKS
@@ -47,6 +49,9 @@ Exit status: 0 all done, 1 some photos could not be read (the others are done), 
 """
 
 
+_ADDRESSES = ("http://", "https://", "file://", "data:")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Segment photos as the command line says; returns the exit status."""
     parser = _parser()
@@ -57,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         segmenter = _segmenter(options)
         vocabulary = words or _stored_vocabulary(segmenter.model.config)
     except (OSError, ValueError, SafetensorError) as error:
-        parser.error(" ".join(str(error).split()))
+        parser.error(str(error))
     writer = ResultWriter(options.output, vocabulary)
     try:
         with writer:
@@ -70,10 +75,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 zoom=options.zoom,
                 subtask=options.subtask,
                 threshold=options.threshold,
+                timeout=options.timeout,
+                max_download_bytes=int(options.max_download_bytes),
             )
     except KeyboardInterrupt:
         print(f"stopped; what was done until then: {writer.path}", file=sys.stderr)
         return 130  # as shells count it
+    except OSError as error:
+        parser.error(f"the results cannot be written: {error}")
     done = len(photos) - len(unreadable)
     print(f"{done} of {len(photos)} photos segmented; COCO panoptic annotations: {writer.path}")
     if unreadable:
@@ -82,13 +91,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def segment_photos(
-    segmenter: fisa.FisaPipeline, sources: Sequence[str], writer: "ResultWriter", **options: Any
+    segmenter: fisa.FisaPipeline,
+    sources: Sequence[str],
+    writer: "ResultWriter",
+    *,
+    timeout: float | None = None,
+    max_download_bytes: int | None = None,
+    **options: Any,
 ) -> list[str]:
     """Segment photos, write the results and print them on the way. While the model looks at one photo, the next is
     read and the results of the last one are written.
 
     Args:
         sources: paths or URLs.
+        timeout, max_download_bytes: limits of each download.
         options: of the pipeline's call.
 
     Returns:
@@ -98,7 +114,8 @@ def segment_photos(
     # None: a bar on a terminal, none in a file
     bar = tqdm(sources, desc="segmenting", unit="photo", disable=True if len(sources) == 1 else None)
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as recorder, bar:
-        upcoming = (reader.submit(load_photo, source) for source in sources)
+        limits = {"timeout": timeout, "max_download_bytes": max_download_bytes}
+        upcoming = (reader.submit(load_photo, source, **limits) for source in sources)
         coming, written = next(upcoming, None), None
         for source in sources:
             read, coming = coming, next(upcoming, None)
@@ -135,14 +152,15 @@ def find_photos(places: Iterable[str]) -> list[str]:
     """Paths and URLs of the photos that the arguments name, in their order; within folders and patterns sorted.
 
     Raises:
-        `ValueError`: a folder or pattern without a photo. Missing files are reported later, when they are read.
+        `ValueError`: a folder or pattern without a photo, or no place that is there. Some missing files among others
+            are reported later, when they are read.
     """
     endings = set(Image.registered_extensions())
     photos: list[str] = []
     for place in places:
         is_folder = os.path.isdir(place)
         is_pattern = not is_folder and glob.has_magic(place) and not os.path.exists(place)
-        if place.startswith(("http://", "https://")) or not (is_folder or is_pattern):
+        if place.startswith(_ADDRESSES) or not (is_folder or is_pattern):
             photos.append(place)
             continue
         paths = Path(place).iterdir() if is_folder else map(Path, glob.glob(place, recursive=True))
@@ -150,6 +168,8 @@ def find_photos(places: Iterable[str]) -> list[str]:
         if not photo_paths:
             raise ValueError(f"{place}: no photo found there; give files, folders with photos, patterns or URLs.")
         photos += photo_paths
+    if not any(place.startswith(_ADDRESSES) or os.path.exists(place) for place in photos):
+        raise ValueError(f"{', '.join(photos)}: no such file.")
     return photos
 
 
@@ -189,7 +209,7 @@ class ResultWriter:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="fisa-segment",
         description="Segment photos with any words.",
         epilog=EXAMPLES,
@@ -217,6 +237,20 @@ def _parser() -> argparse.ArgumentParser:
         help="look closer at the N likeliest masks of each photo: better names for small things, and slower "
         "(0: fast; default: the model's)",
     )
+    parser.add_argument(
+        "--timeout",
+        type=_limit,
+        default=DOWNLOAD_SECONDS,
+        metavar="SECONDS",
+        help="for each download, from start to end (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--max-download-bytes",
+        type=_limit,
+        default=DOWNLOAD_BYTES,
+        metavar="BYTES",
+        help="of each download, decompressed (default: %(default)d)",
+    )
     parser.add_argument("--device", type=available_device, help="cpu, cuda, mps, … (default: the fastest there is)")
     parser.add_argument(
         "--dtype",
@@ -241,6 +275,13 @@ def _count(text: str) -> int:
     value = int(text)
     if value < 0:
         raise argparse.ArgumentTypeError(f"{text} is less than 0")
+    return value
+
+
+def _limit(text: str) -> float:
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"{text} is not greater than 0")
     return value
 
 

@@ -9,6 +9,7 @@ from huggingface_hub.dataclasses import strict, validated_field
 from transformers import AutoConfig, CLIPTextConfig, CLIPVisionConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
+from fisa.configuration.kind_marks import split_kind
 from fisa.configuration.setting_names import refuse_misspelt
 
 
@@ -215,13 +216,13 @@ class FisaConfig(PreTrainedConfig):
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
         """As in transformers; `from_pretrained` passes its keyword arguments on to this method.
 
-        Labels that differ from the stored vocabulary replace it by classes that are things without synonyms; a model
-        that is loaded with this config encodes them.
+        Labels that differ from the stored vocabulary replace it by classes without synonyms, things unless they end in
+        `[stuff]`; a model that is loaded with this config encodes them.
 
         Raises:
             `TypeError`: a setting is misspelt.
-            `ValueError`: a value cannot be read, the labels are not numbered from 0, or `num_labels` changes without
-                names for the classes.
+            `ValueError`: a value cannot be read, the labels are not numbered from 0 or end in another mark, or
+                `num_labels` changes without names for the classes.
         """
         _refuse_misspelt(kwargs)
         stored, named = _numbered(config_dict.get("id2label")), _numbered(kwargs.pop("id2label", None))
@@ -237,12 +238,7 @@ class FisaConfig(PreTrainedConfig):
                     f"`id2label` and `label2id` number {len(named)} classes {', '.join(map(str, sorted(named)[:5]))}, "
                     f"…; they must count from 0 to {len(named) - 1}."
                 )
-            classes = {
-                "synonyms": [[] for _ in named],
-                "is_thing": [True] * len(named),
-                "kind_is_known": [False] * len(named),
-            }
-            config_dict = config_dict | {"id2label": dict(sorted(named.items()))} | classes
+            config_dict = config_dict | _vocabulary_of_labels(named, stored=config_dict)
             config_dict.pop("label2id", None)
         try:
             return super().from_dict(config_dict, **kwargs)
@@ -361,6 +357,21 @@ def _numbered(id2label: Any) -> dict[int, str]:
     if not all(isinstance(label, str) and str(index).isdecimal() for index, label in entries):
         raise ValueError(f"`id2label` was {id2label!r}; it must name classes by their numbers from 0.")
     return {int(index): label for index, label in entries}
+
+
+def _vocabulary_of_labels(named: dict[int, str], *, stored: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a vocabulary of labels, of which those that are only marked anew keep their synonyms."""
+    names, kinds = zip(*(split_kind(label) for _, label in sorted(named.items())))
+    synonyms, is_thing, known = [[] for _ in names], [True] * len(names), [False] * len(names)
+    if stored.get("synonyms") is not None and list(names) == list(_numbered(stored.get("id2label")).values()):
+        synonyms, is_thing = stored["synonyms"], stored["is_thing"]
+        known = stored.get("kind_is_known") or [not thing for thing in is_thing]
+    return {
+        "id2label": dict(enumerate(names)),
+        "synonyms": synonyms,
+        "is_thing": [before if kind is None else kind for kind, before in zip(kinds, is_thing)],
+        "kind_is_known": [before or kind is not None for kind, before in zip(kinds, known)],
+    }
 
 
 def _refuse_misspelt(settings: Iterable[str]) -> None:

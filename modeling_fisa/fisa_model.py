@@ -136,7 +136,8 @@ class FisaPreTrainedModel(PreTrainedModel):
         """As transformers' own: see [`~transformers.PreTrainedModel.from_pretrained`].
 
         Label names (`id2label`, `label2id`, or those of a config) other than the stored ones become the stored
-        vocabulary, encoded with the folder's own tokenizer and templates.
+        vocabulary, encoded with the folder's own tokenizer and templates. A label may end in `[stuff]`; without that
+        mark it is a thing.
 
         `attn_implementation` is one name, which the parts that have a choice of attention take, or a dictionary: a
         name for each part, by the part's name in the configuration.
@@ -420,8 +421,12 @@ class FisaModel(FisaPreTrainedModel):
         Returns:
             [`EncodedVocabulary`] with `class_embeds` `(num_prompts, projection_dim)`, `prompt_class_ids`
             `(num_prompts,)`, `class_is_thing` and `class_kinds` `(num_classes,)`.
+
+        Raises:
+            `ValueError`: the vocabulary is refused, or two of its names are the same to CLIP.
         """
         vocabulary = processor.parse_vocabulary(labels)
+        processor.refuse_equal_prompts(vocabulary.prompts())
 
         def encode(names: Sequence[str]) -> torch.Tensor:
             prompts = processor.tokenize(names).to(self.device)

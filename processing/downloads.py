@@ -2,6 +2,7 @@
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from numbers import Real
 
 from huggingface_hub.utils import httpx
 
@@ -21,9 +22,14 @@ def download(url: str, *, timeout: float | None = None, max_bytes: int | None = 
     Raises:
         OSError: the address cannot be reached, answers with anything but the whole file, or exceeds a limit; the
             message says which.
+        ValueError: a limit is not a number greater than 0.
     """
     timeout = DOWNLOAD_SECONDS if timeout is None else timeout
-    transfer = _transfer(url, max_bytes=DOWNLOAD_BYTES if max_bytes is None else max_bytes)
+    max_bytes = DOWNLOAD_BYTES if max_bytes is None else max_bytes
+    for name, limit in (("timeout", timeout), ("max_download_bytes", max_bytes)):
+        if not isinstance(limit, Real) or isinstance(limit, bool) or not limit > 0:
+            raise ValueError(f"`{name}` is {limit!r}; a limit must be a number greater than 0.")
+    transfer = _transfer(url, max_bytes=max_bytes)
     try:
         # In a thread of its own, because a notebook's thread already runs an event loop.
         with ThreadPoolExecutor(1) as thread:

@@ -3,6 +3,7 @@ and turns the model's outputs into segments. It works on PIL alone, with or with
 
 import math
 import os
+import reprlib
 import warnings
 from collections.abc import Collection, Mapping
 from functools import partial
@@ -11,6 +12,7 @@ from typing import Any, TypedDict
 import numpy as np
 import torch
 from huggingface_hub.dataclasses import validate_typed_dict
+from huggingface_hub.errors import StrictDataclassError
 from PIL import Image
 from transformers import AutoImageProcessor, BatchFeature
 from transformers.image_processing_backends import PilBackend
@@ -41,7 +43,9 @@ from fisa.processing.post_processing import (
     segmentations,
     semantic_segmentation,
 )
+from fisa.processing.segment_rules import THRESHOLDS, share
 from fisa.processing.segmentation import Segmentation
+from fisa.processing.stored_settings import naming_file, refuse_no_dictionary
 
 
 Numbers = float | int | list[float | int] | tuple[float | int, ...]
@@ -194,8 +198,28 @@ class FisaImageProcessor(PilBackend):
         settings: Any = FisaImageProcessorKwargs
         known = settings.__annotations__
         refuse_misspelt(kwargs, known=known, owner="FisaImageProcessor")
-        validate_typed_dict(settings, {name: value for name, value in kwargs.items() if name in known})
+        for name in [name for name in kwargs if name in known]:
+            try:
+                validate_typed_dict(settings, {name: kwargs[name]})
+            except StrictDataclassError as error:
+                kind = known[name].__name__ if isinstance(known[name], type) else known[name]
+                raise ValueError(f"`{name}` is {reprlib.repr(kwargs[name])}; it must be of type {kind}.") from error
+        for name in THRESHOLDS:
+            share(name, kwargs.get(name, 0))
         super().__init__(**kwargs)
+
+    @classmethod
+    def get_image_processor_dict(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Any:
+        """As transformers' own; called by `from_pretrained` for what a folder or the Hub stores.
+
+        Raises:
+            ValueError: what is stored are no settings; the message names file and setting.
+        """
+        with naming_file(pretrained_model_name_or_path):
+            settings, options = super().get_image_processor_dict(pretrained_model_name_or_path, **kwargs)
+            refuse_no_dictionary(settings, name="image_processor")
+            cls(**{name: settings[name] for name in FisaImageProcessorKwargs.__annotations__ if name in settings})
+        return settings, options
 
     @classmethod
     def from_dict(cls, image_processor_dict: dict[str, Any], **kwargs: Any) -> Any:

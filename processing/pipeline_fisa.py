@@ -1,8 +1,8 @@
 """FisaPipeline: transformers' image segmentation pipeline with the class names as an argument of the call."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from os import PathLike
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,15 +13,35 @@ from fisa.processing.image_processing_fisa import FisaImageProcessor
 from fisa.processing.photos import is_collection, read_photo
 from fisa.processing.post_processing import Subtask
 from fisa.processing.processing_fisa import FisaProcessor
+from fisa.processing.segment_rules import THRESHOLDS, share
 from fisa.processing.segmentation import Segmentation
 from fisa.processing.vocabulary import Vocabulary
 
 
 SUBTASKS = ("panoptic", "instance", "semantic")
-THRESHOLDS = ("threshold", "mask_threshold", "overlap_mask_area_threshold")
 DOWNLOAD_LIMITS = ("timeout", "max_download_bytes")
 RETURN_TYPES = ("segments", "segmentation")
 ARGUMENTS = ("candidate_labels", "text_cache", "zoom", "subtask", "return_type", *THRESHOLDS, *DOWNLOAD_LIMITS)
+
+
+class _OneOfMany(NamedTuple):
+    """A photo and its place among those of a call, for errors to name."""
+
+    index: int
+    image: Any
+
+
+class _Numbered(Dataset):
+    """A torch dataset whose photos know their places."""
+
+    def __init__(self, photos: Any):
+        self.photos = photos
+
+    def __len__(self) -> int:
+        return len(self.photos)
+
+    def __getitem__(self, index: int) -> _OneOfMany:
+        return _OneOfMany(index, self.photos[index])
 
 
 class FisaPipeline(ImageSegmentationPipeline):
@@ -120,13 +140,20 @@ class FisaPipeline(ImageSegmentationPipeline):
 
             The model sees photos upright, as EXIF says. Masks lie on the pixels that the caller holds: those of a PIL
             image as they are, and those of a file as viewers show it, upright.
+
+        Raises:
+            ValueError: a photo cannot be read; among several, the message says which, and `next()` of an iterator goes
+                on behind it. Or a setting makes no sense.
         """
         if isinstance(inputs, list | tuple | np.ndarray | torch.Tensor) and is_collection(inputs):
-            inputs = list(inputs)
+            inputs = [_OneOfMany(index, image) for index, image in enumerate(inputs)]
             if not inputs:
                 return []
-        elif is_collection(inputs) and not isinstance(inputs, Dataset):
-            inputs = (image for image in inputs)  # the library takes generators and torch's data sets alone
+        elif isinstance(inputs, Dataset) and isinstance(inputs, Sized):
+            inputs = _Numbered(inputs)
+        elif is_collection(inputs) or isinstance(inputs, Dataset):
+            # The library takes generators and torch's data sets alone.
+            inputs = (_OneOfMany(index, image) for index, image in enumerate(inputs))
         return super().__call__(inputs, **kwargs)
 
     def check_model_type(self, supported_models: Any) -> None:
@@ -143,6 +170,7 @@ class FisaPipeline(ImageSegmentationPipeline):
         for name, choices in {"subtask": SUBTASKS, "return_type": RETURN_TYPES}.items():
             if name in given and given[name] not in choices:
                 raise ValueError(f"`{name}` was {given[name]!r}; it must be one of {', '.join(choices)}.")
+        given |= {name: share(name, given[name]) for name in THRESHOLDS if name in given}
         preprocess = {name: given.pop(name) for name in (*DOWNLOAD_LIMITS, "zoom") if name in given}
         if "candidate_labels" in given:
             given["vocabulary"] = self.processor.parse_vocabulary(given.pop("candidate_labels"))
@@ -152,6 +180,11 @@ class FisaPipeline(ImageSegmentationPipeline):
         return preprocess, forward, given
 
     def preprocess(self, image: Any, zoom: int | None = None, **download_limits: Any) -> BatchFeature:
+        if isinstance(image, _OneOfMany):
+            try:
+                return self.preprocess(image.image, zoom, **download_limits)
+            except (OSError, TypeError, ValueError) as error:
+                raise ValueError(f"Image {image.index}: {error}") from error
         if isinstance(image, Mapping) and "image" in image:  # a row of a data set
             image = image["image"]
         photo = read_photo(image, **download_limits)

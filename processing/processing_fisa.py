@@ -1,9 +1,11 @@
 """FisaProcessor: photos and class names in, the model's inputs out."""
 
+import hashlib
 import os
 import threading
+import unicodedata
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, TypedDict
 
 import numpy as np
@@ -17,10 +19,12 @@ from fisa.configuration.setting_names import refuse_misspelt, refuse_unknown
 from fisa.processing.image_processing_fisa import FisaImageProcessor, FisaImageProcessorKwargs
 from fisa.processing.mask_labels import InstanceClasses
 from fisa.processing.segmentation import Segmentation
+from fisa.processing.stored_settings import naming_file, refuse_no_dictionary
 from fisa.processing.vocabulary import Vocabulary, VocabularyLike, quoted, resolve_templates
 
 
 _CLIP_CONTEXT_LENGTH = 77
+_NAMES_AT_A_TIME = 1024
 # A tokenizer keeps truncation and padding as its own state and refuses to change it while another thread reads.
 _TOKENIZING = threading.Lock()
 
@@ -96,6 +100,23 @@ class FisaProcessor(ProcessorMixin):
         known = ["image_processor", "tokenizer", "prompt_templates", *FisaImageProcessorKwargs.__annotations__]
         refuse_misspelt(options, known=known, owner="FisaProcessor")
         return super().from_pretrained(*arguments, **options)
+
+    @classmethod
+    def get_processor_dict(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Any:
+        """As transformers' own; called by `from_pretrained` for what a folder or the Hub stores.
+
+        Raises:
+            ValueError: what is stored are no settings; the message names file and setting.
+        """
+        with naming_file(pretrained_model_name_or_path):
+            settings, options = super().get_processor_dict(pretrained_model_name_or_path, **kwargs)
+            images = settings.get("image_processor", {})
+            refuse_no_dictionary(images, name="image_processor")
+            refuse_no_dictionary(images.get("auto_map", {}), name="auto_map")
+            if not isinstance(images.get("image_processor_type", ""), str):
+                raise ValueError("`image_processor_type` is no name of a class.")
+            resolve_templates(settings.get("prompt_templates", "default"))
+        return settings, options
 
     @classmethod
     def from_clip_and_mask_generator(
@@ -220,9 +241,7 @@ class FisaProcessor(ProcessorMixin):
             ValueError: prompts of different lengths without padding, ones that are too long without truncation, or
                 names that are the same once the end of their prompts is cut off.
         """
-        prompts = [template.replace("{}", name) for name in names for template in self.prompt_templates]
-        limit = self.tokenizer.model_max_length
-        limit = max_length or (limit if limit < LARGE_INTEGER else _CLIP_CONTEXT_LENGTH)
+        prompts, limit = self._prompts(names), max_length or self._context_length
         pads, truncates = padding not in (False, "do_not_pad"), truncation not in (False, "do_not_truncate")
         options = {"padding": padding if pads else True, "truncation": True, "max_length": limit}
         with _TOKENIZING:
@@ -244,12 +263,33 @@ class FisaProcessor(ProcessorMixin):
                 f"Shorten the class names or the templates.",
                 stacklevel=3,
             )
-            _refuse_equal_tokens(names, encoded["input_ids"].reshape(len(names), -1))
+            _refuse_equal_tokens([(names, encoded["input_ids"].reshape(len(names), -1))])
         tokens = {
             name: encoded[name].astype(np.int64).reshape(len(names), len(self.prompt_templates), -1)
             for name in ("input_ids", "attention_mask")
         }
         return BatchFeature(tokens, tensor_type=return_tensors)
+
+    def refuse_equal_prompts(self, names: Sequence[str]) -> None:
+        """Refuse names that CLIP cannot tell apart because it reads no more than the beginning of their prompts.
+
+        [`tokenize`] compares the names of one call; this compares any number of them in little memory.
+
+        Raises:
+            ValueError: two names are the same once the end of their prompts is cut off.
+
+        Example:
+
+        ```python
+        >>> processor.refuse_equal_prompts(["long " * 100 + "dog", "long " * 100 + "cat"])
+        ValueError: "long long …" and "long long …" are the same to CLIP, …
+        ```
+        """
+        room = self._context_length - 2  # its first and last tokens are marks of its own
+        long_names = [name for name in names if self._most_tokens(name) > room]
+        starts = range(0, len(long_names), _NAMES_AT_A_TIME)
+        batches = (long_names[start : start + _NAMES_AT_A_TIME] for start in starts)
+        _refuse_equal_tokens((batch, self._full_length_tokens(batch)) for batch in batches)
 
     def post_process_segmentation(self, *args: Any, **kwargs: Any) -> list[Segmentation]:
         """See [`FisaImageProcessor.post_process_segmentation`]."""
@@ -272,6 +312,25 @@ class FisaProcessor(ProcessorMixin):
         """What a call can return."""
         return [*super().model_input_names, "prompt_class_ids", "class_is_thing", "class_kinds"]
 
+    @property
+    def _context_length(self) -> int:
+        limit = self.tokenizer.model_max_length
+        return limit if limit < LARGE_INTEGER else _CLIP_CONTEXT_LENGTH
+
+    def _prompts(self, names: Sequence[str]) -> list[str]:
+        return [template.replace("{}", name) for name in names for template in self.prompt_templates]
+
+    def _most_tokens(self, name: str) -> int:
+        """A bound that costs no tokenising: CLIP's tokens stand for a byte or more."""
+        longest = len(unicodedata.normalize("NFC", name).lower().encode())
+        return max(template.count("{}") * longest + len(template.encode()) for template in self.prompt_templates)
+
+    def _full_length_tokens(self, names: Sequence[str]) -> np.ndarray:
+        options = {"padding": "max_length", "truncation": True, "max_length": self._context_length}
+        with _TOKENIZING:
+            encoded = self.tokenizer(self._prompts(names), return_tensors="np", **options)
+        return encoded["input_ids"].reshape(len(names), -1)
+
     def _cut_prompts(self, prompts: Sequence[str], lengths: np.ndarray, limit: int) -> list[str]:
         full = [prompts[row] for row in np.flatnonzero(lengths >= limit).tolist()]
         return [prompt for prompt in full if len(self.tokenizer(prompt, verbose=False)["input_ids"]) > limit]
@@ -291,12 +350,14 @@ def _refuse_unknown_settings(settings: dict[str, Any]) -> None:
     refuse_unknown(settings, known=known, owner=owner, purpose="images or text")
 
 
-def _refuse_equal_tokens(names: Sequence[str], tokens: np.ndarray) -> None:
+def _refuse_equal_tokens(batches: Iterable[tuple[Sequence[str], np.ndarray]]) -> None:
+    """Refuse names whose rows of tokens are the same, within a batch or in two. Of each row a digest is kept."""
     first: dict[bytes, str] = {}
-    for name, row in zip(names, tokens):
-        twin = first.setdefault(row.tobytes(), name)
-        if twin != name:
-            raise ValueError(
-                f'"{twin}" and "{name}" are the same to CLIP, which reads no more than the beginning of their '
-                "prompts. Shorten them so that they differ within it."
-            )
+    for names, tokens in batches:
+        for name, row in zip(names, tokens):
+            twin = first.setdefault(hashlib.blake2b(row.tobytes(), digest_size=16).digest(), name)
+            if twin != name:
+                raise ValueError(
+                    f'"{twin}" and "{name}" are the same to CLIP, which reads no more than the beginning of their '
+                    "prompts. Shorten them so that they differ within it."
+                )

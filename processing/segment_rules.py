@@ -2,12 +2,31 @@
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple
+from numbers import Real
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
 
 from fisa.processing.winners import first_inside, strongest_claims
+
+
+THRESHOLDS = ("threshold", "mask_threshold", "overlap_mask_area_threshold")
+
+
+def share(name: str, value: Any) -> float:
+    """A setting that is a probability or a share, as Python's own number.
+
+    Raises:
+        ValueError: it is not a number in [0, 1].
+
+    Example:
+        >>> share("threshold", np.float64(0.5))
+        0.5
+    """
+    if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= float(value) <= 1:
+        raise ValueError(f"`{name}` is {value!r}; as a probability or a share it must be a number in [0, 1].")
+    return float(value)
 
 
 class PhotoOutputs(NamedTuple):
@@ -58,7 +77,7 @@ class SegmentRule:
         overlap_mask_area_threshold: the share of its own area that a proposal must win to be a segment, in [0, 1].
 
     Raises:
-        ValueError: a threshold is not in [0, 1].
+        ValueError: a threshold is not a number in [0, 1].
     """
 
     threshold: float
@@ -70,8 +89,7 @@ class SegmentRule:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if not 0 <= value <= 1:
-                raise ValueError(f"`{name}` is {value}; as a probability or a share it must lie in [0, 1].")
+            object.__setattr__(self, name, share(name, value))
 
     def candidates(self, photo: PhotoOutputs) -> Candidates:
         """Choose the proposals that compete for a panoptic map."""

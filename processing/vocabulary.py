@@ -5,11 +5,14 @@ import json
 import os
 import re
 import unicodedata
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias, overload
+
+from fisa.configuration.kind_marks import split_kind
 
 
 PROMPT_TEMPLATES: dict[str, tuple[str, ...]] = {
@@ -38,8 +41,6 @@ _STUFF = """
     sidewalk sky smoke snow soil street swamp terrain tree trees vegetation wall walls water waterfall wood woods
 """
 _STUFF_WORDS = frozenset(_STUFF.split())
-_KINDS = {"thing": True, "stuff": False}
-_KIND_SUFFIX = re.compile(r"\s*\[([^\[\]]*)\]\s*$")
 # COCO's way of saying "what remains of this kind, merged": no one calls a wall a wall-other-merged.
 _COCO_MARKS = re.compile(r"(-other|-stuff|-merged)+$")
 _SEPARATOR = re.compile(r"\s*[,;]\s*|\s*\n\s*")
@@ -140,7 +141,8 @@ class Vocabulary(Sequence[Class]):
                 - a string of names with commas, semicolons or line breaks between them: `"dog, grass, red car"`; or
                   each with a full stop behind it, as grounding models take them: `"dog. grass. red car."`;
                 - a list whose items are names, [`Class`]es or dictionaries with `name`, `synonyms` and `is_thing`
-                  (COCO's `isthing` and further keys such as `id` and `color` are fine);
+                  (COCO's `isthing` and further keys such as `id` and `color` are fine). A name with commas, semicolons
+                  or line breaks stays one class, with a warning; a `Class` is taken as it is;
                 - a dictionary from each name to the list of its synonyms, possibly empty;
                 - a vocabulary, returned as it is.
 
@@ -273,7 +275,7 @@ def resolve_templates(templates: str | Sequence[str]) -> tuple[str, ...]:
     """
     if isinstance(templates, str):
         templates = PROMPT_TEMPLATES.get(templates, (templates,))
-    templates = tuple(templates)
+    templates = tuple(templates) if isinstance(templates, Iterable) else (templates,)
     wrong = [template for template in templates if not isinstance(template, str) or "{}" not in template]
     if wrong or not templates:
         raise ValueError(
@@ -376,26 +378,21 @@ def _class_of(item: Any) -> Class:
 
 
 def _class_of_text(text: str, synonyms: Iterable[str] = ()) -> Class:
-    name, is_thing = _split_kind(_tidy(text))
+    name, is_thing = split_kind(_tidy(text))
+    if _SEPARATOR.search(text.strip()):
+        warnings.warn(
+            f'"{name}" is one class, although it reads like several: an item of a list is not split. Give several '
+            "names as several items or in one string; make it a Class if it is one name.",
+            stacklevel=2,
+        )
     return Class(name, synonyms, is_thing)
-
-
-def _split_kind(text: str) -> tuple[str, bool | None]:
-    """Split "sky [stuff]" into the name and `is_thing`, `None` where the text does not say."""
-    suffix = _KIND_SUFFIX.search(text)
-    if suffix is None:
-        return text, None
-    kind = suffix[1].strip().lower()
-    if kind not in _KINDS:
-        raise ValueError(f'A class may end in [thing] or [stuff], found "{text}". Make it a Class if it is a name.')
-    return text[: suffix.start()], _KINDS[kind]
 
 
 def read_class_lines(text: str) -> list[Class]:
     """The classes of a `.txt` file, one per line; see [`Vocabulary.from_file`]."""
     lines = (_COMMENT.sub("", line).strip() for line in text.splitlines())
     classes = []
-    for names, is_thing in map(_split_kind, filter(None, lines)):
+    for names, is_thing in map(split_kind, filter(None, lines)):
         name, *synonyms = names.split(",")
         classes.append(Class(name, synonyms, is_thing))
     return classes

@@ -1,12 +1,14 @@
 """Mistakes on the command line: status 2 and one line that names what to change, whichever command it is."""
 
 import json
+import re
 import shutil
+from pathlib import Path
 
 import pytest
 
 from fisa import train
-from fisa.commands import export, segment
+from fisa.commands import demo, export, segment
 
 
 TRAINING = ("--train_format", "label_maps", "--train_data", "photos", "--do_train", "--use_cpu")
@@ -15,12 +17,14 @@ COMMANDS = {
     "fisa-export": (export.main, ["--labels", "dog"], "--output"),
     "fisa-train": (train.main, list(TRAINING), "--output_dir"),
 }
+PROGRESS = re.compile(r"^$|it/s\]")  # of weights
 MODELS = {
     "no/such/folder": "no name that the Hub could know",
     "a folder with no model": "no file named config.json or adapter_config.json",
     "a file": "name the folder of a model",
     "a model of another kind": "'clip'",
     "a config cut short": "cannot be read",
+    "processor settings that are none": "processor_config.json",
     "weights cut short": "weights",
 }
 
@@ -42,6 +46,8 @@ def place(tmp_path, monkeypatch, photo, checkpoint):
     ):
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.json").write_text(content)
+    settings = shutil.copytree(checkpoint, tmp_path / "processor settings that are none") / "processor_config.json"
+    settings.write_text("[]")
     weights = shutil.copytree(checkpoint, tmp_path / "weights cut short") / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:2000])
     return tmp_path
@@ -52,9 +58,9 @@ def refusal(command, arguments, capsys) -> str:
     with pytest.raises(SystemExit) as stop:
         command(list(map(str, arguments)))
     assert stop.value.code == 2
-    *_, last = capsys.readouterr().err.strip().splitlines()
-    assert ": error: " in last
-    return last
+    lines = [line for line in capsys.readouterr().err.splitlines() if not PROGRESS.search(line)]
+    assert len(lines) == 1 and ": error: " in lines[0]
+    return lines[0]
 
 
 def with_model(name, model) -> list[str]:
@@ -85,6 +91,31 @@ def test_a_proposal_cache_that_is_a_file_or_lies_in_one(place, checkpoint, capsy
     message = refusal(train.main, options, capsys)
     assert "a file is a file; name a folder" in message
     assert (place / "a file").read_text() == "x" and not (place / "results").exists()
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="there is no /proc, where nobody can make a folder")
+@pytest.mark.parametrize("name", [*COMMANDS, "fisa-demo"])
+def test_an_output_that_nothing_can_be_written_to(place, checkpoint, capsys, name):
+    if name == "fisa-demo":
+        message = refusal(demo.main, ["--output", "/proc/results"], capsys)
+    else:
+        command, arguments, output = COMMANDS[name]
+        arguments = [*with_model(name, str(checkpoint)), *arguments, output, "/proc/results"]
+        message = refusal(command, arguments, capsys)
+    assert "/proc/results cannot be written to" in message
+
+
+def test_photos_of_which_none_is_there(place, checkpoint, capsys):
+    options = ["--labels", "dog", "--output", "results", "--model", checkpoint]
+    assert "one.png, two.png: no such file" in refusal(segment.main, ["one.png", "two.png", *options], capsys)
+    assert not (place / "results").exists()
+
+
+@pytest.mark.parametrize("flag", ["--timeout", "--max-download-bytes"])
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "soon"])
+def test_limits_that_are_none(place, checkpoint, capsys, flag, value):
+    message = refusal(segment.main, ["photo.png", "--model", checkpoint, f"{flag}={value}"], capsys)
+    assert flag in message and value in message
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "meta", "toaster"])

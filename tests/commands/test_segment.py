@@ -106,6 +106,20 @@ def test_urls_are_fetched(run, folder):
     assert [entry["file_name"] for entry in annotations["annotations"]] == ["a.png"]
 
 
+def test_downloads_have_limits(run, folder, capsys):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=folder))
+    Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}/a.png"
+    try:
+        assert run(address, "--labels", "house", "--max-download-bytes", "100")[0] == 1
+        assert "the download exceeds 100 bytes" in capsys.readouterr().err
+        assert run(address, "--labels", "house", "--timeout", "0.000001")[0] == 1
+        assert "within 1e-06 seconds" in capsys.readouterr().err
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
 @pytest.mark.parametrize("subtask", ["panoptic", "instance", "semantic"])
 def test_every_subtask_writes_results(run, folder, tmp_path, subtask):
     status, annotations = run(folder / "a.png", "--labels", "house, tree [thing]", "--subtask", subtask)

@@ -1,8 +1,11 @@
 """Vocabularies beyond what SEVE attends to: a sample guides the tokens, and all classes are scored."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
+from fisa.miniature import miniature
 from tests.configurations import tiny_inputs
 from tests.models import tiny_model, tiny_segmentation_model
 
@@ -113,3 +116,23 @@ def test_own_class_for_each_prompt_may_be_said_or_left_out():
     assert torch.equal(model(**inputs, prompt_class_ids=torch.arange(50)).logits_per_mask, wanted)
     order = torch.arange(50).flip(0)
     assert torch.equal(model(**inputs, prompt_class_ids=order).logits_per_mask, wanted.flip(-1))
+
+
+def test_names_that_are_one_once_cut_off_are_refused_however_far_apart():
+    model, processor = miniature()
+    long = "long " * 40
+    others = [f"thing {number}" for number in range(5)]
+    with pytest.raises(ValueError, match="are the same to CLIP"):
+        model.encode_vocabulary(processor, [long + "dog", *others, long + "cat"], batch_size=2)
+    with pytest.raises(ValueError, match="are the same to CLIP"):
+        model.set_vocabulary(
+            processor, {"dog": [long + "dog"], **{name: [] for name in others}, "cat": [long + "cat"]}
+        )
+    with pytest.warns(UserWarning, match="lose their end"):
+        model.encode_vocabulary(processor, [long + "dog", *others, "a cat " + long], batch_size=2)
+
+
+def test_comparing_a_hundred_thousand_short_names_tokenises_none(monkeypatch):
+    _, processor = miniature()
+    monkeypatch.setattr(processor, "tokenizer", SimpleNamespace(model_max_length=77))  # which cannot be called
+    processor.refuse_equal_prompts([f"thing {number}" for number in range(100_000)])

@@ -239,3 +239,56 @@ def test_zoom_of_a_call_takes_the_place_of_the_setting():
     assert [segment["score"] for segment in once] != [segment["score"] for segment in zoomed]
     assert same(zooming(scene), zoomed)
     assert same(zooming(scene, zoom=0), once)
+
+
+class Photos(torch.utils.data.Dataset):
+    def __init__(self, photos):
+        self.photos = photos
+
+    def __len__(self):
+        return len(self.photos)
+
+    def __getitem__(self, index):
+        return self.photos[index]
+
+
+@pytest.mark.parametrize("collected", [list, tuple], ids=str)
+def test_a_photo_that_cannot_be_read_is_named_by_its_place(segmenter, photo, collected):
+    with pytest.raises(ValueError, match=r"^Image 1: 'missing\.png' cannot be read"):
+        segmenter(collected([photo, "missing.png", photo]), candidate_labels=["dog"])
+    with pytest.raises(ValueError, match=r"^Image 2: The file given as bytes cannot be read"):
+        segmenter(collected([photo, photo, b"no photo"]), candidate_labels=["dog"])
+    with pytest.raises(ValueError, match=r"^'missing\.png' cannot be read"):
+        segmenter("missing.png", candidate_labels=["dog"])
+
+
+@pytest.mark.parametrize("collected", [iter, Photos])
+def test_an_iterator_goes_on_behind_a_photo_that_cannot_be_read(segmenter, photo, collected):
+    options = {"candidate_labels": ["dog"], "threshold": 0.0}
+    answers = iter(segmenter(collected([photo, 7, photo.rotate(90)]), **options))
+    assert same(next(answers), segmenter(photo, **options))
+    with pytest.raises(ValueError, match=r"^Image 1: .*found int"):
+        next(answers)
+    assert same(next(answers), segmenter(photo.rotate(90), **options))
+    with pytest.raises(StopIteration):
+        next(answers)
+
+
+@pytest.mark.parametrize("name", ["threshold", "mask_threshold", "overlap_mask_area_threshold"])
+@pytest.mark.parametrize("value", ["0.5", True, float("nan"), [0.5], 1.5])
+def test_thresholds_that_are_no_numbers_are_refused(segmenter, photo, name, value):
+    with pytest.raises(ValueError, match=rf"`{name}` is .*; .* must be a number in \[0, 1\]"):
+        segmenter(photo, candidate_labels=["dog"], **{name: value})
+
+
+@pytest.mark.parametrize("number", [np.float64, np.float32, np.int64])
+def test_thresholds_of_numpy_are_numbers(segmenter, photo, number):
+    options = {"candidate_labels": ["dog"], "overlap_mask_area_threshold": 0.0}
+    assert same(segmenter(photo, threshold=number(0), **options), segmenter(photo, threshold=0.0, **options))
+
+
+@pytest.mark.parametrize("limit", ["timeout", "max_download_bytes"])
+@pytest.mark.parametrize("value", ["5", 0, float("nan"), True])
+def test_limits_of_downloads_that_are_no_numbers_are_refused(segmenter, limit, value):
+    with pytest.raises(ValueError, match=rf"`{limit}` is .*; a limit must be a number greater than 0"):
+        segmenter("http://127.0.0.1:9/photo.png", candidate_labels=["dog"], **{limit: value})

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from transformers.testing_utils import CaptureLogger
 from transformers.utils import logging
 
+from fisa.modeling_fisa.outputs_fisa import FisaOutput
 from fisa.processing.image_processing_fisa import FisaImageProcessor
 from fisa.processing.post_processing import instance_segmentation, panoptic_segmentation, semantic_segmentation
 from tests.processing.proposals import THEIR_GRID, THEIRS, proposals
@@ -571,3 +572,12 @@ def test_bad_input_is_named(change, options, message):
     outputs = SimpleNamespace(**vars(proposals(0, batch=2)) | change)
     with pytest.raises(ValueError, match=message):
         panoptic_segmentation(outputs, **options)
+
+
+@pytest.mark.parametrize("name", ["threshold", "mask_threshold", "overlap_mask_area_threshold"])
+@pytest.mark.parametrize("value", ["0.5", None, True, float("nan"), 1j, -0.1])
+def test_a_threshold_that_is_no_number_is_refused(name, value):
+    outputs = FisaOutput(class_queries_logits=torch.zeros(1, 2, 3), masks_queries_logits=torch.zeros(1, 2, 4, 4))
+    for rule in ("open_vocabulary", "closed_vocabulary"):
+        with pytest.raises(ValueError, match=f"`{name}` is .* must be a number in"):
+            panoptic_segmentation(outputs, rule=rule, **{name: value})

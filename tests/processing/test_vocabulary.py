@@ -6,6 +6,7 @@ import time
 import pytest
 
 from fisa.processing.vocabulary import PROMPT_TEMPLATES, Class, Vocabulary, resolve_templates
+from tests.quiet import raising_on_any_warning
 
 
 DOG, CURTAIN = Class("dog", ("puppy",), True), Class("curtain", (), False)
@@ -269,3 +270,12 @@ def test_refuses_templates_without_a_place_for_the_name(templates):
 def test_half_a_surrogate_pair_is_no_name():
     with pytest.raises(ValueError, match="ud800.*surrogate pair"):
         Vocabulary.parse(["dog", "cat\ud800"])
+
+
+@pytest.mark.parametrize("item", ["dog, cat", "dog; cat", "dog\ncat"])
+def test_an_item_that_reads_like_several_is_one_class_and_said(item):
+    with pytest.warns(UserWarning, match="is one class"):
+        assert len(Vocabulary.parse([item, "grass"])) == 2
+    with raising_on_any_warning():
+        assert len(Vocabulary.parse([Class(item), "grass"])) == 2
+        assert len(Vocabulary.parse(item)) == 2

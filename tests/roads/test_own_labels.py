@@ -75,6 +75,20 @@ def test_numbers_that_name_no_class_are_refused(checkpoint, loader, arguments, m
         loader.from_pretrained(checkpoint, **arguments)
 
 
+@pytest.mark.parametrize("loader", [FisaForUniversalSegmentation, AutoModelForUniversalSegmentation])
+def test_marks_behind_the_names_are_read(checkpoint, loader):
+    model = loader.from_pretrained(checkpoint, id2label={0: "lamp", 1: "curtain [stuff]", 2: "grass [thing]"})
+    assert model.config.id2label == {0: "lamp", 1: "curtain", 2: "grass"}
+    assert model.config.is_thing == [True, False, True]
+    stored = FisaForUniversalSegmentation.from_pretrained(checkpoint)
+    again = {index: f"{name} [stuff]" for index, name in names_of(checkpoint).items()}
+    marked = loader.from_pretrained(checkpoint, id2label=again)
+    assert marked.config.synonyms == stored.config.synonyms and not any(marked.config.is_thing)
+    assert torch.equal(marked.fisa.class_embeds, stored.fisa.class_embeds)
+    with pytest.raises(ValueError, match=r"\[thing\] or \[stuff\]"):
+        loader.from_pretrained(checkpoint, id2label={0: "lamp [stuf]"})
+
+
 def test_a_folder_without_its_tokenizer_says_what_to_save(checkpoint, tmp_path):
     FisaForUniversalSegmentation.from_pretrained(checkpoint).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"processor\.save_pretrained\(folder\)"):
