@@ -63,7 +63,7 @@ def competing(asked: Vocabulary, others: Iterable[Class]) -> Competition:
     asked_words, other_words = WiderWords(names), WiderWords([other.name for other in others])
     wider_asked = [asked_words.above(name).keys() for name in names]
     too_wide = {place for name in names for place in other_words.above(name)}
-    known = {spelling for name in names for spelling in _spellings(name)}
+    known = {name.casefold() for name in names}
     voices: list[list[str]] = [[] for _ in asked]
     staying = []
     for place, other in enumerate(others):
@@ -74,7 +74,7 @@ def competing(asked: Vocabulary, others: Iterable[Class]) -> Competition:
             nearest = min(
                 steps, key=lambda word: (steps[word] > 0, -len(wider_asked[word] & steps.keys()), steps[word])
             )
-            voices[class_ids[nearest]] += [name for name in other.prompts if known.isdisjoint(_spellings(name))]
+            voices[class_ids[nearest]] += [name for name in other.prompts if name.casefold() not in known]
         elif place not in too_wide:
             staying.append(other)
     return Competition(tuple(staying), tuple(map(tuple, voices)))

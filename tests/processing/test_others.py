@@ -45,7 +45,7 @@ def test_kinds_speak_for_the_nearest_class_and_wider_words_stay_away():
     )
     competition = competing(asked, others)
     assert names(competition.others) == ["wheel"]
-    assert competition.voices == (("dog", "hound"), ("eagle",), (), ("clouds",))
+    assert competition.voices == (("dog", "hound"), ("eagle",), (), ("clouds", "skies"))
 
 
 def test_the_nearest_is_the_narrowest():
