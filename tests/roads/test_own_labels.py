@@ -26,7 +26,7 @@ def processor(checkpoint):
 
 def set_by_hand(checkpoint, processor, names):
     model = FisaForUniversalSegmentation.from_pretrained(checkpoint)
-    model.set_vocabulary(processor, [{"name": names[index], "is_thing": True} for index in sorted(names)])
+    model.set_vocabulary(processor, [names[index] for index in sorted(names)])
     return model
 
 
