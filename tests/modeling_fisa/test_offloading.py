@@ -1,11 +1,12 @@
-"""Weights on the disk and in another memory, brought in for each call: the same answers to the bit."""
+"""Weights on the disk and in another memory, brought in for each call: the same answers but for rounding, which may depend
+on how a matrix lies in memory."""
 
 import pytest
 import torch
 
 from fisa import FisaForUniversalSegmentation, FisaModel
 from tests.configurations import tiny_generator_inputs, tiny_inputs
-from tests.model_tester import assert_outputs_equal
+from tests.model_tester import assert_outputs_close
 from tests.models import tiny_segmentation_model
 
 
@@ -30,9 +31,11 @@ def test_clip_answers_from_the_disk(tmp_path, places, image_size, seve_tokens):
     assert any(parameter.is_meta for parameter in offloaded.parameters())
     inputs = tiny_inputs()
     inputs["pixel_values"] = torch.randn(len(inputs["pixel_values"]), 3, image_size, image_size)
-    assert_outputs_equal(offloaded(**inputs), model(**inputs))
+    assert_outputs_close(offloaded(**inputs), model(**inputs), atol=1e-6)
     tokens = torch.tensor([[62, 5, 7, 63]])
-    assert torch.equal(offloaded.get_class_features(tokens), model.get_class_features(tokens))
+    torch.testing.assert_close(
+        offloaded.get_class_features(tokens), model.get_class_features(tokens), atol=1e-6, rtol=0
+    )
 
 
 @torch.no_grad()
@@ -45,7 +48,7 @@ def test_the_whole_model_answers_with_clip_on_the_disk(tmp_path):
     assert all(parameter.is_meta for parameter in offloaded.fisa.parameters())
     inputs = tiny_inputs(batch_size=1) | tiny_generator_inputs([(64, 40)], canvas=(64, 64))
     del inputs["mask_proposals"]
-    assert_outputs_equal(offloaded(**inputs), model(**inputs))
+    assert_outputs_close(offloaded(**inputs), model(**inputs), atol=1e-6)
 
 
 def test_a_generator_that_cannot_be_offloaded_is_refused_with_the_map_that_works(tmp_path):
