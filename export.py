@@ -5,7 +5,7 @@ padding, of which there is none: the processor that is saved beside it squashes 
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
@@ -21,12 +21,14 @@ from fisa.configuration.configuration_fisa import FisaConfig
 from fisa.modeling_fisa.modeling_fisa import FisaForUniversalSegmentation
 from fisa.modeling_fisa.outputs_fisa import FisaOutput
 from fisa.processing.processing_fisa import FisaProcessor
+from fisa.processing.vocabulary import Vocabulary
 
 
 FILES = {"onnx": "model.onnx", "torch": "model.pt2"}
 PHOTOS = ("pixel_values", "mask_generator_pixel_values")
 Compute = Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]
-OUTPUTS = ("class_queries_logits", "masks_queries_logits", "objectness")
+# The last one only of graphs in which others compete.
+OUTPUTS = ("class_queries_logits", "masks_queries_logits", "objectness", "others_queries_logits")
 
 
 class Graph(nn.Module):
@@ -45,6 +47,11 @@ class Graph(nn.Module):
         class_is_thing: torch.Tensor | None = None,
         class_kinds: torch.Tensor | None = None,
         generator_class_ids: torch.Tensor | None = None,
+        other_embeds: torch.Tensor | None = None,
+        prompt_other_ids: torch.Tensor | None = None,
+        other_is_thing: torch.Tensor | None = None,
+        other_kinds: torch.Tensor | None = None,
+        other_generator_class_ids: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
         outputs = self.model(
             pixel_values,
@@ -54,8 +61,13 @@ class Graph(nn.Module):
             class_is_thing=class_is_thing,
             class_kinds=class_kinds,
             generator_class_ids=generator_class_ids,
+            other_embeds=other_embeds,
+            prompt_other_ids=prompt_other_ids,
+            other_is_thing=other_is_thing,
+            other_kinds=other_kinds,
+            other_generator_class_ids=other_generator_class_ids,
         )
-        return {name: outputs[name] for name in OUTPUTS}
+        return {name: outputs[name] for name in OUTPUTS if name in outputs}
 
 
 @torch.no_grad()
@@ -70,12 +82,14 @@ def export_program(
         open_vocabulary (`bool`):
             The classes are inputs, any number of them, as `model.encode_vocabulary` gives them: `class_embeds`
             `(num_prompts, projection_dim)`, `prompt_class_ids` `(num_prompts,)`, `class_is_thing` `(num_classes,)`
-            and, where the generator is asked, `class_kinds` and `generator_class_ids` `(num_classes,)`. Else the
-            stored vocabulary is built in.
+            and, where the generator is asked, `class_kinds` and `generator_class_ids` `(num_classes,)`; and the same
+            of the others, of which there may be none: `other_embeds` and so on. Else the stored vocabulary is built
+            in, with its others.
 
     Returns:
         `torch.export.ExportedProgram` from `pixel_values` and `mask_generator_pixel_values` `(batch_size, 3, …)` to
-        `class_queries_logits`, `masks_queries_logits` and `objectness`, as in [`FisaOutput`].
+        `class_queries_logits`, `masks_queries_logits`, `objectness` and, with others, `others_queries_logits`, as in
+        [`FisaOutput`]. Post-processing leaves void what others win, as it does with the model's outputs.
 
     Raises:
         `ValueError`: no mask generator, no stored vocabulary to build in, or half precision for the classifier alone,
@@ -106,10 +120,12 @@ def export_program(
     inputs = {name: photos[name].to(model.device, model.dtype) for name in PHOTOS}
     sizes = dict.fromkeys(inputs, {0: Dim("batch", min=1)})
     if open_vocabulary:
-        example = model.encode_vocabulary(processor, {"dog": ["puppy", "hound"], "cat": [], "grass": []})
-        prompts, classes = Dim("prompts", min=1), Dim("classes", min=1)
+        words, rivals = {"dog": ["puppy", "hound"], "cat": [], "grass": []}, {"sky": ["clouds"], "wall": []}
+        example = model.encode_vocabulary(processor, words, others=Vocabulary.parse(rivals))
+        counts = {5: Dim("prompts", min=1), 3: Dim("classes", min=1)}
+        other_counts = {3: Dim("other_prompts"), 2: Dim("others")}
         inputs |= example
-        sizes |= {name: {0: prompts if len(example[name]) == 5 else classes} for name in example}
+        sizes |= {name: {0: (other_counts if "other" in name else counts)[len(example[name])]} for name in example}
     program = torch.export.export(Graph(model).eval(), (), inputs, dynamic_shapes=sizes, strict=False)
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # paths of this machine
@@ -202,8 +218,9 @@ def _save_onnx(program: ExportedProgram, path: Path) -> None:
 def load_graph(path: str | PathLike) -> Callable[..., FisaOutput]:
     """A function that runs an exported graph as the model itself is called: `graph(**inputs)`.
 
-    Inputs that the graph does not have, such as `mask_generator_pixel_mask`, are left out. The vocabulary
-    that is given, or the config beside a graph that has it built in, says which classes are things.
+    Inputs that the graph does not have, such as `mask_generator_pixel_mask`, are left out, and an open graph goes
+    without others where none are given. The vocabulary that is given, or the config beside a graph that has it built
+    in, says which classes are things.
 
     Args:
         path (`str` or `os.PathLike`): a `model.onnx` or a `model.pt2`, or the folder of one of them.
@@ -225,28 +242,51 @@ def load_graph(path: str | PathLike) -> Callable[..., FisaOutput]:
     """
     path = _graph_file(Path(path))
     names, compute = _load_onnx(path) if path.suffix == ".onnx" else _load_torch(path)
-    stored = FisaConfig.from_pretrained(path.parent).is_thing
+    config = FisaConfig.from_pretrained(path.parent)
+    stored = {"class_is_thing": config.is_thing, "other_is_thing": [entry["is_thing"] for entry in config.rivals]}
+    is_open = "class_embeds" in names
 
     def graph(**inputs: Any) -> FisaOutput:
+        if is_open and "other_embeds" not in inputs:
+            inputs |= _no_others(inputs, names)
         missing = [name for name in names if name not in inputs]
         if missing:
             raise TypeError(f"{path} needs {', '.join(missing)} as well; it was given {', '.join(inputs)}.")
+        if "other_embeds" in inputs and "other_embeds" not in names:
+            raise TypeError(
+                f"{path} takes no others: it was exported with its classes built in, or by an older release."
+            )
         if inputs.get("photos"):
             raise ValueError(
                 f"{path} reads each proposal once, and `zoom` asks for a second time: take the processor from the "
                 "graph's folder, or call yours with `zoom=0`."
             )
         outputs = compute({name: inputs[name] for name in names})
-        is_thing = inputs["class_is_thing"] if "class_is_thing" in names else torch.tensor(stored)
+        kinds = {name: inputs[name] if is_open else torch.tensor(kinds) for name, kinds in stored.items()}
+        batch_size, has_others = len(outputs["objectness"]), len(kinds["other_is_thing"]) > 0
         return FisaOutput(
             class_queries_logits=outputs["class_queries_logits"],
             masks_queries_logits=outputs["masks_queries_logits"],
             objectness=outputs["objectness"],
-            class_is_thing=is_thing.expand(len(outputs["objectness"]), -1),
+            class_is_thing=kinds["class_is_thing"].expand(batch_size, -1),
+            others_queries_logits=outputs["others_queries_logits"] if has_others else None,
+            other_is_thing=kinds["other_is_thing"].expand(batch_size, -1) if has_others else None,
             photo_orientation=inputs.get("photo_orientation"),
         )
 
     return graph
+
+
+def _no_others(inputs: Mapping[str, torch.Tensor], names: Sequence[str]) -> dict[str, torch.Tensor]:
+    """The inputs of an open graph that stand for no others."""
+    none = {
+        "other_embeds": inputs["class_embeds"][:0],
+        "prompt_other_ids": torch.zeros(0, dtype=torch.int64),
+        "other_is_thing": torch.zeros(0, dtype=torch.bool),
+        "other_kinds": torch.zeros(0, dtype=torch.int64),
+        "other_generator_class_ids": torch.zeros(0, dtype=torch.int64),
+    }
+    return {name: tensor for name, tensor in none.items() if name in names}
 
 
 def _graph_file(path: Path) -> Path:
@@ -271,10 +311,11 @@ def _load_onnx(path: Path) -> tuple[list[str], Compute]:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(path, options)
+    outputs = [value.name for value in session.get_outputs()]
 
     def compute(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        arrays = session.run(OUTPUTS, {name: tensor.numpy() for name, tensor in inputs.items()})
-        return dict(zip(OUTPUTS, map(torch.from_numpy, arrays)))
+        arrays = session.run(outputs, {name: tensor.numpy() for name, tensor in inputs.items()})
+        return dict(zip(outputs, map(torch.from_numpy, arrays)))
 
     return [value.name for value in session.get_inputs()], compute
 

@@ -87,7 +87,8 @@ def miniature(*, seed: int = 0, **config_options: Any) -> tuple[FisaForUniversal
 
     Args:
         seed (`int`): of the random weights.
-        config_options: fields of [`FisaConfig`].
+        config_options: fields of [`FisaConfig`]. By default `others="auto"` means none, for random texts would win and
+            lose by chance.
 
     Example:
 
@@ -101,7 +102,7 @@ def miniature(*, seed: int = 0, **config_options: Any) -> tuple[FisaForUniversal
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = FisaForUniversalSegmentation.from_clip_and_mask_generator(
-            miniature_clip(tokenizer), miniature_mask_generator(), **config_options
+            miniature_clip(tokenizer), miniature_mask_generator(), **({"default_others": []} | config_options)
         )
     image_processor = FisaImageProcessor(
         size={"height": IMAGE_SIZE, "width": IMAGE_SIZE},

@@ -3,11 +3,13 @@
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from huggingface_hub import constants
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
@@ -102,6 +104,40 @@ class ClassTextFiles:
         return sorted(self.folder.glob("*.safetensors"))
 
 
+class OptionalTextFiles(ClassTextFiles):
+    """Files that are left alone once they fail: where the folder cannot be read or written, or was written by another
+    encoder. One warning says so, and the texts are kept in memory alone."""
+
+    _have_failed = False
+
+    def check(self, encode: Callable[[Sequence[str]], torch.Tensor]) -> None:
+        """As [`ClassTextFiles.check`], without an error."""
+        with self._failing_once():
+            super().check(encode)
+
+    def read(self, names: Sequence[str], *, into: torch.Tensor) -> set[int]:
+        """As [`ClassTextFiles.read`], without an error."""
+        filled: set[int] = set()
+        if not self._have_failed:
+            with self._failing_once():
+                filled = super().read(names, into=into)
+        return filled
+
+    def write(self, names: Sequence[str], embeds: torch.Tensor) -> None:
+        """As [`ClassTextFiles.write`], without an error."""
+        if not self._have_failed:
+            with self._failing_once():
+                super().write(names, embeds)
+
+    @contextmanager
+    def _failing_once(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError, SafetensorError) as error:
+            self._have_failed = True
+            logger.warning_once(f"Encoded words are kept in memory, and each process encodes them anew: {error}")
+
+
 class TextEncoder(Protocol):
     """The parts of a model that turn prompts into embeddings."""
 
@@ -128,6 +164,21 @@ def text_fingerprint(model: TextEncoder, processor: Any) -> str:
     }
     weights = chain.from_iterable(part.state_dict().items() for part in (model.text_model, model.text_projection))
     return weights_digest(settings, weights)[:16]
+
+
+def shared_text_files(model: TextEncoder, processor: Any) -> OptionalTextFiles | None:
+    """The files of a text encoder in Hugging Face's cache folder, `fisa/others`, which all processes share.
+
+    `None` where the encoder's weights lie elsewhere between calls, and cannot be told apart.
+
+    Args:
+        model, processor: as for [`text_fingerprint`].
+    """
+    parts = (model.text_model, model.text_projection)
+    if any(parameter.is_meta for part in parts for parameter in part.parameters()):
+        return None
+    folder = Path(constants.HF_HOME, "fisa", "others")
+    return OptionalTextFiles(folder, encoder=text_fingerprint(model, processor))
 
 
 def _digest(names: Sequence[str], embeds: torch.Tensor) -> str:

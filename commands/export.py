@@ -9,11 +9,14 @@ from safetensors import SafetensorError
 
 from fisa.commands.options import (
     OneLineParser,
+    add_others_option,
     add_vocabulary_options,
+    given_others,
     given_vocabulary,
     load_parts,
     model_name,
     output_folder,
+    stored_vocabulary,
 )
 from fisa.export import FILES, export_program, save
 
@@ -32,10 +35,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
-        vocabulary = given_vocabulary(options)
+        vocabulary, others = given_vocabulary(options), given_others(options)
+        if others and options.open:
+            raise ValueError("--others are built into a graph with its classes; with --open they are an input.")
         model, processor = load_parts(options.model, dtype=torch.float32)
+        if others and vocabulary is None:
+            vocabulary = stored_vocabulary(model.config)
         if vocabulary is not None:
-            model.set_vocabulary(processor, vocabulary)
+            model.set_vocabulary(processor, vocabulary, **others)
         program = export_program(model, processor, open_vocabulary=options.open)
         path = save(program, model, processor, options.output, file_format=options.format)
     except (ImportError, OSError, ValueError, SafetensorError) as error:
@@ -62,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     words = parser.add_mutually_exclusive_group()
     add_vocabulary_options(words)
     words.add_argument("--open", action="store_true", help="leave the classes open: their texts are an input")
+    add_others_option(parser, default="none; what is stored with the model, if its stored classes are built in")
     parser.add_argument("--output", required=True, metavar="FOLDER", type=output_folder)
     return parser
 

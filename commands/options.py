@@ -13,8 +13,10 @@ from huggingface_hub.errors import OfflineModeIsEnabled
 from huggingface_hub.utils import HfHubHTTPError, HFValidationError, httpx
 from transformers.utils import PROCESSOR_NAME, cached_file
 
+from fisa.configuration.configuration_fisa import FisaConfig
 from fisa.modeling_fisa.modeling_fisa import FisaForUniversalSegmentation
 from fisa.pretrained import patchwork
+from fisa.processing.others import given_others as read_others
 from fisa.processing.processing_fisa import FisaProcessor
 from fisa.processing.vocabulary import Vocabulary
 
@@ -36,11 +38,41 @@ def add_vocabulary_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--labels-file", help="a .txt or .json file with the classes")
 
 
+def add_others_option(parser: argparse.ArgumentParser, *, default: str) -> None:
+    """The option by which a command takes the words that compete; [`given_others`] reads it."""
+    parser.add_argument(
+        "--others",
+        metavar="WORDS",
+        help="words that compete with the classes and are left out of the result: names with commas between, a .txt "
+        f"or .json file of them, auto (everyday words, and those that the model knows) or none (default: {default})",
+    )
+
+
+def given_others(options: argparse.Namespace) -> dict[str, Any]:
+    """The words that compete, as an argument by name; none where the option was not given."""
+    if options.others is None:
+        return {}
+    if options.others == "none":
+        return {"others": None}
+    return {"others": "auto" if options.others == "auto" else Vocabulary(read_others(options.others))}
+
+
 def given_vocabulary(options: argparse.Namespace) -> Vocabulary | None:
     """The classes that a command was given, `None` if it was given none."""
     if options.labels_file is not None:
         return Vocabulary.from_file(options.labels_file)
     return None if options.labels is None else Vocabulary.parse(options.labels)
+
+
+def stored_vocabulary(config: FisaConfig) -> Vocabulary:
+    """The classes that a model stores.
+
+    Raises:
+        ValueError: it stores none.
+    """
+    if not config.num_prompts:
+        raise ValueError("This model stores no classes of its own; name some with --labels or --labels-file.")
+    return Vocabulary.parse(config.vocabulary)
 
 
 def model_name(text: str) -> str:

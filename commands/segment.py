@@ -18,12 +18,15 @@ from transformers import pipeline
 import fisa
 from fisa.commands.options import (
     OneLineParser,
+    add_others_option,
     add_vocabulary_options,
     available_device,
+    given_others,
     given_vocabulary,
     load_parts,
     model_name,
     output_folder,
+    stored_vocabulary,
 )
 from fisa.data.categories import categories_of
 from fisa.processing.coco_panoptic import CocoPanopticWriter
@@ -41,6 +44,7 @@ EXAMPLES = """examples:
   fisa-segment photo.jpg --model FOLDER --labels "dog, grass, frisbee"
   fisa-segment holiday/ "more/*.png" https://example.com/cat.jpg --model FOLDER --labels-file words.txt --output found
   fisa-segment street.jpg --model FOLDER --subtask semantic --labels "road [stuff], car, sky [stuff]"
+  fisa-segment photo.jpg --model FOLDER --labels "dog" --others "cat, grass, sky" --min-score 0.3
 
 In a labels file a line is a class: its name, then synonyms, with commas between; [stuff] or [thing] may follow.
 A .json file holds a list of names, a dictionary from names to synonyms, or COCO categories.
@@ -57,13 +61,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
-        words = given_vocabulary(options)
+        words, others = given_vocabulary(options), given_others(options)
         photos = find_photos(options.photos)
         segmenter = _segmenter(options)
-        vocabulary = words or _stored_vocabulary(segmenter.model.config)
+        vocabulary = words or stored_vocabulary(segmenter.model.config)
     except (OSError, ValueError, SafetensorError) as error:
         parser.error(str(error))
-    writer = ResultWriter(options.output, vocabulary)
+    writer = ResultWriter(options.output, vocabulary, names_missing=words is not None)
     try:
         with writer:
             unreadable = segment_photos(
@@ -77,6 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 threshold=options.threshold,
                 timeout=options.timeout,
                 max_download_bytes=int(options.max_download_bytes),
+                min_score=options.min_score,
+                **others,
             )
     except KeyboardInterrupt:
         print(f"stopped; what was done until then: {writer.path}", file=sys.stderr)
@@ -140,7 +146,10 @@ def _recorded(writer: "ResultWriter", source: str, photo: Image.Image, segmentat
     """Write a photo's results; returns what to print about them."""
     pixels = segmentation.ids.numel()
     lines = [f"{source} -> {writer.add(source, photo, segmentation)}"]
-    return "\n".join([*lines, *(_described(segment, pixels) for segment in segmentation)])
+    lines += [_described(segment, pixels) for segment in segmentation]
+    if writer.names_missing and segmentation.not_found:
+        lines.append(f"  not found: {', '.join(segmentation.not_found)}")
+    return "\n".join(lines)
 
 
 def _described(segment: Segment, pixels: int) -> str:
@@ -174,10 +183,16 @@ def find_photos(places: Iterable[str]) -> list[str]:
 
 
 class ResultWriter:
-    """Writes an overlay picture and a COCO panoptic PNG per photo, and `panoptic.json` for all of them on leaving."""
+    """Writes an overlay picture and a COCO panoptic PNG per photo, and `panoptic.json` for all of them on leaving.
 
-    def __init__(self, folder: Path, vocabulary: Vocabulary):
-        self.folder = folder
+    Args:
+        folder: made if it is not there.
+        vocabulary: what was looked for.
+        names_missing: whether each photo's annotation says which words were `not_found`.
+    """
+
+    def __init__(self, folder: Path, vocabulary: Vocabulary, *, names_missing: bool = False):
+        self.folder, self.names_missing = folder, names_missing
         categories = [category.to_dict() for category in categories_of(vocabulary, first_id=1)]
         self._category_ids = [category["id"] for category in categories]
         self._files = CocoPanopticWriter(folder / "panoptic.json", categories)
@@ -193,6 +208,7 @@ class ResultWriter:
             len(self._files.entries) + 1,
             file_name=source,
             stem=Path(source.split("?")[0]).stem.strip(".") or "photo",
+            further={"not_found": list(segmentation.not_found)} if self.names_missing else {},
             **segmentation.to_panoptic(self._category_ids),
         )
         overlay = self.folder / f"{stem}_overlay.png"
@@ -223,12 +239,19 @@ def _parser() -> argparse.ArgumentParser:
         "which knows Patchwork's pictograms and no photos)",
     )
     add_vocabulary_options(parser.add_mutually_exclusive_group())
+    add_others_option(parser, default="auto; what is stored with the model, if its stored classes are looked for")
     parser.add_argument(
         "--text-cache", metavar="FOLDER", help="keeps the encoded classes for the next run: for thousands of them"
     )
     parser.add_argument("--subtask", choices=SUBTASKS, default="panoptic")
     parser.add_argument(
         "--threshold", type=_fraction, help="least objectness of a segment, 0 to 1 (default: the model's)"
+    )
+    parser.add_argument(
+        "--min-score",
+        type=_fraction,
+        help="least score of a segment, 0 to 1: its probability among all words, times its objectness (default: the "
+        "model's)",
     )
     parser.add_argument(
         "--zoom",
@@ -283,12 +306,6 @@ def _limit(text: str) -> float:
     if not value > 0:
         raise argparse.ArgumentTypeError(f"{text} is not greater than 0")
     return value
-
-
-def _stored_vocabulary(config: fisa.FisaConfig) -> Vocabulary:
-    if not config.num_prompts:
-        raise ValueError("This model stores no classes of its own; name some with --labels or --labels-file.")
-    return Vocabulary.parse(config.vocabulary)
 
 
 def _segmenter(options: argparse.Namespace) -> fisa.FisaPipeline:

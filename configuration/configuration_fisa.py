@@ -13,7 +13,7 @@ from fisa.configuration.kind_marks import split_kind
 from fisa.configuration.setting_names import refuse_misspelt
 
 
-_VOCABULARY_FIELDS = ("id2label", "label2id", "num_labels", "synonyms", "is_thing", "kind_is_known")
+_VOCABULARY_FIELDS = ("id2label", "label2id", "num_labels", "synonyms", "is_thing", "kind_is_known", "others")
 _SEVE_FIELDS = ("seve_layers", "seve_num_heads", "seve_width")
 
 
@@ -120,6 +120,14 @@ class FisaConfig(PreTrainedConfig):
             True for a thing (countable), False for stuff, class by class.
         kind_is_known (`list[bool]`, *optional*):
             Whether `is_thing` is known or assumed, class by class. `None`: known for stuff, assumed for things.
+        others (`list[dict]`, *optional*):
+            The words that compete with the stored vocabulary and are not returned, in the form of
+            [`FisaConfig.vocabulary`]. One with `speaks_for`, a class index, is a further prompt of that class instead.
+            `None`: the stored classes are all there is.
+        default_others (`"everyday"`, `"known"` or `list[str]`, defaults to `"everyday"`):
+            What `others="auto"` stands for. `"known"`: the stored vocabulary and the mask generator's labels.
+            `"everyday"`: these and a list of everyday things and stuff. Or a list of words, as
+            [`~fisa.processing.vocabulary.Vocabulary.parse`] takes them; an empty one for none.
 
     Example:
 
@@ -161,6 +169,8 @@ class FisaConfig(PreTrainedConfig):
     synonyms: list[list[str]] | None = None
     is_thing: list[bool] | None = None
     kind_is_known: list[bool] | None = None
+    others: list[dict[str, Any]] | None = None
+    default_others: Literal["everyday", "known"] | list[str] = "everyday"
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Assign a setting, with the checks of the constructor.
@@ -170,7 +180,7 @@ class FisaConfig(PreTrainedConfig):
             ValueError: the setting is a part of the vocabulary, whose encoded texts would not change with it, or
                 SEVE's settings no longer fit each other or CLIP.
         """
-        is_complete = "kind_is_known" in self.__dict__  # the last field
+        is_complete = "default_others" in self.__dict__  # the last field
         if is_complete and name in _VOCABULARY_FIELDS:
             self._refuse_another_vocabulary(name, value)
         if is_complete and not name.startswith("_"):
@@ -185,7 +195,7 @@ class FisaConfig(PreTrainedConfig):
                 raise
 
     def _refuse_another_vocabulary(self, name: str, value: Any) -> None:
-        if self.synonyms is None and name not in ("synonyms", "is_thing", "kind_is_known"):
+        if self.synonyms is None and name not in ("synonyms", "is_thing", "kind_is_known", "others"):
             return  # labels alone do not make a vocabulary
         stored = {
             "id2label": self._labels,
@@ -194,6 +204,7 @@ class FisaConfig(PreTrainedConfig):
             "synonyms": self.synonyms,
             "is_thing": self.is_thing,
             "kind_is_known": self.kind_is_known,
+            "others": self.others,
         }
         if stored[name] != (_numbered(value) if name == "id2label" else value):
             raise ValueError(
@@ -298,8 +309,24 @@ class FisaConfig(PreTrainedConfig):
         known = [not thing for thing in is_thing] if self.kind_is_known is None else self.kind_is_known
         return [int(thing) if is_known else -1 for thing, is_known in zip(is_thing, known)]
 
-    def store_vocabulary(self, classes: list[dict[str, Any]]) -> None:
-        """Store a vocabulary, a list like [`FisaConfig.vocabulary`].
+    @property
+    def num_other_prompts(self) -> int:
+        """The number of names in `others`, synonyms included."""
+        return sum(1 + len(entry["synonyms"]) for entry in self.others or [])
+
+    @property
+    def all_labels(self) -> dict[int, str]:
+        """`id2label` and, from the number of classes on, the names of the others that compete with them."""
+        names = (entry["name"] for entry in self.rivals)
+        return self._labels | dict(enumerate(names, start=len(self._labels)))
+
+    @property
+    def rivals(self) -> list[dict[str, Any]]:
+        """Those of `others` that compete, rather than speak for a class."""
+        return [entry for entry in self.others or [] if "speaks_for" not in entry]
+
+    def store_vocabulary(self, classes: list[dict[str, Any]], others: list[dict[str, Any]] | None = None) -> None:
+        """Store a vocabulary and the others that compete with it, lists like [`FisaConfig.vocabulary`].
 
         An entry without `kind_is_known` is stuff for certain, or a thing by assumption.
 
@@ -317,11 +344,12 @@ class FisaConfig(PreTrainedConfig):
         synonyms = [list(entry["synonyms"]) for entry in classes]
         is_thing = [bool(entry["is_thing"]) for entry in classes]
         kind_is_known = [bool(entry.get("kind_is_known", not entry["is_thing"])) for entry in classes]
-        for name in ("synonyms", "is_thing", "kind_is_known"):
-            self.__dict__.pop(name, None)  # a stored vocabulary would refuse the assignments below
+        default_others = self.__dict__.pop("default_others")  # a complete config would refuse the assignments below
         self.id2label = id2label
         self.label2id = {label: index for index, label in id2label.items()}
         self.synonyms, self.is_thing, self.kind_is_known = synonyms, is_thing, kind_is_known
+        self.others = [dict(entry) for entry in others] if others else None
+        self.default_others = default_others
 
     def validate_semantic_guidance(self) -> None:
         num_layers = self.image_tower.num_hidden_layers
@@ -350,6 +378,25 @@ class FisaConfig(PreTrainedConfig):
                 raise ValueError(
                     f"`{name}` has {len(value)} entries and `id2label` {num_classes}; they must have one per class."
                 )
+        if self.others is not None and self.synonyms is None:
+            raise ValueError(
+                f"`others` was {self.others}, and no vocabulary is stored that they could compete with; set both."
+            )
+        for entry in self.others or []:
+            names, speaks_for = [entry.get("name"), *_listed(entry.get("synonyms"))], entry.get("speaks_for", 0)
+            if (
+                not all(isinstance(name, str) for name in names)
+                or not isinstance(entry.get("is_thing"), bool)
+                or speaks_for not in range(num_classes)
+            ):
+                raise ValueError(
+                    f"`others` holds {entry!r}; it must hold dictionaries of `name`, `synonyms` and `is_thing`, and "
+                    f"of `speaks_for` for a prompt of one of the {num_classes} classes."
+                )
+
+
+def _listed(names: Any) -> list[Any]:
+    return names if isinstance(names, list) else [names]
 
 
 def _numbered(id2label: Any) -> dict[int, str]:
@@ -371,6 +418,7 @@ def _vocabulary_of_labels(named: dict[int, str], *, stored: dict[str, Any]) -> d
         "synonyms": synonyms,
         "is_thing": [before if kind is None else kind for kind, before in zip(kinds, is_thing)],
         "kind_is_known": [before or kind is not None for kind, before in zip(kinds, known)],
+        "others": None,
     }
 
 

@@ -9,11 +9,11 @@ from transformers.utils import is_peft_available, logging
 
 from fisa.modeling_fisa.adapter_vocabulary import (
     CLIP_SAMPLE,
-    StoredVocabulary,
     is_same_clip,
     vocabulary_of_tensors,
     vocabulary_tensors,
 )
+from fisa.modeling_fisa.encoded_vocabulary import StoredVocabulary
 from fisa.processing.vocabulary import quoted
 
 

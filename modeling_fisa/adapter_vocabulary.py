@@ -2,52 +2,52 @@
 
 import json
 from collections.abc import Mapping, MutableMapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
+
+from fisa.modeling_fisa.encoded_vocabulary import StoredVocabulary
 
 
 # The name of the module that PEFT asks for these tensors.
 ADAPTER_VOCABULARY = "adapter_vocabulary"
 CLASSES, CLASS_EMBEDS, CLIP_SAMPLE = "classes", "class_embeds", "clip_sample"
+OTHERS, OTHER_EMBEDS = "others", "other_embeds"
 # The prefix that PEFT puts before the names of `FisaModel`'s tensors in an adapter's file.
 ADAPTER_PREFIX = "base_model.model.fisa."
-
-
-class StoredVocabulary(NamedTuple):
-    """A vocabulary as a model stores it.
-
-    Attributes:
-        classes: as in [`FisaConfig.vocabulary`]; empty where nothing is stored.
-        class_embeds (`torch.Tensor` of shape `(num_prompts, projection_dim)` or `None`)
-    """
-
-    classes: list[dict[str, Any]]
-    class_embeds: torch.Tensor | None
 
 
 def vocabulary_tensors(vocabulary: StoredVocabulary) -> dict[str, torch.Tensor]:
     """A stored vocabulary as tensors, the only kind of value in an adapter's file.
 
     Returns:
-        The classes as the bytes of JSON, uint8, and the embeddings; nothing for an empty vocabulary.
+        The classes as the bytes of JSON, uint8, and the embeddings, and those of the others, if there are any; nothing
+        for an empty vocabulary.
     """
-    classes, class_embeds = vocabulary
-    if class_embeds is None:
+    if vocabulary.class_embeds is None:
         return {}
-    content = json.dumps(classes, ensure_ascii=False).encode()
-    return {
-        CLASSES: torch.tensor(list(content), dtype=torch.uint8),
-        CLASS_EMBEDS: class_embeds.detach().cpu().contiguous(),
+    tensors = {
+        CLASSES: _as_tensor(vocabulary.classes),
+        CLASS_EMBEDS: vocabulary.class_embeds.detach().cpu().contiguous(),
     }
+    if vocabulary.others and vocabulary.other_embeds is not None:
+        tensors[OTHERS] = _as_tensor(vocabulary.others)
+        tensors[OTHER_EMBEDS] = vocabulary.other_embeds.detach().cpu().contiguous()
+    return tensors
 
 
 def vocabulary_of_tensors(tensors: Mapping[str, torch.Tensor]) -> StoredVocabulary | None:
     """The vocabulary of [`vocabulary_tensors`]; `None` if there is none, as in adapters of older releases."""
     if CLASSES not in tensors:
         return None
-    return StoredVocabulary(json.loads(bytes(tensors[CLASSES].tolist())), tensors[CLASS_EMBEDS])
+    others = tensors.get(OTHERS)
+    return StoredVocabulary(
+        classes=_from_tensor(tensors[CLASSES]),
+        class_embeds=tensors[CLASS_EMBEDS],
+        others=None if others is None else _from_tensor(others),
+        other_embeds=tensors.get(OTHER_EMBEDS),
+    )
 
 
 def pop_beside_weights(tensors: MutableMapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
@@ -89,3 +89,11 @@ def _base_weights(module: nn.Module) -> list[torch.Tensor]:
         return _base_weights(base)
     own = list(module.parameters(recurse=False))
     return own + [weight for child in module.children() for weight in _base_weights(child)]
+
+
+def _as_tensor(entries: list[dict[str, Any]]) -> torch.Tensor:
+    return torch.tensor(list(json.dumps(entries, ensure_ascii=False).encode()), dtype=torch.uint8)
+
+
+def _from_tensor(content: torch.Tensor) -> list[dict[str, Any]]:
+    return json.loads(bytes(content.tolist()))

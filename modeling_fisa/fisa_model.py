@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Collection, Mapping, MutableMapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from os import PathLike
 from typing import Any
 
@@ -21,18 +21,17 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, can_return_tuple, logging
 
-from fisa.acceleration.class_text_files import ClassTextFiles, text_fingerprint
+from fisa.acceleration.class_text_files import ClassTextFiles, shared_text_files, text_fingerprint
 from fisa.acceleration.class_texts import ClassTextCache
 from fisa.acceleration.offloaded_weights import computing_device
 from fisa.configuration.configuration_fisa import FisaConfig
 from fisa.modeling_fisa.adapter_vocabulary import (
     ADAPTER_VOCABULARY,
-    StoredVocabulary,
     clip_sample,
     pop_beside_weights,
     vocabulary_of_tensors,
 )
-from fisa.modeling_fisa.encoded_vocabulary import EncodedVocabulary, average_templates
+from fisa.modeling_fisa.encoded_vocabulary import EncodedVocabulary, StoredVocabulary, average_templates
 from fisa.modeling_fisa.mask_attention import (
     mask_attention_bias,
     patch_coverage,
@@ -43,8 +42,17 @@ from fisa.modeling_fisa.mask_encoder import FisaEncoderLayer, MaskEncoder
 from fisa.modeling_fisa.outputs_fisa import FisaModelOutput
 from fisa.modeling_fisa.semantic_guidance import ZeroLinear, guiding_texts
 from fisa.processing.image_processing_fisa import FisaImageProcessor
+from fisa.processing.others import (
+    Competition,
+    Others,
+    competing,
+    everyday,
+    given_others,
+    known_others,
+    without_namesakes,
+)
 from fisa.processing.processing_fisa import FisaProcessor
-from fisa.processing.vocabulary import VocabularyLike
+from fisa.processing.vocabulary import Class, Vocabulary, VocabularyLike
 
 
 logger = logging.get_logger(__name__)
@@ -166,17 +174,18 @@ class FisaPreTrainedModel(PreTrainedModel):
             if folder is None:
                 raise ValueError(f"{', '.join(labels)} need the folder of a model or of a config to begin from.")
             config = FisaConfig.from_pretrained(folder, **source, **labels)
-        vocabulary = None
+        vocabulary, others = None, None
         # By name, since remote code may have been executed twice, which gives two classes.
         is_ours = isinstance(config, PreTrainedConfig) and config.model_type == FisaConfig.model_type
         if is_ours and pretrained_model_name_or_path is not None:
-            config, vocabulary = _with_stored_vocabulary(config, pretrained_model_name_or_path, source)
+            config, vocabulary, others = _with_stored_vocabulary(config, pretrained_model_name_or_path, source)
         loaded = super().from_pretrained(pretrained_model_name_or_path, *arguments, config=config, **options)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         model.freeze_untrained_parts()  # loading puts new parameters in place, all of which ask for gradients
         model._check_offloading()
         if vocabulary is not None and pretrained_model_name_or_path is not None:
-            model.set_vocabulary(_text_processor(pretrained_model_name_or_path, source), vocabulary)
+            processor = _text_processor(pretrained_model_name_or_path, source)
+            model.set_vocabulary(processor, vocabulary, others=others)
         return loaded
 
     def _check_offloading(self) -> None:
@@ -229,7 +238,12 @@ class FisaPreTrainedModel(PreTrainedModel):
         raise NotImplementedError
 
     def set_vocabulary(
-        self, processor: FisaProcessor, labels: VocabularyLike, *, text_cache: str | PathLike | None = None
+        self,
+        processor: FisaProcessor,
+        labels: VocabularyLike,
+        *,
+        others: Others = None,
+        text_cache: str | PathLike | None = None,
     ) -> None:
         """Encode a vocabulary once and store it with the model and its config: both are saved with it."""
         raise NotImplementedError
@@ -245,8 +259,9 @@ class FisaPreTrainedModel(PreTrainedModel):
             for projection in (module.text_projection, module.visual_projection):
                 initialization.normal_(projection.weight, std=projection.in_features**-0.5 * factor)
             initialization.constant_(module.logit_scale, self.config.logit_scale_init_value)
-            if module.class_embeds is not None:
-                initialization.zeros_(module.class_embeds)
+            for stored in (module.class_embeds, module.other_embeds):
+                if stored is not None:
+                    initialization.zeros_(stored)
             module.init_mask_encoder_from_clip()
 
 
@@ -267,6 +282,7 @@ class FisaModel(FisaPreTrainedModel):
     """
 
     class_embeds: torch.Tensor | None  # a buffer: the stored vocabulary's
+    other_embeds: torch.Tensor | None  # a buffer: those of the words beside it
     adapter_vocabulary: Any  # an `ActiveVocabulary` while adapters are in place, else `None`
 
     _keys_to_ignore_on_load_unexpected = [r"^mask_generator\."]
@@ -282,9 +298,10 @@ class FisaModel(FisaPreTrainedModel):
         self.text_projection = nn.Linear(text_config.hidden_size, config.projection_dim, bias=False)
         self.logit_scale = nn.Parameter(torch.tensor(float(config.logit_scale_init_value)))
         self.mask_encoder = MaskEncoder(config)
-        stored = torch.zeros(config.num_prompts, config.projection_dim) if config.num_prompts else None
-        self.register_buffer("class_embeds", stored)
+        for name, count in (("class_embeds", config.num_prompts), ("other_embeds", config.num_other_prompts)):
+            self.register_buffer(name, torch.zeros(count, config.projection_dim) if count else None)
         self._text_cache = ClassTextCache()
+        self._remembered_others: tuple[tuple[Any, ...], tuple[Class, ...]] | None = None
         self.register_load_state_dict_pre_hook(_take_over_from_adapter)
         self.post_init()
         self.freeze_untrained_parts()
@@ -403,6 +420,7 @@ class FisaModel(FisaPreTrainedModel):
         processor: FisaProcessor,
         labels: VocabularyLike,
         *,
+        others: Others = None,
         batch_size: int = 256,
         text_cache: str | PathLike | None = None,
     ) -> EncodedVocabulary:
@@ -413,67 +431,148 @@ class FisaModel(FisaPreTrainedModel):
         Args:
             processor ([`FisaProcessor`]): holds the tokenizer and the prompt templates.
             labels: any form that [`Vocabulary.parse`] takes: a list of names or classes, a string with commas, …
+            others (`"auto"`, words or a file, *optional*):
+                Words that compete with the classes and are not returned, less those that `labels` names: a list in
+                any form that `labels` has, a file of them, or `"auto"`, what `config.default_others` says. `None`: the
+                classes are all there is.
             batch_size (`int`): names encoded at a time.
             text_cache (`str` or `os.PathLike`, *optional*):
                 A folder that keeps what is encoded for other processes. It may serve many models, whose texts are
-                told apart by their weights and templates; see [`ClassTextFiles`].
+                told apart by their weights and templates; see [`ClassTextFiles`]. Where it is not given, those of
+                `"auto"` are kept in `fisa/others` of Hugging Face's cache folder.
 
         Returns:
             [`EncodedVocabulary`] with `class_embeds` `(num_prompts, projection_dim)`, `prompt_class_ids`
-            `(num_prompts,)`, `class_is_thing` and `class_kinds` `(num_classes,)`.
+            `(num_prompts,)`, `class_is_thing` and `class_kinds` `(num_classes,)`, the same of the others, and the
+            names, `id2label`.
 
         Raises:
             `ValueError`: the vocabulary is refused, or two of its names are the same to CLIP.
         """
+        return self.vocabulary_texts(
+            processor, labels, others=others, batch_size=batch_size, text_cache=text_cache
+        ).encoded()
+
+    @torch.no_grad()
+    def vocabulary_texts(
+        self,
+        processor: FisaProcessor,
+        labels: VocabularyLike,
+        *,
+        others: Others = None,
+        batch_size: int = 256,
+        text_cache: str | PathLike | None = None,
+    ) -> StoredVocabulary:
+        """The words of a vocabulary and their text embeddings, as they can be stored.
+
+        Args:
+            processor, labels, others, batch_size, text_cache: as for [`encode_vocabulary`].
+        """
         vocabulary = processor.parse_vocabulary(labels)
         processor.refuse_equal_prompts(vocabulary.prompts())
+        beside = _entries(self.competition(vocabulary, others))
 
         def encode(names: Sequence[str]) -> torch.Tensor:
             prompts = processor.tokenize(names).to(self.device)
             return self.get_class_features(prompts["input_ids"], prompts["attention_mask"])
 
         open_files = partial(_open_files, text_cache, self, processor) if text_cache else None
-        class_embeds = self._text_cache.embed(
-            vocabulary.prompts(), encode, batch_size=batch_size, open_files=open_files
+        open_other_files = partial(shared_text_files, self, processor) if _is_auto(others) else None
+        names, other_names = vocabulary.prompts(), [name for entry in beside for name in _names(entry)]
+        embeds = self._text_cache.embed(
+            names,
+            encode,
+            batch_size=batch_size,
+            open_files=open_files,
+            others=other_names,
+            open_other_files=open_files or open_other_files,
         )
-        return EncodedVocabulary(
-            class_embeds,
-            prompt_class_ids=torch.tensor(vocabulary.prompt_class_ids, device=self.device),
-            class_is_thing=torch.tensor(vocabulary.is_thing, device=self.device),
-            class_kinds=torch.tensor(vocabulary.kinds, device=self.device),
-        )
+        class_embeds, other_embeds = embeds.split([len(names), len(other_names)])
+        return StoredVocabulary(vocabulary.to_config(), class_embeds, beside or None, other_embeds if beside else None)
+
+    def competition(self, labels: VocabularyLike, others: Others) -> Competition:
+        """Which words compete with the classes of a vocabulary, and which ones speak for a class.
+
+        Args:
+            labels, others: as for [`encode_vocabulary`].
+
+        Example:
+
+        ```python
+        >>> [other.name for other in model.competition("dog, grass", ["dogs", "cat"]).others]
+        ['cat']
+        ```
+        """
+        vocabulary = Vocabulary.parse(labels)
+        if _is_auto(others):
+            return _competing(vocabulary, self._automatic_others())
+        rivals = without_namesakes(given_others(others), asked=vocabulary.prompts())
+        return Competition(rivals, ((),) * len(vocabulary))
+
+    def _automatic_others(self) -> tuple[Class, ...]:
+        """What `others="auto"` stands for, put together anew where the settings that it comes from have changed."""
+        sources = self.config.default_others, self.config.synonyms, self.config.mask_generator_config
+        remembered = self._remembered_others
+        if remembered is None or any(was is not now for was, now in zip(remembered[0], sources)):
+            remembered = sources, self._read_automatic_others()
+            self._remembered_others = remembered
+        return remembered[1]
+
+    def _read_automatic_others(self) -> tuple[Class, ...]:
+        default = self.config.default_others
+        if not isinstance(default, str):
+            return given_others(default)
+        labels = getattr(self.config.mask_generator_config, "id2label", None) or {}
+        known = known_others(self.config.vocabulary, labels.values())
+        return known if default == "known" else without_namesakes([*known, *everyday()])
 
     def set_vocabulary(
-        self, processor: FisaProcessor, labels: VocabularyLike, *, text_cache: str | PathLike | None = None
+        self,
+        processor: FisaProcessor,
+        labels: VocabularyLike,
+        *,
+        others: Others = None,
+        text_cache: str | PathLike | None = None,
     ) -> None:
         """Encode a vocabulary once and store it with the model and its config: both are saved with it.
 
         Args:
-            processor, labels, text_cache: as for [`encode_vocabulary`].
+            processor, labels, others, text_cache: as for [`encode_vocabulary`].
         """
-        vocabulary = processor.parse_vocabulary(labels)
-        encoded = self.encode_vocabulary(processor, vocabulary, text_cache=text_cache)
-        self.store_vocabulary(vocabulary.to_config(), encoded.class_embeds)
+        self.store_vocabulary(*self.vocabulary_texts(processor, labels, others=others, text_cache=text_cache))
 
-    def store_vocabulary(self, classes: list[dict[str, Any]], class_embeds: torch.Tensor) -> None:
-        """Store a vocabulary that is encoded already; while adapters are active, for these.
+    @property
+    def stored_vocabulary(self) -> StoredVocabulary:
+        """What [`set_vocabulary`] stored; empty if nothing is."""
+        return StoredVocabulary(self.config.vocabulary, self.class_embeds, self.config.others, self.other_embeds)
+
+    def store_vocabulary(
+        self,
+        classes: list[dict[str, Any]],
+        class_embeds: torch.Tensor | None,
+        others: list[dict[str, Any]] | None = None,
+        other_embeds: torch.Tensor | None = None,
+    ) -> None:
+        """Store a vocabulary that is encoded already, what [`StoredVocabulary`] holds; while adapters are active, for
+        these.
 
         Args:
             classes: as [`FisaConfig.vocabulary`] has them.
             class_embeds (`torch.Tensor` of shape `(num_prompts, projection_dim)`)
+            others: as [`FisaConfig.others`] has them.
+            other_embeds (`torch.Tensor` of shape `(num_other_prompts, projection_dim)`, *optional*)
         """
-        vocabulary = StoredVocabulary(classes, class_embeds)
+        vocabulary = StoredVocabulary(classes, class_embeds, others, other_embeds)
         if self.adapter_vocabulary is not None:
             self.adapter_vocabulary.store(vocabulary)
         else:
             self._use(vocabulary)
 
     def _use(self, vocabulary: StoredVocabulary) -> None:
-        classes, class_embeds = vocabulary
-        self.config.store_vocabulary(classes)
-        self.register_buffer(
-            "class_embeds", None if class_embeds is None else class_embeds.to(self.device, self.dtype)
-        )
+        self.config.store_vocabulary(vocabulary.classes, vocabulary.others)
+        for name in ("class_embeds", "other_embeds"):
+            embeds = getattr(vocabulary, name)
+            self.register_buffer(name, None if embeds is None else embeds.to(self.device, self.dtype))
 
     def take_over_from_adapter(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Take what an adapter's file holds beside weights, by [`pop_beside_weights`]."""
@@ -493,9 +592,8 @@ class FisaModel(FisaPreTrainedModel):
         from fisa.modeling_fisa.active_vocabulary import ActiveVocabulary
 
         if self.adapter_vocabulary is None:
-            stored = StoredVocabulary(self.config.vocabulary, self.class_embeds)
             self.adapter_vocabulary = ActiveVocabulary(
-                adapter_name, base=stored, sample=clip_sample(self), use=self._use
+                adapter_name, base=self.stored_vocabulary, sample=clip_sample(self), use=self._use
             )
 
     def leave_adapters(self) -> None:
@@ -651,17 +749,17 @@ class FisaModel(FisaPreTrainedModel):
 
 def _with_stored_vocabulary(
     config: FisaConfig, folder: str | PathLike, source: dict[str, Any]
-) -> tuple[FisaConfig, list[dict[str, Any]] | None]:
-    """The config with the vocabulary whose texts lie in the folder, and its own if that is another one."""
+) -> tuple[FisaConfig, list[dict[str, Any]] | None, list[dict[str, Any]] | None]:
+    """The config with the vocabulary whose texts lie in the folder; and its own with its others, if they differ."""
     stored, _ = FisaConfig.get_config_dict(folder, **source)
     if stored.get("model_type") != FisaConfig.model_type:
-        return config, None
+        return config, None, None
     stored = FisaConfig.from_dict(stored)
-    if not config.num_prompts or stored.class_names == config.class_names:
-        return config, None
-    vocabulary, config = config.vocabulary, copy.deepcopy(config)
-    config.store_vocabulary(stored.vocabulary)
-    return config, vocabulary
+    if not config.num_prompts or (stored.class_names, stored.others) == (config.class_names, config.others):
+        return config, None, None
+    vocabulary, others, config = config.vocabulary, config.others, copy.deepcopy(config)
+    config.store_vocabulary(stored.vocabulary, stored.others)
+    return config, vocabulary, others
 
 
 def _text_processor(folder: str | PathLike, source: dict[str, Any]) -> FisaProcessor:
@@ -679,6 +777,27 @@ def _text_processor(folder: str | PathLike, source: dict[str, Any]) -> FisaProce
 
 def _open_files(folder: str | PathLike, model: FisaModel, processor: FisaProcessor) -> ClassTextFiles:
     return ClassTextFiles(folder, encoder=text_fingerprint(model, processor))
+
+
+def _is_auto(others: Others) -> bool:
+    return isinstance(others, str) and others == "auto"
+
+
+_competing = lru_cache(maxsize=64)(competing)  # the same words are asked for photo by photo
+
+
+def _entries(competition: Competition) -> list[dict[str, Any]]:
+    """The words beside a vocabulary, as [`FisaConfig.others`] has them."""
+    voices = [
+        Class(name).to_config() | {"speaks_for": class_id}
+        for class_id, names in enumerate(competition.voices)
+        for name in names
+    ]
+    return voices + [other.to_config() for other in competition.others]
+
+
+def _names(entry: dict[str, Any]) -> list[str]:
+    return [entry["name"], *entry["synonyms"]]
 
 
 def _take_over_from_adapter(

@@ -4,12 +4,12 @@ import torch
 from torch import nn
 from transformers.utils.generic import maybe_autocast
 
-from fisa.modeling_fisa.encoded_vocabulary import EncodedVocabulary
+from fisa.modeling_fisa.encoded_vocabulary import UNKNOWN, EncodedVocabulary
+from fisa.processing.post_processing import log_no_object
 from fisa.processing.vocabulary import plain_name
 
 
 TEXTS_AT_A_TIME = 8192
-UNKNOWN = -1  # the index of a class that the generator does not know
 
 
 def class_logits(
@@ -85,8 +85,24 @@ def joint_log_probs(log_probs: torch.Tensor, objectness: torch.Tensor) -> torch.
     Returns:
         `torch.Tensor` of shape `(batch_size, num_proposals, num_classes + 1)`, finite.
     """
+    objectness = objectness.to(log_probs.dtype)
     # The smallest normal number stands for 0, whose logarithm would be infinite.
-    tiny = torch.finfo(log_probs.dtype).tiny
-    objectness = objectness.to(log_probs.dtype).unsqueeze(-1)
-    is_object, is_none = objectness.clamp(min=tiny).log(), (1 - objectness).clamp(min=tiny).log()
-    return torch.cat([log_probs + is_object, is_none], dim=-1)
+    is_object = objectness.unsqueeze(-1).clamp(min=torch.finfo(log_probs.dtype).tiny).log()
+    return torch.cat([log_probs + is_object, log_no_object(objectness)], dim=-1)
+
+
+def split_off_others(joint: torch.Tensor, *, num_classes: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Tell the classes that were asked for from the others that competed with them.
+
+    Args:
+        joint (`torch.Tensor` of shape `(batch_size, num_proposals, num_classes + num_others + 1)`):
+            As [`joint_log_probs`] returns it for the classes and, after them, the others.
+        num_classes (`int`): how many were asked for.
+
+    Returns:
+        log p(class, object) for each class, then log p(none of them: an other, or no object), of shape
+        `(batch_size, num_proposals, num_classes + 1)`; and log p(other, object) for each other, of shape
+        `(batch_size, num_proposals, num_others)`.
+    """
+    none_of_them = joint[..., num_classes:].logsumexp(dim=-1, keepdim=True)
+    return torch.cat([joint[..., :num_classes], none_of_them], dim=-1), joint[..., num_classes:-1]

@@ -19,7 +19,7 @@ from fisa.acceleration.offloaded_weights import brought_in, computing_device
 from fisa.configuration.configuration_fisa import FisaConfig
 from fisa.modeling_fisa.adapter_vocabulary import ADAPTER_PREFIX, pop_beside_weights
 from fisa.modeling_fisa.class_kinds import generator_kinds, kinds_for_generator, weigh_by_kind
-from fisa.modeling_fisa.encoded_vocabulary import EncodedVocabulary
+from fisa.modeling_fisa.encoded_vocabulary import EncodedVocabulary, StoredVocabulary, stated_kinds
 from fisa.modeling_fisa.fisa_model import FisaModel, FisaPreTrainedModel
 from fisa.modeling_fisa.loss_fisa import mask_classification_loss
 from fisa.modeling_fisa.mask_classification import (
@@ -27,6 +27,7 @@ from fisa.modeling_fisa.mask_classification import (
     ensemble_with_generator,
     joint_log_probs,
     known_class_ids,
+    split_off_others,
 )
 from fisa.modeling_fisa.mask_generation import (
     MaskProposals,
@@ -40,6 +41,7 @@ from fisa.modeling_fisa.proposal_matching import ground_truth_proposals, labels_
 from fisa.modeling_fisa.zoom import WINDOWS_AT_A_TIME, Closeups, choose_closeups, flat_photos
 from fisa.processing.image_processing_fisa import FisaImageProcessor
 from fisa.processing.original_photos import OriginalPhoto
+from fisa.processing.others import Competition, Others
 from fisa.processing.processing_fisa import FisaProcessor
 from fisa.processing.vocabulary import VocabularyLike
 
@@ -224,38 +226,44 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
         processor: FisaProcessor,
         labels: VocabularyLike,
         *,
+        others: Others = None,
         batch_size: int = 256,
         text_cache: str | PathLike | None = None,
     ) -> EncodedVocabulary:
         """As [`FisaModel.encode_vocabulary`], with what the generator knows of the classes where its opinion counts.
 
         ```python
-        >>> encoded = model.encode_vocabulary(processor, {"dog": ["puppy"], "grass": []})
+        >>> encoded = model.encode_vocabulary(processor, {"dog": ["puppy"], "grass": []}, others="auto")
         >>> outputs = model(**processor(images=photo, return_tensors="pt"), **encoded)
         ```
         """
-        vocabulary = processor.parse_vocabulary(labels)
-        encoded = self.fisa.encode_vocabulary(processor, vocabulary, batch_size=batch_size, text_cache=text_cache)
-        names = [[entry["name"], *entry["synonyms"]] for entry in vocabulary.to_config()]
-        return replace(
-            encoded,
-            class_kinds=self._kinds_for_generator(vocabulary.kinds, names),
-            generator_class_ids=self._generator_class_ids(names),
+        texts = self.fisa.vocabulary_texts(
+            processor, labels, others=others, batch_size=batch_size, text_cache=text_cache
         )
+        return self._encoded(texts)
+
+    def competition(self, labels: VocabularyLike, others: Others) -> Competition:
+        """As [`FisaModel.competition`]."""
+        return self.fisa.competition(labels, others)
 
     def set_vocabulary(
-        self, processor: FisaProcessor, labels: VocabularyLike, *, text_cache: str | PathLike | None = None
+        self,
+        processor: FisaProcessor,
+        labels: VocabularyLike,
+        *,
+        others: Others = None,
+        text_cache: str | PathLike | None = None,
     ) -> None:
         """Encode a vocabulary once and store it with the model and its config: both are saved with it.
 
         Args:
-            processor, labels, text_cache: as for [`encode_vocabulary`].
+            processor, labels, others, text_cache: as for [`encode_vocabulary`].
 
         ```python
         >>> model.set_vocabulary(processor, ["dog", Class("frisbee", synonyms=["flying disc"]), "grass"])
         ```
         """
-        self.fisa.set_vocabulary(processor, labels, text_cache=text_cache)
+        self.fisa.set_vocabulary(processor, labels, others=others, text_cache=text_cache)
 
     @can_return_tuple
     def forward(
@@ -272,6 +280,11 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
         class_is_thing: torch.BoolTensor | None = None,
         class_kinds: torch.LongTensor | None = None,
         generator_class_ids: torch.LongTensor | None = None,
+        other_embeds: torch.FloatTensor | None = None,
+        prompt_other_ids: torch.LongTensor | None = None,
+        other_is_thing: torch.BoolTensor | None = None,
+        other_kinds: torch.LongTensor | None = None,
+        other_generator_class_ids: torch.LongTensor | None = None,
         mask_labels: torch.Tensor | Sequence[torch.Tensor] | None = None,
         class_labels: torch.LongTensor | Sequence[torch.LongTensor] | None = None,
         class_log_priors: torch.FloatTensor | None = None,
@@ -309,6 +322,12 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
                 opinion if `kind_weight` > 0; if not given, `class_is_thing` is taken for knowledge.
             generator_class_ids (`torch.LongTensor` of shape `(num_classes,)`, *optional*):
                 The generator's index of each class, −1 where it does not know it; read if `ensemble_weight` > 0.
+            other_embeds (`torch.FloatTensor` of shape `(num_other_prompts, projection_dim)`, *optional*):
+                Text embeddings of words that compete with the classes and are not returned; if neither these nor
+                classes are given, those that are stored with the vocabulary.
+            prompt_other_ids, other_is_thing, other_kinds, other_generator_class_ids (*optional*):
+                As `prompt_class_ids`, `class_is_thing` (all things if not given), `class_kinds` and
+                `generator_class_ids`.
             mask_labels (`Sequence[torch.Tensor]`, *optional*):
                 For training: the ground-truth masks of each photo, `(num_masks, height, width)`, boolean or 0 and 1,
                 each spanning its photo. The proposals are matched to them. With `pixel_values` alone they are
@@ -348,37 +367,53 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
             class_kinds=class_kinds,
             generator_class_ids=generator_class_ids,
         )
+        if other_embeds is not None:
+            others = EncodedVocabulary(
+                other_embeds,
+                prompt_class_ids=prompt_other_ids,
+                class_is_thing=other_is_thing,
+                class_kinds=other_kinds,
+                generator_class_ids=other_generator_class_ids,
+            )
+            vocabulary = replace(vocabulary, others=others)
+        everything, num_classes = vocabulary.everything, vocabulary.num_classes
+        is_thing = everything.class_is_thing
         encoded, logits = self._classify(
             pixel_values,
             proposals,
-            vocabulary,
+            everything,
             output_hidden_states=output_hidden_states,
             output_attentions=output_attentions,
         )
         readings = logits
         if zoom is not None and torch.as_tensor(zoom).any():
-            readings = self._zoomed(logits, pixel_values, proposals, vocabulary, zoom=zoom, photos=photos)
+            readings = self._zoomed(logits, pixel_values, proposals, everything, zoom=zoom, photos=photos)
         loss = None
         if labels is not None and masks_to_name is not None:
             named = (
-                logits if masks_to_name is proposals else self._classify(pixel_values, masks_to_name, vocabulary)[1]
+                logits if masks_to_name is proposals else self._classify(pixel_values, masks_to_name, everything)[1]
             )
-            loss = self._loss(named, masks_to_name, None, labels, class_log_priors)
+            loss = self._loss(named[..., :num_classes], masks_to_name, None, labels, class_log_priors)
         elif labels is not None:
-            loss = self._loss(logits, proposals, mask_labels, labels, class_log_priors)
-        is_thing = vocabulary.class_is_thing
+            loss = self._loss(logits[..., :num_classes], proposals, mask_labels, labels, class_log_priors)
+        joint = joint_log_probs(self._class_log_probs(readings, proposals, everything), proposals.objectness)
+        is_thing = None if is_thing is None else is_thing.expand(logits.shape[0], -1)
+        others_logits = None
+        if vocabulary.others is not None:
+            joint, others_logits = split_off_others(joint, num_classes=num_classes)
         return FisaOutput(
             loss=loss,
-            class_queries_logits=joint_log_probs(
-                self._class_log_probs(readings, proposals, vocabulary), proposals.objectness
-            ),
+            class_queries_logits=joint,
             masks_queries_logits=proposals.mask_logits,
             objectness=proposals.objectness,
-            logits_per_mask=logits,
-            class_is_thing=None if is_thing is None else is_thing.expand(logits.shape[0], -1),
+            logits_per_mask=logits[..., :num_classes],
+            class_is_thing=None if is_thing is None else is_thing[:, :num_classes],
+            others_queries_logits=others_logits,
+            other_is_thing=None if is_thing is None or others_logits is None else is_thing[:, num_classes:],
             proposal_sizes=proposals.sizes,
             photo_orientation=photo_orientation,
-            **{key: value for key, value in encoded.items() if key != "last_hidden_state"},
+            class_embeds=vocabulary.class_embeds.expand(logits.shape[0], -1, -1),
+            **{key: value for key, value in encoded.items() if key not in ("last_hidden_state", "class_embeds")},
         )
 
     def _classify(
@@ -508,24 +543,34 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
         input_ids: torch.Tensor | None,
         attention_mask: torch.Tensor | None,
         class_embeds: torch.Tensor | None,
-        **classes: torch.Tensor | None,
+        **classes: Any,
     ) -> EncodedVocabulary:
         """The vocabulary of a call: its prompts or its ready embeddings, else the stored one."""
         if input_ids is not None or class_embeds is not None:
             texts = self.fisa.resolve_class_embeds(input_ids, attention_mask, class_embeds)
             assert texts is not None
             return EncodedVocabulary(texts, **classes)
-        if self.fisa.class_embeds is None:
+        stored = self.fisa.stored_vocabulary
+        if stored.class_embeds is None:
             raise ValueError(
                 "No classes to choose from: pass `input_ids` or `class_embeds` (FisaProcessor and `encode_vocabulary` "
                 "make them), or store a vocabulary with `model.set_vocabulary(processor, [...])`."
             )
-        return EncodedVocabulary(
-            self.fisa.class_embeds,
-            prompt_class_ids=torch.tensor(self.config.prompt_class_ids, dtype=torch.long, device=self.device),
-            class_is_thing=torch.tensor(self.config.is_thing, dtype=torch.bool, device=self.device),
-            class_kinds=self._kinds_for_generator(self.config.kinds, self.config.class_names),
-            generator_class_ids=self._generator_class_ids(self.config.class_names),
+        return self._encoded(stored)
+
+    def _encoded(self, texts: StoredVocabulary) -> EncodedVocabulary:
+        """Words as the model reads them, with what the generator calls them."""
+        encoded = texts.encoded()
+        if encoded.others is not None:
+            encoded = replace(encoded, others=self._known_to_generator(encoded.others, texts.rivals))
+        return self._known_to_generator(encoded, texts.classes)
+
+    def _known_to_generator(self, encoded: EncodedVocabulary, classes: list[dict[str, Any]]) -> EncodedVocabulary:
+        names = [[entry["name"], *entry["synonyms"]] for entry in classes]
+        return replace(
+            encoded,
+            class_kinds=self._kinds_for_generator(stated_kinds(classes), names),
+            generator_class_ids=self._generator_class_ids(names),
         )
 
     def _generator_class_ids(self, class_names: list[list[str]]) -> torch.Tensor | None:

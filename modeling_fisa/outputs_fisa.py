@@ -45,8 +45,9 @@ class FisaOutput(ModelOutput):
     loss (`torch.Tensor` of shape `()`, *optional*, with labels):
         Cross-entropy of the masks' classes; see [`~fisa.modeling_fisa.loss_fisa.mask_classification_loss`].
     class_queries_logits (`torch.Tensor` of shape `(batch_size, num_proposals, num_classes + 1)`):
-        Log-probabilities in float32: log(objectness · p(class)), then log(1 − objectness). Their softmax is the
-        probabilities themselves, so that tools for Mask2Former's outputs can read them.
+        Log-probabilities in float32: log(objectness · p(class)), then log p(none of the classes), which is
+        log(1 − objectness) where no others compete. Their softmax is the probabilities themselves, so that tools for
+        Mask2Former's outputs can read them.
     masks_queries_logits (`torch.Tensor` of shape `(batch_size, num_proposals, height, width)`):
         Mask logits of the proposals.
     objectness (`torch.Tensor` of shape `(batch_size, num_proposals)`):
@@ -58,6 +59,9 @@ class FisaOutput(ModelOutput):
     class_embeds (`torch.Tensor` of shape `(batch_size, num_prompts, projection_dim)`)
     class_is_thing (`torch.Tensor` of shape `(batch_size, num_classes)`, *optional*):
         Whether each class is a thing (True) or stuff (False), if the vocabulary specifies it.
+    others_queries_logits (`torch.Tensor` of shape `(batch_size, num_proposals, num_others)`, *optional*):
+        log(objectness · p(other)) for the words that competed and were not asked for, if there were any.
+    other_is_thing (`torch.Tensor` of shape `(batch_size, num_others)`, *optional*): likewise.
     proposal_sizes (`torch.Tensor` of shape `(batch_size, 2)`, *optional*):
         Height and width of the part of each mask that spans its photo, in mask pixels; the rest is padding.
         `None` if there is no padding.
@@ -82,6 +86,8 @@ class FisaOutput(ModelOutput):
     mask_embeds: torch.Tensor | None = None
     class_embeds: torch.Tensor | None = None
     class_is_thing: torch.Tensor | None = None
+    others_queries_logits: torch.Tensor | None = None
+    other_is_thing: torch.Tensor | None = None
     proposal_sizes: torch.Tensor | None = None
     photo_orientation: torch.Tensor | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None

@@ -134,6 +134,7 @@ class CocoPanopticWriter:
         segmentation: np.ndarray,
         segments_info: Sequence[Mapping[str, Any]],
         stem: str | None = None,
+        further: Mapping[str, Any] | None = None,
     ) -> str:
         """Write the PNG of a photo and keep its entry.
 
@@ -146,6 +147,7 @@ class CocoPanopticWriter:
             stem (`str`, *optional*):
                 What the PNG shall be called, without its ending; the `image_id` if not given. A number is added where
                 another photo has the name already.
+            further (`Mapping[str, Any]`, *optional*): what else the photo's annotation says, beside COCO's own keys.
 
         Returns:
             The PNG's name without its ending.
@@ -162,6 +164,7 @@ class CocoPanopticWriter:
             "image_id": image_id,
             "file_name": f"{stem}.png",
             "segments_info": _described(ids, segments_info),
+            **(further or {}),
         }
         image = {"id": image_id, "file_name": file_name, "height": height, "width": width}
         self.entries.append({"image": image, "annotation": annotation})

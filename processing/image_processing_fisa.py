@@ -86,6 +86,8 @@ class FisaImageProcessorKwargs(TypedDict, total=False):
             What CLIP sees of such a window: best the size that it was pre-trained at. `None`: that of `size`.
         threshold, mask_threshold, overlap_mask_area_threshold (`float`, default to 0.5, 0.5 and 0.8):
             What `post_process_*` uses where the call does not say; see there.
+        min_score (`float`, defaults to 0.0):
+            The lowest score of a segment, likewise.
         post_processing_rule (`"open_vocabulary"` or `"closed_vocabulary"`, defaults to the former):
             Which proposals become segments: see [`~fisa.processing.post_processing.Rule`].
         do_resize, do_convert_rgb (`bool`, default to `True`):
@@ -117,6 +119,7 @@ class FisaImageProcessorKwargs(TypedDict, total=False):
     threshold: float | int
     mask_threshold: float | int
     overlap_mask_area_threshold: float | int
+    min_score: float | int
     post_processing_rule: str
     do_resize: bool
     do_convert_rgb: bool
@@ -189,6 +192,7 @@ class FisaImageProcessor(PilBackend):
     threshold = 0.5
     mask_threshold = 0.5
     overlap_mask_area_threshold = 0.8
+    min_score = 0.0
     post_processing_rule = "open_vocabulary"
     do_resize = True
     do_convert_rgb = True
@@ -297,8 +301,10 @@ class FisaImageProcessor(PilBackend):
         threshold: float | None = None,
         mask_threshold: float | None = None,
         overlap_mask_area_threshold: float | None = None,
+        min_score: float | None = None,
         target_sizes: Sizes | None = None,
         id2label: Mapping[int, str] | None = None,
+        include_others: bool = False,
     ) -> list[Segmentation]:
         """[`~fisa.processing.post_processing.segmentations`], by the settings where the call does not say.
 
@@ -310,8 +316,10 @@ class FisaImageProcessor(PilBackend):
         [('LABEL_1', 0.98), ('LABEL_0', 0.91)]
         ```
         """
-        options = self._post_processing_options(threshold, mask_threshold, overlap_mask_area_threshold)
-        return segmentations(outputs, subtask, target_sizes=target_sizes, id2label=id2label, **options)
+        options = self._post_processing_options(threshold, mask_threshold, overlap_mask_area_threshold, min_score)
+        return segmentations(
+            outputs, subtask, target_sizes=target_sizes, id2label=id2label, include_others=include_others, **options
+        )
 
     def post_process_panoptic_segmentation(
         self,
@@ -321,11 +329,18 @@ class FisaImageProcessor(PilBackend):
         overlap_mask_area_threshold: float | None = None,
         label_ids_to_fuse: Collection[int] | None = None,
         target_sizes: Sizes | None = None,
+        *,
+        min_score: float | None = None,
+        include_others: bool = False,
     ) -> list[dict[str, Any]]:
         """[`~fisa.processing.post_processing.panoptic_segmentation`], by the settings where the call does not say."""
-        options = self._post_processing_options(threshold, mask_threshold, overlap_mask_area_threshold)
+        options = self._post_processing_options(threshold, mask_threshold, overlap_mask_area_threshold, min_score)
         return panoptic_segmentation(
-            outputs, target_sizes=target_sizes, label_ids_to_fuse=label_ids_to_fuse, **options
+            outputs,
+            target_sizes=target_sizes,
+            label_ids_to_fuse=label_ids_to_fuse,
+            include_others=include_others,
+            **options,
         )
 
     def post_process_instance_segmentation(
@@ -337,32 +352,49 @@ class FisaImageProcessor(PilBackend):
         target_sizes: Sizes | None = None,
         return_coco_annotation: bool = False,
         return_binary_maps: bool = False,
+        *,
+        min_score: float | None = None,
+        include_others: bool = False,
     ) -> list[dict[str, Any]]:
         """[`~fisa.processing.post_processing.instance_segmentation`], by the settings where the call does not say."""
-        options = self._post_processing_options(threshold, mask_threshold, overlap_mask_area_threshold)
+        options = self._post_processing_options(threshold, mask_threshold, overlap_mask_area_threshold, min_score)
         return instance_segmentation(
             outputs,
             target_sizes=target_sizes,
             return_coco_annotation=return_coco_annotation,
             return_binary_maps=return_binary_maps,
+            include_others=include_others,
             **options,
         )
 
     def post_process_semantic_segmentation(
-        self, outputs: Any, target_sizes: Sizes | None = None, return_segmentation_scores: bool = False
+        self,
+        outputs: Any,
+        target_sizes: Sizes | None = None,
+        return_segmentation_scores: bool = False,
+        *,
+        include_others: bool = False,
     ) -> list[Any]:
         """[`~fisa.processing.post_processing.semantic_segmentation`]."""
         return semantic_segmentation(
-            outputs, target_sizes=target_sizes, return_segmentation_scores=return_segmentation_scores
+            outputs,
+            target_sizes=target_sizes,
+            return_segmentation_scores=return_segmentation_scores,
+            include_others=include_others,
         )
 
     def _post_processing_options(
-        self, threshold: float | None, mask_threshold: float | None, overlap_mask_area_threshold: float | None
+        self,
+        threshold: float | None,
+        mask_threshold: float | None,
+        overlap_mask_area_threshold: float | None,
+        min_score: float | None,
     ) -> dict[str, Any]:
         given = {
             "threshold": threshold,
             "mask_threshold": mask_threshold,
             "overlap_mask_area_threshold": overlap_mask_area_threshold,
+            "min_score": min_score,
         }
         options = {name: getattr(self, name) if value is None else value for name, value in given.items()}
         return options | {"rule": self.post_processing_rule}

@@ -1,13 +1,24 @@
 """Others: words that take part beside those that were asked for, and are not returned."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sized
 from functools import cache
-from typing import NamedTuple
+from os import PathLike
+from typing import Literal, NamedTuple, TypeAlias
 
 from fisa.processing.everyday import EVERYDAY_CLASSES
-from fisa.processing.vocabulary import Class, Vocabulary, plain_name, read_class_lines
+from fisa.processing.vocabulary import Class, Vocabulary, VocabularyLike, plain_name, read_class_lines
 from fisa.processing.word_meanings import WiderWords
 
+
+Others: TypeAlias = VocabularyLike | PathLike | Literal["auto"] | None
+"""The words that compete: words or a file of them, `"auto"` for what the model's config says, `None` for none."""
+
+FILE_ENDINGS = (".txt", ".json")
+# What generators without words of their own have for labels.
+_NO_WORD = re.compile(
+    r"things?|stuff|objects?|background|others?|void|unlabell?ed|ignored?|(label|class)?[ _]?\d+", re.I
+)
 
 _PLURALS = (("s", ""), ("es", ""), ("ies", "y"))
 
@@ -80,13 +91,14 @@ def competing(asked: Vocabulary, others: Iterable[Class]) -> Competition:
     return Competition(tuple(staying), tuple(map(tuple, voices)))
 
 
-def without_namesakes(others: Iterable[Class]) -> tuple[Class, ...]:
-    """The others that bear no name of an earlier one, in whatever case and number.
+def without_namesakes(others: Iterable[Class], *, asked: Iterable[str] = ()) -> tuple[Class, ...]:
+    """The others that bear no name that was asked for and none of an earlier other, in whatever case and number.
 
     Args:
         others (`Iterable[Class]`): as for [`competing`].
+        asked (`Iterable[str]`): all names that were asked for, synonyms included.
     """
-    taken: set[str] = set()
+    taken = {spelling for name in asked for spelling in _spellings(name)}
     staying = []
     for other in others:
         names = {spelling for name in other.prompts for spelling in _spellings(name)}
@@ -94,6 +106,49 @@ def without_namesakes(others: Iterable[Class]) -> tuple[Class, ...]:
             staying.append(other)
             taken |= names
     return tuple(staying)
+
+
+def given_others(others: VocabularyLike | PathLike | None) -> tuple[Class, ...]:
+    """The others that a caller names: words in any form that [`Vocabulary.parse`] takes, or a file of them.
+
+    Args:
+        others: a string that ends in `.txt` or `.json` is a path, like a `Path`; `None` and an empty list are none.
+
+    Raises:
+        OSError: there is no such file. TypeError, ValueError: as for [`Vocabulary`].
+
+    Example:
+
+    ```python
+    >>> [other.name for other in given_others("dog, wall [stuff]")], given_others(None)
+    (['dog', 'wall'], ())
+    ```
+    """
+    if isinstance(others, PathLike) or (isinstance(others, str) and others.lower().endswith(FILE_ENDINGS)):
+        return tuple(Vocabulary.from_file(others))
+    if others is None or (isinstance(others, Sized) and not others):
+        return ()
+    return tuple(Vocabulary.parse(others))
+
+
+def known_others(stored: VocabularyLike | None, generator_labels: Iterable[str]) -> tuple[Class, ...]:
+    """The words that a model knows: its stored vocabulary and what its mask generator calls things.
+
+    Args:
+        stored: the vocabulary, in any form that [`Vocabulary.parse`] takes.
+        generator_labels (`Iterable[str]`):
+            Taken in plain words; `thing`, `stuff`, `LABEL_0` and the like are no words.
+
+    Example:
+
+    ```python
+    >>> [other.name for other in known_others("dog", ["LABEL_0", "dog", "wall-other-merged"])]
+    ['dog', 'wall']
+    ```
+    """
+    names = (plain_name(label) for label in generator_labels)
+    labels = (Class(name) for name in names if name and not _NO_WORD.fullmatch(name))
+    return without_namesakes([*given_others(stored), *labels])
 
 
 @cache

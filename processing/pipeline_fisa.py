@@ -10,6 +10,7 @@ from torch.utils.data import Dataset
 from transformers import BatchFeature, ImageSegmentationPipeline, PreTrainedModel, PreTrainedTokenizerBase
 
 from fisa.processing.image_processing_fisa import FisaImageProcessor
+from fisa.processing.others import Others
 from fisa.processing.photos import is_collection, read_photo
 from fisa.processing.post_processing import Subtask
 from fisa.processing.processing_fisa import FisaProcessor
@@ -21,7 +22,8 @@ from fisa.processing.vocabulary import Vocabulary
 SUBTASKS = ("panoptic", "instance", "semantic")
 DOWNLOAD_LIMITS = ("timeout", "max_download_bytes")
 RETURN_TYPES = ("segments", "segmentation")
-ARGUMENTS = ("candidate_labels", "text_cache", "zoom", "subtask", "return_type", *THRESHOLDS, *DOWNLOAD_LIMITS)
+WORDS = ("candidate_labels", "others", "include_others", "text_cache")
+ARGUMENTS = (*WORDS, "zoom", "subtask", "return_type", *THRESHOLDS, *DOWNLOAD_LIMITS)
 
 
 class _OneOfMany(NamedTuple):
@@ -112,6 +114,13 @@ class FisaPipeline(ImageSegmentationPipeline):
             candidate_labels (*optional*):
                 The classes to choose from, for this call alone: a list of names or [`Class`]es, a dictionary from
                 names to lists of synonyms, or a string with commas. The model's stored vocabulary if not given.
+            others (`"auto"`, words, a file or `None`, *optional*):
+                Words that compete with the classes and whose segments are left out, less those that are among the
+                classes: a list in any form that `candidate_labels` has, a file of them, `None` for none, or `"auto"`
+                for what the model knows and, unless its config says otherwise, a list of everyday things and stuff.
+                Not given: `"auto"` with `candidate_labels`, and what is stored with a stored vocabulary.
+            include_others (`bool`, defaults to `False`):
+                Return the segments of others too: `is_other` tells them.
             text_cache (`str` or `os.PathLike`, *optional*):
                 A folder that keeps the encoded `candidate_labels` for other processes: for long lists of them.
             zoom (`int`, *optional*):
@@ -128,6 +137,9 @@ class FisaPipeline(ImageSegmentationPipeline):
                 Least probability at which a pixel counts towards a mask's own area, in [0, 1].
             overlap_mask_area_threshold (`float`, *optional*):
                 Least share of its own area that a segment must keep where others win pixels from it, in [0, 1].
+            min_score (`float`, *optional*):
+                Least score of a segment, in [0, 1]: the probability of its class among all words that compete, times
+                its objectness. The processor's if not given.
             timeout (`float`, *optional*, defaults to 60): seconds that a download may take, from start to end.
             max_download_bytes (`int`, *optional*, defaults to 100 million): bytes of a download, decompressed.
             batch_size (`int`, *optional*): photos that the model sees at a time.
@@ -166,7 +178,7 @@ class FisaPipeline(ImageSegmentationPipeline):
                 f"FisaPipeline has no argument {', '.join(sorted(unknown))}; it takes {', '.join(ARGUMENTS)}."
             )
         # Only what was given: the rest keeps the value that the pipeline was made with.
-        given = {name: value for name, value in kwargs.items() if value is not None}
+        given = {name: value for name, value in kwargs.items() if value is not None or name == "others"}
         for name, choices in {"subtask": SUBTASKS, "return_type": RETURN_TYPES}.items():
             if name in given and given[name] not in choices:
                 raise ValueError(f"`{name}` was {given[name]!r}; it must be one of {', '.join(choices)}.")
@@ -174,7 +186,7 @@ class FisaPipeline(ImageSegmentationPipeline):
         preprocess = {name: given.pop(name) for name in (*DOWNLOAD_LIMITS, "zoom") if name in given}
         if "candidate_labels" in given:
             given["vocabulary"] = self.processor.parse_vocabulary(given.pop("candidate_labels"))
-        forward = {"vocabulary": given["vocabulary"]} if "vocabulary" in given else {}
+        forward: dict[str, Any] = {name: given[name] for name in ("vocabulary", "others") if name in given}
         if "text_cache" in given:
             forward["text_cache"] = given.pop("text_cache")
         return preprocess, forward, given
@@ -196,12 +208,17 @@ class FisaPipeline(ImageSegmentationPipeline):
         return inputs
 
     def _forward(
-        self, model_inputs: dict[str, Any], vocabulary: Vocabulary | None = None, text_cache: Any = None
+        self,
+        model_inputs: dict[str, Any],
+        vocabulary: Vocabulary | None = None,
+        text_cache: Any = None,
+        **given_others: Others,
     ) -> dict[str, Any]:
         target_size = model_inputs.pop("target_size")
-        encoded = {}
-        if vocabulary is not None:
-            encoded = self.model.encode_vocabulary(self.processor, vocabulary, text_cache=text_cache)
+        encoded, words = {}, self._words(vocabulary, **given_others)
+        if words is not None:
+            asked, others = words
+            encoded = self.model.encode_vocabulary(self.processor, asked, others=others, text_cache=text_cache)
         outputs = self.model(**model_inputs, **encoded)
         outputs["target_size"] = target_size
         return outputs
@@ -212,16 +229,36 @@ class FisaPipeline(ImageSegmentationPipeline):
         vocabulary: Vocabulary | None = None,
         subtask: Subtask = "panoptic",
         return_type: str = "segments",
-        **thresholds: float,
+        include_others: bool = False,
+        threshold: float | None = None,
+        mask_threshold: float | None = None,
+        overlap_mask_area_threshold: float | None = None,
+        min_score: float | None = None,
+        **given_others: Others,
     ) -> list[dict[str, Any]] | Segmentation:
+        id2label, words = self.model.config.all_labels, self._words(vocabulary, **given_others)
+        if words is not None:
+            names = [*words[0].names, *(other.name for other in self.model.competition(*words).others)]
+            id2label = dict(enumerate(names))
         (segmentation,) = self.processor.post_process_segmentation(
             model_outputs,
             subtask,
             target_sizes=model_outputs["target_size"],
-            id2label=self.model.config.id2label if vocabulary is None else dict(enumerate(vocabulary.names)),
-            **thresholds,
+            id2label=id2label,
+            include_others=include_others,
+            threshold=threshold,
+            mask_threshold=mask_threshold,
+            overlap_mask_area_threshold=overlap_mask_area_threshold,
+            min_score=min_score,
         )
         return segmentation if return_type == "segmentation" else segmentation.to_segments()
+
+    def _words(self, vocabulary: Vocabulary | None, **given_others: Others) -> tuple[Vocabulary, Others] | None:
+        """The classes of a call and what competes with them; `None` where both are as stored."""
+        config = self.model.config
+        if vocabulary is None and given_others and config.num_prompts:
+            vocabulary = Vocabulary.parse(config.vocabulary)
+        return None if vocabulary is None else (vocabulary, given_others.get("others", "auto"))
 
 
 def _processor_of_parts(

@@ -11,9 +11,17 @@ from transformers.image_processing_outputs import SemanticSegmentationPostProces
 from transformers.models.mask2former.image_processing_pil_mask2former import convert_segmentation_to_rle
 from transformers.utils import logging
 
-from fisa.processing.segment_rules import ClosedVocabulary, OpenVocabulary, Painting, PhotoOutputs, SegmentRule
+from fisa.processing.segment_rules import (
+    ClosedVocabulary,
+    OpenVocabulary,
+    Painting,
+    PhotoOutputs,
+    SegmentRule,
+    share,
+)
 from fisa.processing.segmentation import Segmentation
 from fisa.processing.semantic_map import semantic_map
+from fisa.processing.vocabulary import quoted
 
 
 logger = logging.get_logger(__name__)
@@ -25,6 +33,7 @@ Rule = Literal["open_vocabulary", "closed_vocabulary"]
 
 RULES: dict[str, type[SegmentRule]] = {"open_vocabulary": OpenVocabulary, "closed_vocabulary": ClosedVocabulary}
 FIRST_ID = {"panoptic": 1, "instance": 0}  # what transformers counts the segments of a map from
+VOID = -1  # of a semantic map's pixels that others win; in the map of a `Segmentation` and in COCO's PNGs void is 0
 
 
 def segmentations(
@@ -36,8 +45,10 @@ def segmentations(
     threshold: float = 0.5,
     mask_threshold: float = 0.5,
     overlap_mask_area_threshold: float = 0.8,
+    min_score: float = 0.0,
     label_ids_to_fuse: Collection[int] | None = None,
     overlapping: bool = False,
+    include_others: bool = False,
     rule: Rule = "open_vocabulary",
 ) -> list[Segmentation]:
     """Segment each photo of a batch.
@@ -47,20 +58,27 @@ def segmentations(
     `torch.autocast` too. Class or mask logits that are no numbers count as "no object" and as outside the mask; the
     log then says how many there are.
 
+    Others, the words that compete and were not asked for, win segments like all classes. What they win is void: the
+    segments of the classes that were asked for are those that all words together give, with the same scores.
+
     Args:
         outputs: anything with `class_queries_logits (B, Q, C + 1)`, the last column for "no object", and
             `masks_queries_logits (B, Q, h, w)`; `proposal_sizes (B, 2)`, `class_is_thing (B, C)` and
-            `photo_orientation (B,)` are used if there.
+            `photo_orientation (B,)` are used if there; and, where N others compete, `others_queries_logits (B, Q, N)`
+            with `objectness (B, Q)` and `other_is_thing (B, N)`.
         subtask: `"panoptic"` gives each pixel to at most one segment, things and stuff alike. `"instance"` finds the
             single things; where the outputs say which classes are things, the other classes are left out. `"semantic"`
             gives each pixel to its likeliest class.
         target_sizes: height and width of each photo as the caller holds it, `image.size[::-1]` for a PIL image; None
             keeps the size of the mask logits.
-        id2label: the names of the classes; "LABEL_0" and so on if not given.
+        id2label: the names of the classes and, from C on, of the others; "LABEL_0" and so on where they are missing.
         threshold, mask_threshold, overlap_mask_area_threshold: see `panoptic_segmentation` and
             `instance_segmentation`; semantic segmentations have none.
+        min_score: the lowest score of a segment, in [0, 1]; the pixels of those below it are void. Semantic segments
+            have no score.
         label_ids_to_fuse: for panoptic segmentations; see there.
         overlapping: keep the whole masks of instances beside the map, where they may hide each other.
+        include_others: keep the segments that others win, with class ids from C on.
         rule: see `Rule`.
 
     Returns:
@@ -84,6 +102,7 @@ def segmentations(
         raise ValueError(f"`subtask` is {subtask!r}; it must be one of {', '.join(get_args(Subtask))}.")
     if rule not in RULES:
         raise ValueError(f"`rule` is {rule!r}; it must be one of {', '.join(RULES)}.")
+    min_score = share("min_score", min_score)
     segment_rule = RULES[rule](
         threshold=threshold,
         mask_threshold=mask_threshold,
@@ -99,9 +118,15 @@ def segmentations(
 
     with torch.no_grad(), _in_float32(outputs):
         photos = list(_photos(outputs, target_sizes))
-        paintings = [paint(photo) for photo in photos]
+        names = _names(photos[0], id2label) if photos else []
+        paintings = [_above(min_score, paint(photo)) for photo in photos]
+        if not include_others:
+            paintings = [_of_the_asked(painting, photo, names) for painting, photo in zip(paintings, photos)]
         _warn_of_empty(subtask, paintings)
-        return [_segmentation(painting, photo, id2label) for painting, photo in zip(paintings, photos)]
+        return [
+            _segmentation(painting, photo, names, things_alone=subtask == "instance")
+            for painting, photo in zip(paintings, photos)
+        ]
 
 
 def panoptic_segmentation(
@@ -111,13 +136,15 @@ def panoptic_segmentation(
     threshold: float = 0.5,
     mask_threshold: float = 0.5,
     overlap_mask_area_threshold: float = 0.8,
+    min_score: float = 0.0,
     label_ids_to_fuse: Collection[int] | None = None,
+    include_others: bool = False,
     rule: Rule = "open_vocabulary",
 ) -> list[dict[str, Any]]:
     """Panoptic [`segmentations`] in the form that transformers gives them.
 
     Args:
-        outputs, target_sizes, rule: as for [`segmentations`].
+        outputs, target_sizes, min_score, include_others, rule: as for [`segmentations`].
         threshold: what objectness or class score (see `Rule`) a proposal must exceed, in [0, 1].
         mask_threshold: the mask probability from which on a pixel counts as inside, in [0, 1].
         overlap_mask_area_threshold: the share of its own area that a proposal must win to be a segment, in [0, 1].
@@ -147,7 +174,9 @@ def panoptic_segmentation(
         threshold=threshold,
         mask_threshold=mask_threshold,
         overlap_mask_area_threshold=overlap_mask_area_threshold,
+        min_score=min_score,
         label_ids_to_fuse=label_ids_to_fuse,
+        include_others=include_others,
         rule=rule,
     )
     return [result.to_transformers(first_id=FIRST_ID["panoptic"]) for result in results]
@@ -160,14 +189,16 @@ def instance_segmentation(
     threshold: float = 0.5,
     mask_threshold: float = 0.5,
     overlap_mask_area_threshold: float = 0.0,
+    min_score: float = 0.0,
     return_coco_annotation: bool = False,
     return_binary_maps: bool = False,
+    include_others: bool = False,
     rule: Rule = "open_vocabulary",
 ) -> list[dict[str, Any]]:
     """Instance [`segmentations`] in the form that transformers gives them.
 
     Args:
-        outputs, target_sizes, rule: as for [`segmentations`].
+        outputs, target_sizes, min_score, include_others, rule: as for [`segmentations`].
         threshold: what a proposal's objectness must exceed or, by the closed-vocabulary rule, what the score of an
             instance must reach, in [0, 1].
         mask_threshold: the mask probability from which on a pixel counts as inside, in [0, 1].
@@ -207,7 +238,9 @@ def instance_segmentation(
         threshold=threshold,
         mask_threshold=mask_threshold,
         overlap_mask_area_threshold=overlap_mask_area_threshold,
+        min_score=min_score,
         overlapping=return_binary_maps,
+        include_others=include_others,
         rule=rule,
     )
     contents = [result.to_transformers(first_id=FIRST_ID["instance"]) for result in results]
@@ -220,7 +253,11 @@ def instance_segmentation(
 
 
 def semantic_segmentation(
-    outputs: Any, *, target_sizes: Sizes | None = None, return_segmentation_scores: bool = False
+    outputs: Any,
+    *,
+    target_sizes: Sizes | None = None,
+    return_segmentation_scores: bool = False,
+    include_others: bool = False,
 ) -> list[torch.Tensor] | list[SemanticSegmentationPostProcessorOutput]:
     """Name the likeliest class of each pixel: argmax over c of the sum over q of p(c | q) × mask probability of q.
 
@@ -230,9 +267,10 @@ def semantic_segmentation(
     Args:
         outputs, target_sizes: as for [`segmentations`].
         return_segmentation_scores: return those sums too, which takes C float32 numbers per pixel.
+        include_others: let the map and the scores hold the others too, as the classes from C on.
 
     Returns:
-        For each image the (H, W) int64 map of class ids, without void; or, with scores, transformers'
+        For each image the (H, W) int64 map of class ids, −1 (void) where an other wins; or, with scores, transformers'
         `SemanticSegmentationPostProcessorOutput` of that map as `segmentation` and `segmentation_scores`
         (C, H, W) float32.
 
@@ -250,17 +288,29 @@ def semantic_segmentation(
     with torch.no_grad(), _in_float32(outputs):
         photos = _photos(outputs, target_sizes)
         if return_segmentation_scores:
-            return [_with_scores(photo) for photo in photos]
-        return [_turned_back(_semantic_map(photo), photo.orientation) for photo in photos]
+            return [_with_scores(photo, include_others=include_others) for photo in photos]
+        return [_label_map(photo, include_others=include_others) for photo in photos]
 
 
-def _with_scores(photo: PhotoOutputs) -> SemanticSegmentationPostProcessorOutput:
+def _label_map(photo: PhotoOutputs, *, include_others: bool) -> torch.Tensor:
+    labels = _turned_back(_semantic_map(photo), photo.orientation)
+    return labels if include_others else _without_others(labels, photo)
+
+
+def _without_others(labels: torch.Tensor, photo: PhotoOutputs) -> torch.Tensor:
+    if photo.num_classes == photo.class_probs.shape[1] - 1:
+        return labels
+    return labels.masked_fill(labels >= photo.num_classes, VOID)
+
+
+def _with_scores(photo: PhotoOutputs, *, include_others: bool) -> SemanticSegmentationPostProcessorOutput:
     scores = torch.einsum("qc,qhw->chw", photo.class_probs[:, :-1], photo.mask_logits.float().sigmoid())
     scores = F.interpolate(scores[None], size=photo.size, mode="bilinear", align_corners=False)[0]
     scores = _turned_back(scores, photo.orientation)
-    return SemanticSegmentationPostProcessorOutput(
-        data={"segmentation": scores.argmax(0), "segmentation_scores": scores}
-    )
+    labels = scores.argmax(0)
+    if not include_others:
+        labels, scores = _without_others(labels, photo), scores[: photo.num_classes]
+    return SemanticSegmentationPostProcessorOutput(data={"segmentation": labels, "segmentation_scores": scores})
 
 
 def _instances(photo: PhotoOutputs, rule: SegmentRule, *, overlapping: bool) -> Painting:
@@ -289,16 +339,48 @@ def _turned_back(upright: torch.Tensor, orientation: int) -> torch.Tensor:
     return stored.flip(flipped) if flipped else stored.contiguous()
 
 
-def _segmentation(painting: Painting, photo: PhotoOutputs, id2label: Mapping[int, str] | None) -> Segmentation:
+def _names(photo: PhotoOutputs, id2label: Mapping[int, str] | None) -> list[str]:
+    """The names of the C classes and the N others."""
+    named = id2label or {}
+    return [named.get(class_id, f"LABEL_{class_id}") for class_id in range(photo.class_probs.shape[1] - 1)]
+
+
+def _above(min_score: float, painting: Painting) -> Painting:
+    """Leave out the segments below a score."""
+    if not painting.scores:
+        return painting
+    return painting.only(
+        [score >= min_score for score in painting.scores],
+        obstacle=f"the highest score of a segment is {max(painting.scores):.3f}, and `min_score` is {min_score}",
+    )
+
+
+def _of_the_asked(painting: Painting, photo: PhotoOutputs, names: Sequence[str]) -> Painting:
+    """Leave out the segments that others win."""
+    found = dict.fromkeys(names[class_id] for class_id in painting.class_ids)
+    return painting.only(
+        [class_id < photo.num_classes for class_id in painting.class_ids],
+        obstacle=f"all segments belong to others: {quoted(found)}",
+    )
+
+
+def _segmentation(
+    painting: Painting, photo: PhotoOutputs, names: Sequence[str], *, things_alone: bool
+) -> Segmentation:
     class_ids = painting.class_ids
-    is_thing = [None] * (photo.class_probs.shape[1] - 1) if photo.is_thing is None else photo.is_thing.tolist()
+    is_thing = [None] * len(names) if photo.is_thing is None else photo.is_thing.tolist()
+    asked = names[: photo.num_classes]
+    if things_alone:
+        asked = [name for name, counts in zip(asked, is_thing) if counts is not False]
     return Segmentation.from_map(
         _turned_back(painting.ids, photo.orientation),
-        labels=[f"LABEL_{class_id}" if id2label is None else id2label[class_id] for class_id in class_ids],
+        labels=[names[class_id] for class_id in class_ids],
         class_ids=class_ids,
         scores=painting.scores,
         are_things=[is_thing[class_id] for class_id in class_ids],
         were_fused=painting.were_fused,
+        are_others=[class_id >= photo.num_classes for class_id in class_ids],
+        asked=tuple(asked),
         masks=None if painting.masks is None else _turned_back(painting.masks, photo.orientation),
     )
 
@@ -328,12 +410,15 @@ def _photos(outputs: Any, target_sizes: Sizes | None) -> Iterator[PhotoOutputs]:
     batch_size, num_classes, grid = len(class_logits), class_logits.shape[-1] - 1, tuple(mask_logits.shape[-2:])
     if num_classes < 1:
         raise ValueError("`class_queries_logits` has no column beside the one for no object; name at least one class.")
-    is_thing = getattr(outputs, "class_is_thing", None)
-    if is_thing is not None and is_thing.shape != (batch_size, num_classes):
-        raise ValueError(
-            f"`class_is_thing` is {tuple(is_thing.shape)}; with these class logits it must be "
-            f"{(batch_size, num_classes)}."
-        )
+    is_thing = _kinds(outputs, "class_is_thing", (batch_size, num_classes))
+    others_logits = getattr(outputs, "others_queries_logits", None)
+    if others_logits is not None:
+        class_logits = _all_columns(class_logits, others_logits, getattr(outputs, "objectness", None))
+        are_things = _kinds(outputs, "other_is_thing", (batch_size, others_logits.shape[-1]))
+        if is_thing is not None and are_things is not None:
+            is_thing = torch.cat([is_thing, are_things], dim=-1)
+        else:
+            is_thing = None
     sizes = getattr(outputs, "proposal_sizes", None)
     sizes = [grid] * batch_size if sizes is None else _as_pairs("proposal_sizes", sizes, batch_size)
     if any(height > grid[0] or width > grid[1] for height, width in sizes):
@@ -351,11 +436,39 @@ def _photos(outputs: Any, target_sizes: Sizes | None) -> Iterator[PhotoOutputs]:
             size=size,
             is_thing=None if is_thing is None else is_thing[index].bool(),
             orientation=orientation,
+            num_classes=num_classes,
         )
 
 
+def _kinds(outputs: Any, name: str, shape: tuple[int, int]) -> torch.Tensor | None:
+    """Which classes or others are things, `(B, C)` or `(B, N)`, if the outputs say so."""
+    is_thing = getattr(outputs, name, None)
+    if is_thing is not None and is_thing.shape != shape:
+        raise ValueError(f"`{name}` is {tuple(is_thing.shape)}; with these class logits it must be {shape}.")
+    return is_thing
+
+
+def _all_columns(
+    class_logits: torch.Tensor, others_logits: torch.Tensor, objectness: torch.Tensor | None
+) -> torch.Tensor:
+    """Log-probabilities of the classes, the others and "no object" (B, Q, C + N + 1), as of all words together. The
+    last column of `class_logits` holds the others too, and what is left without them would lose digits."""
+    if objectness is None or others_logits.shape[:2] != class_logits.shape[:2]:
+        found = "is missing" if objectness is None else f"is {tuple(objectness.shape)}"
+        raise ValueError(
+            f"`others_queries_logits` is {tuple(others_logits.shape)} and `objectness` {found}; both must be there, "
+            f"for the batch and proposals of `class_queries_logits`, {tuple(class_logits.shape[:2])}."
+        )
+    return torch.cat([class_logits[..., :-1], others_logits, log_no_object(objectness)], dim=-1)
+
+
+def log_no_object(objectness: torch.Tensor) -> torch.Tensor:
+    """log(1 − objectness), (..., 1) and finite: the smallest normal number stands for 0."""
+    return (1 - objectness).unsqueeze(-1).clamp(min=torch.finfo(objectness.dtype).tiny).log()
+
+
 def _class_probs(logits: torch.Tensor, index: int) -> torch.Tensor:
-    """Probabilities of the classes, (Q, C + 1) float32; a proposal that has none is no object."""
+    """Probabilities of the columns, (Q, C + N + 1) float32; a proposal that has none is no object."""
     probs = logits.float().softmax(-1)
     broken = probs.isnan().any(-1)
     if broken.any():

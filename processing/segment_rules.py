@@ -1,6 +1,6 @@
 """Which proposals become segments, and which pixels they get: one class for each of the two rules."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any, ClassVar, NamedTuple
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from fisa.processing.winners import first_inside, strongest_claims
 
 
-THRESHOLDS = ("threshold", "mask_threshold", "overlap_mask_area_threshold")
+THRESHOLDS = ("threshold", "mask_threshold", "overlap_mask_area_threshold", "min_score")
 
 
 def share(name: str, value: Any) -> float:
@@ -32,11 +32,12 @@ def share(name: str, value: Any) -> float:
 class PhotoOutputs(NamedTuple):
     """One photo's share of a model's outputs, without the padding of the batch."""
 
-    class_probs: torch.Tensor  # (Q, C + 1) float32, "no object" last
+    class_probs: torch.Tensor  # (Q, C + N + 1) float32: those of the C classes, of the N others, of "no object"
     mask_logits: torch.Tensor  # (Q, h, w)
     size: tuple[int, int]  # height and width of the map to make, upright
-    is_thing: torch.Tensor | None  # (C,) bool
+    is_thing: torch.Tensor | None  # (C + N,) bool
     orientation: int  # EXIF's, of the pixels that the caller holds
+    num_classes: int  # C, the classes that were asked for; from C on class ids are those of the others
 
 
 @dataclass
@@ -56,6 +57,27 @@ class Painting:
         self.scores.append(round(score, 6))
         self.were_fused.append(was_fused)
         return len(self.class_ids)
+
+    def only(self, is_kept: Sequence[bool], *, obstacle: str) -> "Painting":
+        """A part of the segments, numbered anew in their order; the pixels of the rest are void.
+
+        Args:
+            is_kept: for each segment, whether it stays.
+            obstacle: why none stays, if none does.
+        """
+        if all(is_kept):
+            return self
+        kept = [number for number, stays in enumerate(is_kept) if stays]
+        id_of = torch.zeros(len(is_kept) + 1, dtype=self.ids.dtype, device=self.ids.device)
+        id_of[[number + 1 for number in kept]] = torch.arange(1, len(kept) + 1, dtype=id_of.dtype, device=id_of.device)
+        return Painting(
+            ids=id_of[self.ids],
+            class_ids=[self.class_ids[number] for number in kept],
+            scores=[self.scores[number] for number in kept] if self.scores else [],
+            were_fused=[self.were_fused[number] for number in kept] if self.were_fused else [],
+            obstacle=obstacle,
+            masks=None if self.masks is None else self.masks[kept],
+        )
 
 
 class Candidates(NamedTuple):

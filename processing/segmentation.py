@@ -25,6 +25,7 @@ class Segment:
         area (`int`): its pixels in the map.
         box (`tuple[int, int, int, int]`): left, top, width and height of its pixels, all 0 where it has none.
         was_fused (`bool`): whether its class has one segment at most, made of all proposals of that class.
+        is_other (`bool`): whether its class was not asked for but competed with those that were.
 
     Example:
 
@@ -42,6 +43,7 @@ class Segment:
     area: int
     box: Box
     was_fused: bool = False
+    is_other: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +58,7 @@ class Segmentation:
         masks (`torch.Tensor`, *optional*):
             (N, H, W) bool, the whole mask of each segment, of which others may hide a part in `ids`.
         photo (`PIL.Image.Image`, *optional*): of which this is the segmentation.
+        asked (`tuple[str, ...]`): the names of the classes that were looked for.
 
     Example:
 
@@ -76,6 +79,7 @@ class Segmentation:
     segments: tuple[Segment, ...]
     masks: torch.Tensor | None = None
     photo: Image.Image | None = None
+    asked: tuple[str, ...] = ()
 
     @classmethod
     def from_map(
@@ -87,8 +91,10 @@ class Segmentation:
         scores: Sequence[float | None] | None = None,
         are_things: Sequence[bool | None] | None = None,
         were_fused: Sequence[bool] | None = None,
+        are_others: Sequence[bool] | None = None,
         masks: torch.Tensor | None = None,
         photo: Image.Image | None = None,
+        asked: tuple[str, ...] = (),
     ) -> "Segmentation":
         """Measure the segments of a map.
 
@@ -96,8 +102,8 @@ class Segmentation:
             ids (`torch.Tensor`): (H, W) integers, 0 where there is no segment.
             labels (`Sequence[str]`): the names of the segments 1, 2, 3, …; each of the others is of this length too.
             class_ids (`Sequence[int]`, *optional*): numbered by first appearance of the labels if not given.
-            scores, are_things, were_fused (*optional*): as in [`Segment`].
-            masks, photo (*optional*): as in [`Segmentation`].
+            scores, are_things, were_fused, are_others (*optional*): as in [`Segment`].
+            masks, photo, asked (*optional*): as in [`Segmentation`].
         """
         if class_ids is None:
             numbers = {label: number for number, label in enumerate(dict.fromkeys(labels))}
@@ -110,9 +116,11 @@ class Segmentation:
             are_things or unknown,
             *_measured(ids, len(labels)),
             were_fused or [False] * len(labels),
+            are_others or [False] * len(labels),
             strict=True,
         )
-        return cls(ids, tuple(Segment(number, *row) for number, row in enumerate(columns, start=1)), masks, photo)
+        segments = tuple(Segment(number, *row) for number, row in enumerate(columns, start=1))
+        return cls(ids, segments, masks, photo, asked)
 
     @classmethod
     def from_masks(cls, segments: Sequence[Mapping[str, Any]], *, size: tuple[int, int]) -> "Segmentation":
@@ -120,8 +128,8 @@ class Segmentation:
 
         Args:
             segments (`Sequence[Mapping[str, Any]]`):
-                Dictionaries with `label`, `mask` (an "L" image, 0 outside) and, if there is one, `score`. Where masks
-                overlap, later ones lie on top.
+                Dictionaries with `label`, `mask` (an "L" image, 0 outside) and, if they are there, `score` and
+                `is_other`. Where masks overlap, later ones lie on top.
             size (`tuple[int, int]`): width and height of the photo.
 
         Raises:
@@ -139,6 +147,7 @@ class Segmentation:
             torch.from_numpy(ids),
             labels=[segment["label"] for segment in segments],
             scores=[segment.get("score") for segment in segments],
+            are_others=[segment.get("is_other", False) for segment in segments],
         )
 
     def __len__(self) -> int:
@@ -151,6 +160,21 @@ class Segmentation:
     def size(self) -> tuple[int, int]:
         """Width and height, in pixels."""
         return self.ids.shape[1], self.ids.shape[0]
+
+    @property
+    def not_found(self) -> tuple[str, ...]:
+        """The names in `asked` that no segment bears.
+
+        Example:
+
+        ```python
+        >>> ids = torch.tensor([[0, 1]])
+        >>> Segmentation.from_map(ids, labels=["dog"], asked=("dog", "pizza")).not_found
+        ('pizza',)
+        ```
+        """
+        found = {segment.label for segment in self if not segment.is_other}
+        return tuple(name for name in self.asked if name not in found)
 
     def mask(self, segment: Segment) -> np.ndarray:
         """Where a segment is seen, (H, W) bool."""
@@ -167,17 +191,20 @@ class Segmentation:
             scores=[segment.score for segment in self],
             are_things=[segment.is_thing for segment in self],
             were_fused=[segment.was_fused for segment in self],
+            are_others=[segment.is_other for segment in self],
+            asked=self.asked,
         )
 
     def to_segments(self) -> list[dict[str, Any]]:
         """As transformers' pipelines return it: for each segment `label`, `score` and `mask`, an "L" image with 255
-        where the segment is seen."""
+        where the segment is seen; and `is_other`, true, for the segment of an other."""
         return [
             {
                 "score": segment.score,
                 "label": segment.label,
                 "mask": Image.fromarray(self.mask(segment).astype(np.uint8) * 255),
             }
+            | ({"is_other": True} if segment.is_other else {})
             for segment in self
         ]
 

@@ -108,6 +108,15 @@ class Class:
         """The name and the synonyms."""
         return (self.name, *self.synonyms)
 
+    def to_config(self) -> dict[str, Any]:
+        """The class as plain data for JSON; [`Vocabulary.parse`] reads a list of them."""
+        return {
+            "name": self.name,
+            "synonyms": list(self.synonyms),
+            "is_thing": self.is_thing,
+            "kind_is_known": self.kind_is_known,
+        }
+
 
 class Vocabulary(Sequence[Class]):
     """An immutable sequence of classes. Class ids are positions in it.
@@ -228,15 +237,7 @@ class Vocabulary(Sequence[Class]):
 
     def to_config(self) -> list[dict[str, Any]]:
         """The classes as plain data for JSON; [`Vocabulary.parse`] reads it back."""
-        return [
-            {
-                "name": item.name,
-                "synonyms": list(item.synonyms),
-                "is_thing": item.is_thing,
-                "kind_is_known": item.kind_is_known,
-            }
-            for item in self._classes
-        ]
+        return [item.to_config() for item in self._classes]
 
     def __len__(self) -> int:
         return len(self._classes)

@@ -1,9 +1,11 @@
 """Fixtures that several rooms share: a small model on disk, and photos."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import constants
 from hypothesis import settings
 from PIL import Image
 from transformers import CLIPImageProcessor, CLIPProcessor, Mask2FormerImageProcessor
@@ -28,6 +30,14 @@ settings.register_profile("fuzz", _FUZZING, max_examples=10_000, derandomize=Fal
 settings.load_profile("ci")
 
 SAMPLE = Path(__file__).resolve().parents[2] / "shared" / "data" / "coco_panoptic_sample"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def texts_of_others_folder(tmp_path_factory) -> Iterator[Path]:
+    """Where the texts of others are kept: not among the user's own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(constants, "HF_HOME", str(tmp_path_factory.mktemp("huggingface")))
+        yield Path(constants.HF_HOME, "fisa", "others")
 
 
 @pytest.fixture(scope="session")

@@ -158,10 +158,10 @@ class FisaTrainer(Trainer):
         """As the Trainer's, with this run's words: the checkpoint's may be those of other data."""
         trained = self.accelerator.unwrap_model(self.model)
         base = trained.get_base_model() if isinstance(trained, PeftModel) else trained
-        classes, class_embeds = base.config.vocabulary, base.fisa.class_embeds
+        stored = base.fisa.stored_vocabulary
         super()._load_from_checkpoint(resume_from_checkpoint, model)
-        if classes:
-            base.fisa.store_vocabulary(classes, class_embeds)
+        if stored.classes:
+            base.fisa.store_vocabulary(*stored)
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """As the Trainer's, with a learning rate of its own for SEVE. Nothing decays: pulling a copy of CLIP's weights

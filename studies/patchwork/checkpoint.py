@@ -28,6 +28,8 @@ SETTINGS = {
     "seve_layers": [0],
     "seve_width": 128,
     "seve_num_heads": 4,
+    # The text tower has read no other words.
+    "default_others": "known",
 }
 
 

@@ -214,8 +214,12 @@ def initial_spread(config: FisaConfig) -> tuple[float, float]:
 
 def vocabulary(config: FisaConfig) -> tuple:
     model = FisaModel(config)
-    stored = None if model.class_embeds is None else len(model.class_embeds)
-    return stored, config.vocabulary
+    stored = [None if texts is None else len(texts) for texts in (model.class_embeds, model.other_embeds)]
+    return *stored, config.vocabulary
+
+
+def automatic_others(config: FisaConfig) -> list[str]:
+    return [other.name for other in FisaModel(config).competition("a", "auto").others]
 
 
 TWO = {"id2label": {0: "a", 1: "b"}, "synonyms": [[], []], "is_thing": [True, True]}
@@ -254,6 +258,8 @@ READ = {
     "synonyms": (vocabulary, TWO, {**TWO, "synonyms": [["c"], []]}),
     "is_thing": (vocabulary, TWO, {**TWO, "is_thing": [True, False]}),
     "kind_is_known": (vocabulary, TWO, {**TWO, "kind_is_known": [True, False]}),
+    "others": (vocabulary, TWO, {**TWO, "others": [{"name": "c", "synonyms": ["d"], "is_thing": True}]}),
+    "default_others": (automatic_others, {}, {"default_others": ["c"]}),
 }
 
 
