@@ -50,6 +50,7 @@ def test_segment_and_train_write_one_form(tmp_path, checkpoint):
     assert one["images"] == [{"file_name": "str", "height": "int", "width": "int"}]
     assert one["categories"] == [{"id": "int", "name": "str", "isthing": "int", "synonyms": []}]
     [annotation] = one["annotations"]
+    assert annotation.pop("not_found") == ["str"]  # beside COCO's own keys, where words were asked for
     assert annotation["segments_info"][0] == {
         "id": "int", "category_id": "int", "area": "int", "bbox": ["int"], "iscrowd": "int", "score": "float",
     }  # fmt: skip
