@@ -1,5 +1,5 @@
-"""Weights on the disk and in another memory, brought in for each call: the same answers but for rounding, which may depend
-on how a matrix lies in memory."""
+"""Weights on the disk and in another memory, brought in for each call: the same answers but for rounding, which may
+depend on how a matrix lies in memory."""
 
 import pytest
 import torch
