@@ -120,6 +120,13 @@ def training_cost(line: dict[str, Any]) -> list[Row]:
     ]
 
 
+def absent_words(line: dict[str, Any]) -> list[Row]:
+    if line.get("case") != "time":
+        return []
+    what = "three words in a scene of Patchwork beside all others; alone"
+    return [Row(what, line["seconds"], line["closed_seconds"], f"{line['ratio']:.2f} × the time")]
+
+
 READERS: dict[str, Callable[[dict[str, Any]], Any]] = {
     reader.__name__: reader
     for reader in (
@@ -131,6 +138,7 @@ READERS: dict[str, Callable[[dict[str, Any]], Any]] = {
         panoptic_quality,
         exports,
         precision,
+        absent_words,
     )
 }
 

@@ -1,4 +1,5 @@
-"""The words of Patchwork: things, drawn as pictograms, and stuff, drawn as textures, seen in training or not."""
+"""The words of Patchwork: things, drawn as pictograms, and stuff, drawn as textures, seen in training or not; and what
+other words mean them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from fisa.processing.vocabulary import Class, Vocabulary
 
 
 THINGS_FILE = Path(__file__).parent / "things.tsv"
+MEANINGS_FILE = Path(__file__).parent / "meanings.tsv"
 
 
 @dataclass(frozen=True)
@@ -29,12 +31,15 @@ class Word:
     code: str = ""
 
 
+def _rows(path: Path) -> list[list[str]]:
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
+    return [line.split("\t") for line in lines]
+
+
 def _things() -> tuple[Word, ...]:
-    lines = [line for line in THINGS_FILE.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
-    rows = [line.split("\t") for line in lines]
     return tuple(
         Word(name, tuple(filter(None, synonyms.split(","))), True, seen == "seen", code)
-        for name, code, synonyms, seen in rows
+        for name, code, synonyms, seen in _rows(THINGS_FILE)
     )
 
 
@@ -68,3 +73,30 @@ SEEN = frozenset(word.name for word in WORDS if word.is_seen)
 def vocabulary() -> Vocabulary:
     """All words, as a model's vocabulary."""
     return Vocabulary(Class(word.name, word.synonyms, is_thing=word.is_thing) for word in WORDS)
+
+
+def _kinds() -> dict[str, set[str]]:
+    """Each wider word and all of Patchwork's words that are kinds of it."""
+    direct = {word: set(names.split(",")) for relation, word, names in _rows(MEANINGS_FILE) if relation == "wider"}
+    return {word: names.union(*(direct.get(name, ()) for name in names)) for word, names in direct.items()}
+
+
+_KINDS = _kinds()
+
+
+def covered(name: str) -> set[str]:
+    """A word of Patchwork's and those that are kinds of it: a poodle is a dog."""
+    return {name} | _KINDS.get(name, set())
+
+
+def _meanings() -> dict[str, dict[str, set[str]]]:
+    meanings: dict[str, dict[str, set[str]]] = {}
+    for relation, word, names in _rows(MEANINGS_FILE):
+        own = {word} & {known.name for known in WORDS}
+        meanings.setdefault(relation, {})[word] = own.union(*map(covered, names.split(",")))
+    return meanings
+
+
+MEANINGS = _meanings()
+"""What other words cover of Patchwork's: by relation (wider, same, spelling, plural), the words, and what each covers.
+A wider word that is one of Patchwork's own covers itself too."""
