@@ -222,12 +222,7 @@ def time_of_others(search: Search) -> dict[str, float]:
     encoded = {others: search.encode(asked, others=others) for others in OTHERS}
     sides = {name: (lambda words=words: segmented(words)) for name, words in encoded.items()}
     seconds = paired_medians(sides, rounds=30, clock=time.process_time)
-    return {
-        "closed_seconds": seconds["none"],
-        "seconds": seconds["everyday"],
-        "ratio": seconds["everyday"] / seconds["none"],
-        "known_ratio": seconds["known"] / seconds["none"],
-    }
+    return {f"{others}_seconds": median for others, median in seconds.items()}
 
 
 if __name__ == "__main__":

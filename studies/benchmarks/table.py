@@ -123,8 +123,17 @@ def training_cost(line: dict[str, Any]) -> list[Row]:
 def absent_words(line: dict[str, Any]) -> list[Row]:
     if line.get("case") != "time":
         return []
-    what = "three words in a scene of Patchwork beside all others; alone"
-    return [Row(what, line["seconds"], line["closed_seconds"], f"{line['ratio']:.2f} × the time")]
+    alone = line["none_seconds"]
+    sides = {"known": "the words that the model knows", "everyday": "these and the everyday list"}
+    return [
+        Row(
+            f"three words in a scene of Patchwork beside {title}; alone",
+            line[f"{others}_seconds"],
+            alone,
+            f"{line[f'{others}_seconds'] / alone:.2f} × the time",
+        )
+        for others, title in sides.items()
+    ]
 
 
 READERS: dict[str, Callable[[dict[str, Any]], Any]] = {
