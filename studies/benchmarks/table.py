@@ -136,6 +136,17 @@ def absent_words(line: dict[str, Any]) -> list[Row]:
     ]
 
 
+def zoom(line: dict[str, Any]) -> list[Row]:
+    if not line["zoom"] or line.get("model") == "frozen" or line.get("split") == "validation_shifted":
+        return []  # what nothing is compared with, and the same costs once more
+    if "architecture" in line:
+        what = f"{line['zoom']} of {line['proposals']} masks read again, CLIP alone, {line['architecture']}; none"
+        verdict = f"{line['ratio']:.2f} × the time, {line['flops_ratio']:.2f} × the operations"
+    else:
+        what, verdict = f"a scene of Patchwork, `zoom={line['zoom']}`; 0", f"{line['ratio']:.2f} × the time"
+    return [Row(what, line["cpu_seconds"], line["cpu_seconds"] / line["ratio"], verdict)]
+
+
 READERS: dict[str, Callable[[dict[str, Any]], Any]] = {
     reader.__name__: reader
     for reader in (
@@ -148,6 +159,7 @@ READERS: dict[str, Callable[[dict[str, Any]], Any]] = {
         exports,
         precision,
         absent_words,
+        zoom,
     )
 }
 
