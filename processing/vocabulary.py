@@ -370,6 +370,9 @@ def _class_of(item: Any) -> Class:
         return item
     if isinstance(item, str):
         return _class_of_text(item)
+    # By its name, since remote code may have been executed twice, which gives two classes.
+    if type(item).__name__ == Class.__name__ and hasattr(item, "to_config"):
+        item = item.to_config()
     if isinstance(item, Mapping) and "name" in item:
         is_thing = item.get("is_thing", item.get("isthing"))
         return Class(item["name"], item.get("synonyms", ()), is_thing, item.get("kind_is_known"))

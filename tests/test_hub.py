@@ -51,6 +51,9 @@ for task, labels in words.items():
     segmenter = pipeline(task, model=folder, trust_remote_code=True, device="cpu")
     segments = segmenter(photo, threshold=0.0, overlap_mask_area_threshold=0.0, **labels)
     print(task, [segment["label"] for segment in segments])
+others = {"others": ["dog", "grass"], "include_others": True, "return_type": "segmentation"}
+found = segmenter(photo, candidate_labels="house", threshold=0.0, overlap_mask_area_threshold=0.0, **others)
+print("others", {(segment.label, segment.is_other) for segment in found}, found.not_found)
 outputs = {"stored": stored, "called": called, "zoomed": zoomed}
 outputs = {name: output.class_queries_logits for name, output in outputs.items()}
 save_file(outputs | {"masks": called.masks_queries_logits.contiguous()}, "outputs.safetensors")
@@ -84,6 +87,7 @@ def run(code: str, place) -> str:
 def test_loads_without_the_package_and_gives_bit_equal_outputs(exported, checkpoint):
     printed = run(WITHOUT_PACKAGE + LOAD_AND_RUN, exported)
     assert "image-segmentation ['" in printed and "open-vocabulary-image-segmentation ['" in printed
+    assert re.search(r"others .*\('(dog|grass)', True\)", printed)
     there = load_file(exported / "outputs.safetensors")
     model = AutoModelForUniversalSegmentation.from_pretrained(checkpoint).eval()
     processor = AutoProcessor.from_pretrained(checkpoint)
