@@ -1,11 +1,8 @@
 """Class lists of public data sets: for those that come without one, and for generators that bear their labels."""
 
-from pathlib import Path
+from fisa.processing.published_classes import PUBLISHED_CLASSES
+from fisa.processing.vocabulary import Vocabulary, read_class_lines
 
-from fisa.processing.vocabulary import Vocabulary
-
-
-FOLDER = Path(__file__).parent / "vocabularies"
 
 # The data set's own number of the first class of each list. Where that is 1, 0 stands for no label.
 FIRST_IDS = {
@@ -27,4 +24,4 @@ def class_list(name: str) -> Vocabulary:
     """
     if name not in FIRST_IDS:
         raise ValueError(f"No class list {name!r}; there are {', '.join(FIRST_IDS)}.")
-    return Vocabulary.from_file(FOLDER / f"{name}.txt")
+    return Vocabulary(read_class_lines(PUBLISHED_CLASSES[name]))

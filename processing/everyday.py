@@ -1,8 +1,8 @@
 """Everyday things and stuff, by theme, one class per line as [`read_class_lines`] takes them: a module rather than a
 text file, since the Hub's remote code brings modules alone.
 
-The choice is this project's own, under its licence; it covers what the published class lists in `data/vocabularies/`
-name, in plain English singulars."""
+The choice is this project's own, under its licence; it covers what the [`PUBLISHED_CLASSES`] name, in plain English
+singulars."""
 
 EVERYDAY_CLASSES = """
 # People, and what is seen of them
