@@ -103,7 +103,6 @@ def export(
     processor.save_pretrained(folder)
     write_flat_code(folder, {*MODEL_CLASSES.values(), *PROCESSOR_CLASSES.values(), FisaPipeline})
     config = _read_json(folder / "config.json")
-    config |= _kinds_of_generator(model)
     config["auto_map"] = _auto_map(MODEL_CLASSES)
     config["custom_pipelines"] = {
         FisaPipeline.task: {
@@ -121,12 +120,6 @@ def export(
     card = model_card(model, repo_id=repo_id or str(folder), base_models=base_models or {}, license=license)
     card.save(folder / "README.md")
     return folder
-
-
-def _kinds_of_generator(model: FisaForUniversalSegmentation) -> dict[str, Any]:
-    """What the generator knows of kinds, as settings: remote code has no lists of published labels to compare with."""
-    kinds = model._label_kinds
-    return {"kind_weight": 0.0} if kinds is None else {"generator_is_thing": [bool(kind) for kind in kinds]}
 
 
 def model_card(
