@@ -5,7 +5,8 @@ padding, of which there is none: the processor that is saved beside it squashes 
 """
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.export import Dim, ExportedProgram
+from transformers import PreTrainedModel
 
 from fisa.configuration.configuration_fisa import FisaConfig
 from fisa.modeling_fisa.modeling_fisa import FisaForUniversalSegmentation
@@ -92,8 +94,7 @@ def export_program(
         [`FisaOutput`]. Post-processing leaves void what others win, as it does with the model's outputs.
 
     Raises:
-        `ValueError`: no mask generator, no stored vocabulary to build in, or half precision for the classifier alone,
-            which ONNX Runtime does not take.
+        `ValueError`: no mask generator, no stored vocabulary to build in, or a model that cannot be traced.
 
     Example:
 
@@ -102,11 +103,6 @@ def export_program(
     >>> path = save(program, model, processor, "my-graph", file_format="torch")
     ```
     """
-    if model.config.classifier_dtype is not None:
-        raise ValueError(
-            f"`classifier_dtype` is {model.config.classifier_dtype!r} in this model's config, and a graph has one "
-            "precision. Set it to None, and export again."
-        )
     if model.mask_generator is None:
         raise ValueError("This model has no mask generator; only whole models, from photos to masks, can be exported.")
     if not open_vocabulary and not model.config.num_prompts:
@@ -126,10 +122,28 @@ def export_program(
         other_counts = {3: Dim("other_prompts"), 2: Dim("others")}
         inputs |= example
         sizes |= {name: {0: (other_counts if "other" in name else counts)[len(example[name])]} for name in example}
-    program = torch.export.export(Graph(model).eval(), (), inputs, dynamic_shapes=sizes, strict=False)
+    try:
+        with _constant_switches(model.mask_generator):
+            program = torch.export.export(Graph(model).eval(), (), inputs, dynamic_shapes=sizes, strict=False)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[0]
+        generator = type(model.mask_generator).__name__
+        raise ValueError(f"This model, with {generator} for its mask generator, cannot be traced: {reason}") from error
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # paths of this machine
     return program
+
+
+@contextmanager
+def _constant_switches(generator: PreTrainedModel) -> Iterator[None]:
+    """EoMT's switches of its mask attention as numbers: a trace cannot branch on the values of a buffer, as EoMT does."""
+    switches = dict(generator.named_buffers(recurse=False)).get("attn_mask_probs")
+    if switches is not None:
+        vars(generator)["attn_mask_probs"] = switches.tolist()  # found before the buffer
+    try:
+        yield
+    finally:
+        vars(generator).pop("attn_mask_probs", None)
 
 
 def without_padding(processor: FisaProcessor, model: FisaForUniversalSegmentation) -> FisaProcessor:
@@ -154,6 +168,31 @@ def without_padding(processor: FisaProcessor, model: FisaForUniversalSegmentatio
     )
 
 
+def check_format(model: FisaForUniversalSegmentation, file_format: str) -> None:
+    """Refuse a format that a model cannot be saved in, before it is traced, which takes a while.
+
+    Raises:
+        `ValueError`: another format than `"onnx"` and `"torch"`, or ONNX for a model with a `classifier_dtype`, which
+            ONNX Runtime does not take.
+        `ImportError`: the extra `export` is not installed, and the format is ONNX.
+
+    Example:
+
+    ```python
+    >>> check_format(model, "torch")
+    ```
+    """
+    if file_format not in FILES:
+        raise ValueError(f"`file_format` was {file_format!r}; it must be one of {', '.join(FILES)}.")
+    if file_format == "onnx":
+        _ask_for_extra("onnxscript")
+        if model.config.classifier_dtype is not None:
+            raise ValueError(
+                f"`classifier_dtype` is {model.config.classifier_dtype!r} in this model's config, and an ONNX graph "
+                "has one precision. Set it to None there, or export for torch."
+            )
+
+
 def save(
     program: ExportedProgram,
     model: FisaForUniversalSegmentation,
@@ -172,8 +211,7 @@ def save(
         file_format (`"onnx"` or `"torch"`): `model.onnx`, or `model.pt2` for `torch.export.load`.
 
     Raises:
-        `ValueError`: another format.
-        `ImportError`: the extra `export` is not installed, and the format is ONNX.
+        `ValueError` or `ImportError`: see [`check_format`].
 
     Example:
 
@@ -182,8 +220,7 @@ def save(
     'model.pt2'
     ```
     """
-    if file_format not in FILES:
-        raise ValueError(f"`file_format` was {file_format!r}; it must be one of {', '.join(FILES)}.")
+    check_format(model, file_format)
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as unfinished:
@@ -205,7 +242,6 @@ def _save_graph(program: ExportedProgram, path: Path) -> None:
 
 @torch.no_grad()  # as it was traced: operations that record gradients come apart in another way
 def _save_onnx(program: ExportedProgram, path: Path) -> None:
-    _ask_for_extra("onnxscript")
     graph = torch.onnx.export(program, dynamo=True, verbose=False)
     assert graph is not None  # as always from a traced program
     for value, name in zip(graph.model.graph.outputs, OUTPUTS):

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers.utils import logging
 
+from fisa.acceleration.offloaded_weights import loaded_weights
 from fisa.processing.files import weights_digest, written_whole
 
 
@@ -162,7 +163,7 @@ def text_fingerprint(model: TextEncoder, processor: Any) -> str:
         "templates": list(processor.prompt_templates),
         "tokens": processor.tokenizer.get_vocab(),
     }
-    weights = chain.from_iterable(part.state_dict().items() for part in (model.text_model, model.text_projection))
+    weights = chain(loaded_weights(model.text_model), loaded_weights(model.text_projection))
     return weights_digest(settings, weights)[:16]
 
 

@@ -25,6 +25,14 @@ def brought_in(*modules: nn.Module) -> Iterator[None]:
         yield
 
 
+def loaded_weights(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """The entries of a module's `state_dict`, each loaded, if it is offloaded, until the next one is asked for."""
+    for name in module.state_dict():
+        owner, _, tensor = name.rpartition(".")
+        with brought_in(module.get_submodule(owner)):
+            yield name, getattr(module.get_submodule(owner), tensor)
+
+
 def computing_device(model: nn.Module) -> torch.device | None:
     """The device to which offloaded weights are loaded; `None` if no weights are offloaded."""
     hooks = (getattr(module, "_hf_hook", None) for module in model.modules())

@@ -18,7 +18,7 @@ from fisa.commands.options import (
     output_folder,
     stored_vocabulary,
 )
-from fisa.export import FILES, export_program, save
+from fisa.export import FILES, check_format, export_program, save
 
 
 EXAMPLES = """examples:
@@ -39,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if others and options.open:
             raise ValueError("--others are built into a graph with its classes; with --open they are an input.")
         model, processor = load_parts(options.model, dtype=torch.float32)
+        check_format(model, options.format)
         if others and vocabulary is None:
             vocabulary = stored_vocabulary(model.config)
         if vocabulary is not None:

@@ -8,6 +8,8 @@ from transformers import AutoModelForUniversalSegmentation, PreTrainedConfig, Pr
 from transformers.models.auto.auto_factory import _get_model_class
 from transformers.utils import ModelOutput
 
+from fisa.acceleration.offloaded_weights import brought_in
+
 
 # Large enough that a sigmoid gives 0 or 1 to within 1e-4, small enough for half precision.
 BINARY_MASK_LOGIT = 10.0
@@ -38,10 +40,17 @@ class MaskProposals:
         """Keep the proposals whose objectness reaches a floor, at least one per photo, in their order.
 
         All photos keep the same number, that of the photo with the most such proposals: the others also keep their
-        next likeliest. While tracing, all proposals are kept.
+        next likeliest. While tracing, all proposals are kept, and the others have an objectness of 0.
         """
-        if floor == 0 or torch.compiler.is_compiling():  # a trace cannot read values
+        if floor == 0:
             return self
+        if torch.compiler.is_compiling():  # how many there are, a trace cannot know
+            lowest = self.objectness.amax(dim=1, keepdim=True).clamp(max=floor)
+            return replace(
+                self,
+                objectness=self.objectness.masked_fill(self.objectness < lowest, 0.0),
+                is_spare=self.objectness < floor,
+            )
         count = int((self.objectness >= floor).sum(dim=1).amax().clamp(min=1))
         kept = self.objectness.topk(count, dim=1).indices.sort(dim=1).values
         photo = torch.arange(len(kept), device=kept.device)[:, None]
@@ -133,7 +142,14 @@ def generate_proposals(
         pixel_mask (`torch.Tensor` of shape `(batch_size, height, width)`, *optional*):
             True on the photo, False on padding. `None` if there is no padding.
     """
-    pixel_values = pixel_values.to(generator.dtype)
+    # EoMT reads the weight of its queries without calling them.
+    with brought_in(*(child for child in generator.children() if isinstance(child, nn.Embedding))):
+        return _generated(generator, pixel_values.to(generator.dtype), pixel_mask)
+
+
+def _generated(
+    generator: PreTrainedModel, pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None
+) -> MaskProposals:
     if pixel_mask is None:
         return _proposals(generator(pixel_values=pixel_values))
 

@@ -175,19 +175,20 @@ def guiding_texts(class_embeds: torch.Tensor, *, at_most: int) -> torch.Tensor:
         at_most (`int`): how many texts are kept.
 
     Returns:
-        `torch.Tensor` of shape `(min(num_prompts, at_most), projection_dim)`, or one set per photo. While tracing, for
-        `torch.compile` or an export, all texts, because their number may be dynamic.
+        `torch.Tensor` of shape `(min(num_prompts, at_most), projection_dim)`, or one set per photo.
     """
-    if torch.compiler.is_compiling() or class_embeds.shape[-2] <= at_most:
+    num_texts = class_embeds.shape[-2]
+    if isinstance(num_texts, int) and num_texts <= at_most:  # in a graph that takes any number it is a symbol
         return class_embeds
-    return class_embeds.take_along_dim(_spread_out(class_embeds, at_most).unsqueeze(-1), dim=-2)
+    kept = _spread_out(class_embeds, torch.sym_min(num_texts, at_most)).unsqueeze(-1)
+    return class_embeds.gather(-2, kept.expand(*kept.shape[:-1], class_embeds.shape[-1]))
 
 
 @torch.no_grad()
 def _spread_out(class_embeds: torch.Tensor, count: int) -> torch.Tensor:
     """Indices `(..., count)` of texts at even distances in the order of their embeddings' sums, which does not depend
     on the order of the vocabulary."""
-    ranked = class_embeds.float().sum(dim=-1).argsort(dim=-1, stable=True)
+    ranked = class_embeds.float().sum(dim=-1).argsort(dim=-1)  # ONNX has no stable sort
     num_texts = ranked.shape[-1]
     kept = ranked[..., torch.arange(count, device=ranked.device) * num_texts // count]
     return kept.sort(dim=-1).values
