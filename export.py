@@ -136,7 +136,7 @@ def export_program(
 
 @contextmanager
 def _constant_switches(generator: PreTrainedModel) -> Iterator[None]:
-    """EoMT's switches of its mask attention as numbers: a trace cannot branch on the values of a buffer, as EoMT does."""
+    """EoMT's switches of its mask attention as numbers: EoMT branches on them, which a trace cannot with a buffer."""
     switches = dict(generator.named_buffers(recurse=False)).get("attn_mask_probs")
     if switches is not None:
         vars(generator)["attn_mask_probs"] = switches.tolist()  # found before the buffer

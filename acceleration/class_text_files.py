@@ -167,17 +167,12 @@ def text_fingerprint(model: TextEncoder, processor: Any) -> str:
     return weights_digest(settings, weights)[:16]
 
 
-def shared_text_files(model: TextEncoder, processor: Any) -> OptionalTextFiles | None:
+def shared_text_files(model: TextEncoder, processor: Any) -> OptionalTextFiles:
     """The files of a text encoder in Hugging Face's cache folder, `fisa/others`, which all processes share.
-
-    `None` where the encoder's weights lie elsewhere between calls, and cannot be told apart.
 
     Args:
         model, processor: as for [`text_fingerprint`].
     """
-    parts = (model.text_model, model.text_projection)
-    if any(parameter.is_meta for part in parts for parameter in part.parameters()):
-        return None
     folder = Path(constants.HF_HOME, "fisa", "others")
     return OptionalTextFiles(folder, encoder=text_fingerprint(model, processor))
 

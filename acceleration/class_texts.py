@@ -14,7 +14,7 @@ from fisa.acceleration.class_text_files import ClassTextFiles
 SECONDS_BEFORE_A_BAR = 3
 
 Encode = Callable[[Sequence[str]], torch.Tensor]
-OpenFiles = Callable[[], ClassTextFiles | None]
+OpenFiles = Callable[[], ClassTextFiles]
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ def test_open_words_by_onnx(photo, tmp_path):
 
 @torch.no_grad()
 def test_proposals_below_the_floor_are_no_objects(photo, tmp_path):
-    save_model(tmp_path, "maskformer", seve_tokens="mask", objectness_floor=0.5, segment_attention_penalty=1.0)
+    save_model(tmp_path, "maskformer", seve_tokens="mask", objectness_floor=0.7707, segment_attention_penalty=1.0)
     model, graph, processor = exported(tmp_path, "--format", "torch")
     inputs = processor(images=photo, return_tensors="pt")
     found, wanted = graph(**inputs), model(**inputs)
