@@ -1,16 +1,12 @@
 """What a person runs: `fisa-segment PHOTO… --labels "dog, grass, frisbee"` writes pictures and COCO panoptic files."""
 
 import argparse
-import glob
 import os
 import sys
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-from PIL import Image
 from safetensors import SafetensorError
 from tqdm import tqdm
 from transformers import pipeline
@@ -28,15 +24,13 @@ from fisa.commands.options import (
     output_folder,
     stored_vocabulary,
 )
-from fisa.data.categories import categories_of
-from fisa.processing.coco_panoptic import CocoPanopticWriter
+from fisa.labelling.folders import Result, Summary, label_photos
+from fisa.labelling.labeller import Labeller
+from fisa.labelling.photo_search import ANNOTATIONS, find_photos
+from fisa.labelling.processes import Processes
 from fisa.processing.downloads import DOWNLOAD_BYTES, DOWNLOAD_SECONDS
-from fisa.processing.files import written_whole
-from fisa.processing.photos import load_photo
 from fisa.processing.pipeline_fisa import SUBTASKS
-from fisa.processing.segmentation import Segment, Segmentation
-from fisa.processing.vocabulary import Vocabulary
-from fisa.visualization import draw_segments
+from fisa.processing.segmentation import Segment
 
 
 EXAMPLES = """examples:
@@ -48,12 +42,11 @@ EXAMPLES = """examples:
 
 In a labels file a line is a class: its name, then synonyms, with commas between; [stuff] or [thing] may follow.
 A .json file holds a list of names, a dictionary from names to synonyms, or COCO categories.
-Exit status: 0 all done, 1 some photos could not be read (the others are done), 2 a wrong argument,
-130 stopped by Ctrl-C (the photos until then are done).
+A run that was stopped or killed goes on when it is started again, and ends with the same files. Started by
+`accelerate launch --multi_gpu --num_processes N -m fisa.commands.segment ...`, processes share the photos.
+Exit status: 0 all done, 1 some photos could not be read (the others are done), 2 a wrong argument, a folder that holds
+other results or cannot be written to, 130 stopped by Ctrl-C (the photos until then are done).
 """
-
-
-_ADDRESSES = ("http://", "https://", "file://", "data:")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -62,166 +55,77 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         words, others = given_vocabulary(options), given_others(options)
-        photos = find_photos(options.photos)
-        segmenter = _segmenter(options)
-        vocabulary = words or stored_vocabulary(segmenter.model.config)
+        photos = find_photos(options.photos, recursive=options.recursive)
+        labeller = Labeller(
+            _segmenter(options),
+            labels=words,
+            batch_size=options.batch_size,
+            text_cache=options.text_cache,
+            zoom=options.zoom,
+            subtask=options.subtask,
+            threshold=options.threshold,
+            timeout=options.timeout,
+            max_download_bytes=int(options.max_download_bytes),
+            min_score=options.min_score,
+            **others,
+        )
+        if words is None:
+            stored_vocabulary(labeller.pipeline.model.config)  # there may be none
     except (OSError, ValueError, SafetensorError) as error:
         parser.error(str(error))
-    writer = ResultWriter(options.output, vocabulary, names_missing=words is not None)
+    say = None if options.quiet or Processes.started().count > 1 else _print_result
     try:
-        with writer:
-            unreadable = segment_photos(
-                segmenter,
-                photos,
-                writer,
-                candidate_labels=words,
-                text_cache=options.text_cache,
-                zoom=options.zoom,
-                subtask=options.subtask,
-                threshold=options.threshold,
-                timeout=options.timeout,
-                max_download_bytes=int(options.max_download_bytes),
-                min_score=options.min_score,
-                **others,
-            )
+        summary = label_photos(
+            labeller,
+            photos,
+            options.output,
+            overwrite=options.overwrite,
+            report=say,
+            show_progress=False if options.quiet or len(photos) == 1 else None,
+        )
     except KeyboardInterrupt:
-        print(f"stopped; what was done until then: {writer.path}", file=sys.stderr)
+        print(f"stopped; what was done until then: {options.output / ANNOTATIONS}", file=sys.stderr)
         return 130  # as shells count it
+    except ValueError as error:
+        parser.error(str(error))
     except OSError as error:
         parser.error(f"the results cannot be written: {error}")
-    done = len(photos) - len(unreadable)
-    print(f"{done} of {len(photos)} photos segmented; COCO panoptic annotations: {writer.path}")
-    if unreadable:
-        print(f"could not be read: {', '.join(unreadable)}", file=sys.stderr)
-    return 1 if unreadable else 0
+    if summary is None:  # the first process speaks for all
+        return 0
+    if not options.quiet:
+        _print_summary(summary, options.output / ANNOTATIONS)
+    if summary.skipped:
+        print(f"could not be read: {', '.join(source for source, _ in summary.skipped)}", file=sys.stderr)
+    return 1 if summary.skipped else 0
 
 
-def segment_photos(
-    segmenter: fisa.FisaPipeline,
-    sources: Sequence[str],
-    writer: "ResultWriter",
-    *,
-    timeout: float | None = None,
-    max_download_bytes: int | None = None,
-    **options: Any,
-) -> list[str]:
-    """Segment photos, write the results and print them on the way. While the model looks at one photo, the next is
-    read and the results of the last one are written.
-
-    Args:
-        sources: paths or URLs.
-        timeout, max_download_bytes: limits of each download.
-        options: of the pipeline's call.
-
-    Returns:
-        The sources that could not be read.
-    """
-    unreadable = []
-    # None: a bar on a terminal, none in a file
-    bar = tqdm(sources, desc="segmenting", unit="photo", disable=True if len(sources) == 1 else None)
-    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as recorder, bar:
-        limits = {"timeout": timeout, "max_download_bytes": max_download_bytes}
-        upcoming = (reader.submit(load_photo, source, **limits) for source in sources)
-        coming, written = next(upcoming, None), None
-        for source in sources:
-            read, coming = coming, next(upcoming, None)
-            assert read is not None  # one is submitted for each source
-            try:
-                photo = read.result()
-            except (OSError, ValueError) as error:
-                unreadable.append(source)
-                tqdm.write(f"skipped: {error}", file=sys.stderr)
-            else:
-                segmentation = segmenter(photo, return_type="segmentation", **options)
-                if written is not None:
-                    tqdm.write(written.result())
-                written = recorder.submit(_recorded, writer, source, photo, segmentation)
-            bar.update()
-        if written is not None:
-            tqdm.write(written.result())
-    return unreadable
+def _print_result(result: Result) -> None:
+    if result.segmentation is None:
+        tqdm.write(f"skipped: {result.reason}", file=sys.stderr)
+        return
+    pixels = result.segmentation.ids.numel()
+    lines = [f"{result.source} -> {result.overlay}"]
+    lines += [_described(segment, pixels) for segment in result.segmentation]
+    if result.not_found:
+        lines.append(f"  not found: {', '.join(result.not_found)}")
+    tqdm.write("\n".join(lines))
 
 
-def _recorded(writer: "ResultWriter", source: str, photo: Image.Image, segmentation: Segmentation) -> str:
-    """Write a photo's results; returns what to print about them."""
-    pixels = segmentation.ids.numel()
-    lines = [f"{source} -> {writer.add(source, photo, segmentation)}"]
-    lines += [_described(segment, pixels) for segment in segmentation]
-    if writer.names_missing and segmentation.not_found:
-        lines.append(f"  not found: {', '.join(segmentation.not_found)}")
-    return "\n".join(lines)
+def _print_summary(summary: Summary, annotations: Path) -> None:
+    now = summary.photos - summary.before
+    print(f"{summary.done} of {summary.photos} photos segmented; COCO panoptic annotations: {annotations}")
+    if summary.before:
+        print(f"{summary.before} of them were done before")
+    if now > 1:
+        print(f"{now} photos in {summary.seconds:.1f} seconds, {now / summary.seconds:.2g} photos a second")
+    if summary.photos > 1 and summary.classes:
+        found = (f"{name} ({photos})" for name, photos in summary.classes.most_common())
+        print(f"found, and on how many photos: {', '.join(found)}")
 
 
 def _described(segment: Segment, pixels: int) -> str:
     score = "" if segment.score is None else f"{segment.score:5.2f}"
     return f"  {segment.label:<24} {score:>5}  {segment.area / pixels:6.1%} of the photo"
-
-
-def find_photos(places: Iterable[str]) -> list[str]:
-    """Paths and URLs of the photos that the arguments name, in their order; within folders and patterns sorted.
-
-    Raises:
-        `ValueError`: a folder or pattern without a photo, or no place that is there. Some missing files among others
-            are reported later, when they are read.
-    """
-    endings = set(Image.registered_extensions())
-    photos: list[str] = []
-    for place in places:
-        is_folder = os.path.isdir(place)
-        is_pattern = not is_folder and glob.has_magic(place) and not os.path.exists(place)
-        if place.startswith(_ADDRESSES) or not (is_folder or is_pattern):
-            photos.append(place)
-            continue
-        paths = Path(place).iterdir() if is_folder else map(Path, glob.glob(place, recursive=True))
-        photo_paths = sorted(str(path) for path in paths if path.suffix.lower() in endings)
-        if not photo_paths:
-            raise ValueError(f"{place}: no photo found there; give files, folders with photos, patterns or URLs.")
-        photos += photo_paths
-    if not any(place.startswith(_ADDRESSES) or os.path.exists(place) for place in photos):
-        raise ValueError(f"{', '.join(photos)}: no such file.")
-    return photos
-
-
-class ResultWriter:
-    """Writes an overlay picture and a COCO panoptic PNG per photo, and `panoptic.json` for all of them on leaving.
-
-    Args:
-        folder: made if it is not there.
-        vocabulary: what was looked for.
-        names_missing: whether each photo's annotation says which words were `not_found`.
-    """
-
-    def __init__(self, folder: Path, vocabulary: Vocabulary, *, names_missing: bool = False):
-        self.folder, self.names_missing = folder, names_missing
-        categories = [category.to_dict() for category in categories_of(vocabulary, first_id=1)]
-        self._category_ids = [category["id"] for category in categories]
-        self._files = CocoPanopticWriter(folder / "panoptic.json", categories)
-
-    @property
-    def path(self) -> Path:
-        """Of the JSON file."""
-        return self._files.path
-
-    def add(self, source: str, photo: Image.Image, segmentation: Segmentation) -> Path:
-        """Write one photo's results; returns the path of the overlay picture."""
-        stem = self._files.add(
-            len(self._files.entries) + 1,
-            file_name=source,
-            stem=Path(source.split("?")[0]).stem.strip(".") or "photo",
-            further={"not_found": list(segmentation.not_found)} if self.names_missing else {},
-            **segmentation.to_panoptic(self._category_ids),
-        )
-        overlay = self.folder / f"{stem}_overlay.png"
-        with written_whole(overlay) as aside:
-            draw_segments(photo, segmentation).save(aside, format="PNG")
-        return overlay
-
-    def __enter__(self) -> "ResultWriter":
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        # After an error too, so that the results so far are kept.
-        self._files.close()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -284,6 +188,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--output", type=output_folder, default="segments", help="folder for the results (default: %(default)s)"
     )
+    parser.add_argument("--recursive", action="store_true", help="search the folders in folders too")
+    parser.add_argument(
+        "--batch-size",
+        type=_positive,
+        metavar="N",
+        help="photos at a time: on the CPU each on a core of its own, elsewhere in one stack "
+        "(default: the cores, 8 at most; elsewhere 8); halves when memory runs out",
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace the results that the folder holds, of whatever settings"
+    )
+    parser.add_argument("--quiet", action="store_true", help="print errors alone")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {fisa.__version__}")
     return parser
 
 
@@ -298,6 +215,13 @@ def _count(text: str) -> int:
     value = int(text)
     if value < 0:
         raise argparse.ArgumentTypeError(f"{text} is less than 0")
+    return value
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
     return value
 
 
@@ -317,7 +241,7 @@ def _segmenter(options: argparse.Namespace) -> fisa.FisaPipeline:
     segmenter = pipeline(
         "image-segmentation",
         pipeline_class=fisa.FisaPipeline,
-        device=options.device,
+        device=options.device or _own_device(),
         dtype=dtype,
         model=model,
         processor=processor,
@@ -325,6 +249,12 @@ def _segmenter(options: argparse.Namespace) -> fisa.FisaPipeline:
     if options.dtype == "mixed":
         segmenter.model.config.classifier_dtype = "bfloat16"
     return segmenter
+
+
+def _own_device() -> str | None:
+    """Of several processes each has a GPU of its own, if there are any."""
+    is_shared = Processes.started().count > 1 and torch.cuda.is_available()
+    return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if is_shared else None
 
 
 if __name__ == "__main__":

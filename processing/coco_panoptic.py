@@ -3,13 +3,14 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from fisa.processing.files import write_whole, written_whole
+from fisa.processing.files import written_whole
 
 
 LARGEST_ID = 256**3 - 1
@@ -99,6 +100,65 @@ def segments_info(ids: np.ndarray, category_ids: Mapping[int, int] | Sequence[in
     return segments
 
 
+def numbered(
+    segmentation: np.ndarray, segments_info: Sequence[Mapping[str, Any]]
+) -> tuple[np.ndarray, list[dict[str, Any]]]:
+    """Number segments from 1, since COCO's ids must fit into three bytes, and describe them.
+
+    Args:
+        segmentation: (H, W) integers, the `id` of each pixel's segment.
+        segments_info: dictionaries with `id` and `category_id` and, if there are any, `iscrowd` and `score`.
+
+    Returns:
+        The (H, W) int32 map, 0 for void, and what [`segments_info`] says of it, with the scores.
+
+    Example:
+
+    ```python
+    >>> numbered(np.array([[-1, 9]]), [{"id": 9, "category_id": 17, "score": 0.5}])[1]
+    [{'id': 1, 'category_id': 17, 'area': 1, 'bbox': [1, 0, 1, 1], 'iscrowd': 0, 'score': 0.5}]
+    ```
+    """
+    ids = np.zeros(segmentation.shape, np.int32)
+    for number, segment in enumerate(segments_info, start=1):
+        ids[segmentation == segment["id"]] = number
+    return ids, _described(ids, segments_info)
+
+
+def write_map(path: Path, ids: np.ndarray) -> None:
+    """Write a map of segment ids as COCO's PNG, complete or absent."""
+    with written_whole(path) as aside:
+        Image.fromarray(panoptic_to_rgb(ids)).save(aside, format="PNG")
+
+
+def write_annotations(
+    path: Path,
+    *,
+    images: Iterable[Mapping[str, Any]],
+    annotations: Iterable[Mapping[str, Any]],
+    categories: Iterable[Mapping[str, Any]],
+) -> None:
+    """Write COCO's panoptic JSON, complete or absent, one entry at a time: a million do not fill the memory.
+
+    Args:
+        path: of the file.
+        images, annotations: entries as COCO has them.
+        categories: dictionaries of `id`, `name` and `isthing`.
+    """
+    # COCO's own files have 0 and 1, not false and true.
+    categories = (dict(category) | {"isthing": int(category["isthing"])} for category in categories)
+    lists = {"images": images, "annotations": annotations, "categories": categories}
+    with written_whole(path) as aside, open(aside, "w", encoding="utf-8") as file:
+        for number, (name, entries) in enumerate(lists.items()):
+            file.write(f"{',' if number else '{'}\n {json.dumps(name)}: [")
+            separator = "\n"
+            for entry in entries:
+                file.write(separator + indent(json.dumps(entry, indent=1), "  "))
+                separator = ",\n"
+            file.write("]" if separator == "\n" else "\n ]")
+        file.write("\n}\n")
+
+
 class CocoPanopticWriter:
     """Writes segmentations in COCO's panoptic format: `NAME.json`, and in the folder `NAME` beside it a PNG per photo.
 
@@ -120,8 +180,7 @@ class CocoPanopticWriter:
 
     def __init__(self, path: Path, categories: Sequence[Mapping[str, Any]]):
         self.path = path
-        # COCO's own files have 0 and 1, not false and true.
-        self.categories = [dict(category) | {"isthing": int(category["isthing"])} for category in categories]
+        self.categories = list(categories)
         self.entries: list[dict[str, Any]] = []
         self._stems: set[str] = set()
         path.with_suffix("").mkdir(parents=True, exist_ok=True)
@@ -134,7 +193,6 @@ class CocoPanopticWriter:
         segmentation: np.ndarray,
         segments_info: Sequence[Mapping[str, Any]],
         stem: str | None = None,
-        further: Mapping[str, Any] | None = None,
     ) -> str:
         """Write the PNG of a photo and keep its entry.
 
@@ -147,24 +205,18 @@ class CocoPanopticWriter:
             stem (`str`, *optional*):
                 What the PNG shall be called, without its ending; the `image_id` if not given. A number is added where
                 another photo has the name already.
-            further (`Mapping[str, Any]`, *optional*): what else the photo's annotation says, beside COCO's own keys.
 
         Returns:
             The PNG's name without its ending.
         """
-        # Numbered again, since COCO's ids must fit into three bytes and start at 1.
-        ids = np.zeros(segmentation.shape, np.int32)
-        for number, segment in enumerate(segments_info, start=1):
-            ids[segmentation == segment["id"]] = number
+        ids, infos = numbered(segmentation, segments_info)
         stem = self._free_stem(str(image_id).replace("/", "_") if stem is None else stem)
-        with written_whole(self.path.with_suffix("") / f"{stem}.png") as aside:
-            Image.fromarray(panoptic_to_rgb(ids)).save(aside, format="PNG")
+        write_map(self.path.with_suffix("") / f"{stem}.png", ids)
         height, width = segmentation.shape
         annotation = {
             "image_id": image_id,
             "file_name": f"{stem}.png",
-            "segments_info": _described(ids, segments_info),
-            **(further or {}),
+            "segments_info": infos,
         }
         image = {"id": image_id, "file_name": file_name, "height": height, "width": width}
         self.entries.append({"image": image, "annotation": annotation})
@@ -177,12 +229,12 @@ class CocoPanopticWriter:
             entries (*optional*): those of all processes that have written PNGs; this one's own if not given.
         """
         entries = sorted(self.entries if entries is None else entries, key=lambda entry: entry["image"]["id"])
-        content = {
-            "images": [entry["image"] for entry in entries],
-            "annotations": [entry["annotation"] for entry in entries],
-            "categories": self.categories,
-        }
-        write_whole(self.path, json.dumps(content, indent=1) + "\n")
+        write_annotations(
+            self.path,
+            images=(entry["image"] for entry in entries),
+            annotations=(entry["annotation"] for entry in entries),
+            categories=self.categories,
+        )
 
     def _free_stem(self, wanted: str) -> str:
         stem, number = wanted, 1

@@ -54,7 +54,7 @@ def write_whole(path: str | os.PathLike, content: str | bytes) -> None:
 
 def remove_leftovers(folder: Path, *, older_than: float = 3600.0) -> None:
     """Delete the files that killed processes left half written, `older_than` seconds ago or more."""
-    for partial in folder.glob(f"*{PARTIAL}"):
+    for partial in folder.glob(f"*.{'[0-9a-f]' * 32}{PARTIAL}"):
         if time.time() - partial.stat().st_mtime > older_than:
             partial.unlink(missing_ok=True)
 

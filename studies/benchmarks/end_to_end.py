@@ -6,8 +6,6 @@ its two parts run by themselves, against what else transformers has for words of
 """
 
 import argparse
-import contextlib
-import io
 import json
 import tempfile
 from pathlib import Path
@@ -18,9 +16,10 @@ from PIL import Image
 from transformers import CLIPSegConfig, CLIPSegForImageSegmentation, Sam3Config, Sam3Model
 
 from fisa import FisaForUniversalSegmentation, FisaImageProcessor, FisaPipeline, FisaProcessor
-from fisa.commands import segment
+from fisa.labelling.folders import label_photos
+from fisa.labelling.labeller import Labeller
+from fisa.labelling.photo_search import find_photos
 from fisa.miniature import character_clip_tokenizer
-from fisa.processing.vocabulary import Vocabulary
 from fisa.studies.benchmarks.measure import machine, paired_medians, peak_bytes
 from fisa.studies.benchmarks.public_architectures import public_fisa
 
@@ -134,9 +133,7 @@ def over_a_folder(
                     model(**photo)
 
         def folder() -> None:
-            writer = segment.ResultWriter(root / "found", Vocabulary.parse(model.config.vocabulary))
-            with writer, contextlib.redirect_stdout(io.StringIO()):
-                segment.segment_photos(segmenter, segment.find_photos([str(album)]), writer)
+            label_photos(Labeller(segmenter), find_photos([str(album)]), root / "found", overwrite=True)
 
         seconds = paired_medians({"alone": alone, "folder": folder}, rounds=rounds)
     return {

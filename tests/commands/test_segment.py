@@ -150,7 +150,7 @@ def test_stored_vocabulary_is_not_encoded_anew(photo, tmp_path):
 
 
 def test_encoded_labels_are_kept_for_the_next_run(run, folder, tmp_path):
-    arguments = [folder / "a.png", "--labels", "house, tree"]
+    arguments = [folder / "a.png", "--labels", "house, tree", "--overwrite"]
     _, wanted = run(*arguments)
     for _ in range(2):
         assert run(*arguments, "--text-cache", tmp_path / "texts") == (0, wanted)
@@ -203,7 +203,7 @@ def test_zoom_is_that_of_the_pipeline(tmp_path, capsys):
     model, processor = patchwork.load()
     segmenter = pipeline("image-segmentation", model, processor=processor, pipeline_class=fisa.FisaPipeline)
     for zoom in (0, 4):
-        assert segment.main([str(scene), "--zoom", str(zoom), "--output", str(tmp_path)]) == 0
+        assert segment.main([str(scene), "--zoom", str(zoom), "--output", str(tmp_path), "--overwrite"]) == 0
         printed[zoom] = capsys.readouterr().out
         for found in segmenter(str(scene), zoom=zoom):
             assert f"{found['label']:<24} {found['score']:5.2f}" in printed[zoom]

@@ -1,0 +1,218 @@
+"""Labels the photos of a folder: reading, the model and writing overlap, and a run that was stopped goes on."""
+
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, wait
+from contextlib import closing, nullcontext
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+from PIL import Image
+from tqdm import tqdm
+
+from fisa.labelling.journal import Journal
+from fisa.labelling.labeller import Labeller, reason_of, stacks
+from fisa.labelling.processes import Processes
+from fisa.labelling.result_folder import ResultFolder, Task
+from fisa.processing.segmentation import Segmentation
+
+
+PATIENCE = 0.5  # seconds between two looks at what other processes have done
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of one photo: an overlay picture and a segmentation, or the reason why there are none."""
+
+    source: str
+    overlay: Path | None = None
+    segmentation: Segmentation | None = None
+    not_found: tuple[str, ...] = ()
+    """The words that were asked for and are not on it."""
+    reason: str | None = None
+
+
+@dataclass
+class Summary:
+    """What a run did.
+
+    Args:
+        photos: how many there are.
+        before: how many of them were done by earlier runs.
+        seconds: that this run took, without loading the model.
+        skipped: the sources of photos that are not done, and why.
+        classes: on how many photos each class was found.
+    """
+
+    photos: int
+    before: int = 0
+    seconds: float = 0.0
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    classes: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def done(self) -> int:
+        """Photos whose results are there."""
+        return self.photos - len(self.skipped)
+
+
+def label_photos(
+    labeller: Labeller,
+    sources: Sequence[str],
+    output: Path,
+    *,
+    overwrite: bool = False,
+    report: Callable[[Result], None] | None = None,
+    show_progress: bool | None = None,
+) -> Summary | None:
+    """Segment photos and write the results to a folder, where the run before was stopped at the latest.
+
+    For each photo there are an overlay picture `NAME_overlay.png` and a map `panoptic/NAME.png`; `panoptic.json`, in
+    COCO's format, names those of this call, in their order. Each file is complete or absent, and `journal.jsonl` says
+    what is done: a run that was killed goes on when it is called again, does nothing twice, and ends with the same
+    files. Photos that changed are done again.
+
+    Started by `accelerate launch` or `torchrun`, processes share the photos; each has a journal of its own, and the
+    first puts the results together.
+
+    Args:
+        labeller ([`Labeller`])
+        sources (`Sequence[str]`): paths and addresses of photos; see [`find_photos`].
+        output (`Path`): the folder, made if it is not there.
+        overwrite (`bool`, defaults to `False`): whether results that are there are made anew.
+        report (*optional*): is told of each photo that this process has done or skipped.
+        show_progress (`bool`, *optional*): a bar with photos a second and the time left; on a terminal if not given.
+
+    Returns:
+        [`Summary`]; `None` in processes other than the first.
+
+    Raises:
+        ValueError: the folder holds results of other settings, or another run is writing to it.
+        OSError: results cannot be written; those so far are kept.
+        KeyboardInterrupt: after `panoptic.json` of what was done until then is written.
+
+    Example:
+
+    ```python
+    >>> from pathlib import Path
+    >>> from fisa.labelling import Labeller
+    >>> from fisa.labelling.folders import label_photos
+
+    >>> summary = label_photos(Labeller("my-fisa", labels="dog, grass"), ["photo.jpg"], Path("segments"))
+    >>> summary.done
+    1
+    ```
+    """
+    processes = Processes.started()
+    folder = ResultFolder(output, labeller.categories, rank=processes.rank, names_missing=labeller.names_missing)
+    settings = labeller.settings()
+    with folder.locked() if processes.is_main else nullcontext():
+        started = time.perf_counter()
+
+        def plan() -> tuple[list[Task], list[bool], str]:
+            return *folder.begin(sources, settings, overwrite=overwrite), uuid.uuid4().hex
+
+        tasks, are_done, run = processes.from_main(plan)
+        pending = [task for task, is_done in zip(tasks, are_done) if not is_done]
+        bar = tqdm(
+            total=len(tasks),
+            initial=len(tasks) - len(pending),
+            desc="segmenting",
+            unit="photo",
+            disable=None if show_progress is None else not show_progress or not processes.is_main,
+        )
+        others = _Others(output, range(1, processes.count) if processes.is_main else (), run)
+        share = pending[processes.rank :: processes.count]
+        try:
+            if not processes.is_main:
+                folder.journal.append({"started": run})
+            with bar, closing(_labelled(labeller, folder, share, photos=len(tasks))) as labelled:
+                for results in labelled:
+                    for result in results if report else ():
+                        report(result)
+                    bar.update(len(results) + others.progress())
+                while others.are_at_work:
+                    time.sleep(PATIENCE)
+                    bar.update(others.progress())
+            if not processes.is_main:
+                folder.journal.append({"finished": run})
+        finally:
+            folder.journal.close()
+            classes = folder.assemble(tasks) if processes.is_main else None
+        if classes is None:
+            return None
+        seconds = time.perf_counter() - started
+        return Summary(len(tasks), len(tasks) - len(pending), seconds, folder.skipped(tasks), classes)
+
+
+def _labelled(
+    labeller: Labeller, folder: ResultFolder, tasks: Sequence[Task], *, photos: int
+) -> Iterator[list[Result]]:
+    """Results as they come, stack by stack; empty lists while none come."""
+    waiting = iter(stacks(tasks, labeller.room.stack))
+    count = labeller.room.calls + 1  # one more than the model takes: it reads and writes meanwhile
+    with labeller.workers(count, photos=photos) as workers:
+
+        def submitted(number: int) -> set:
+            return {workers.submit(_label, labeller, folder, stack) for stack in islice(waiting, number)}
+
+        running = submitted(1)  # which encodes the words for all that follow
+        while running:
+            finished, running = wait(running, timeout=PATIENCE, return_when=FIRST_COMPLETED)
+            if not finished:
+                yield []
+            for future in finished:
+                yield future.result()
+            if finished:
+                running |= submitted(count - len(running))
+
+
+def _label(labeller: Labeller, folder: ResultFolder, tasks: Sequence[Task]) -> list[Result]:
+    results = labeller.label([task.source for task in tasks])
+    return [_recorded(folder, task, result) for task, result in zip(tasks, results)]
+
+
+def _recorded(folder: ResultFolder, task: Task, result: tuple[Image.Image, Segmentation] | Exception) -> Result:
+    if not isinstance(result, Exception):
+        photo, segmentation = result
+        try:
+            missing = segmentation.not_found if folder.names_missing else ()
+            return Result(task.source, folder.add(task, photo, segmentation), segmentation, missing)
+        except OSError:  # the disk's fault, and the next photo would fare no better
+            raise
+        except Exception as error:
+            result = error
+    reason = reason_of(result)
+    folder.skip(task, reason)
+    return Result(task.source, reason=reason)
+
+
+class _Others:
+    """What other processes of a run have done, by their journals."""
+
+    def __init__(self, output: Path, ranks: Iterable[int], run: str):
+        self._run = run
+        self._read = {ResultFolder(output, [], rank=rank).journal: 0 for rank in ranks}
+        self._started: set[Journal] = set()
+
+    @property
+    def are_at_work(self) -> bool:
+        """Whether any of them has not finished yet."""
+        return bool(self._read)
+
+    def progress(self) -> int:
+        """How many photos they have done or skipped since the last call."""
+        count = 0
+        for journal, start in list(self._read.items()):
+            for line in journal.lines(start):
+                self._read[journal] = line.end
+                if line.record.get("started") == self._run:
+                    self._started.add(journal)
+                count += journal in self._started and "photo" in line.record
+                if line.record.get("finished") == self._run:
+                    del self._read[journal]
+                    break
+        return count

@@ -1,0 +1,264 @@
+"""Photos in, rows out: what a folder, a `datasets.Dataset` and Ray Data call alike."""
+
+import io
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cached_property
+from itertools import islice
+from os import PathLike
+from typing import Any, TypeVar
+
+import torch
+from PIL import Image
+from transformers import pipeline
+
+import fisa
+from fisa.data.categories import categories_of
+from fisa.labelling.room import Room, is_out_of_memory
+from fisa.processing.coco_panoptic import numbered, panoptic_to_rgb
+from fisa.processing.files import weights_digest
+from fisa.processing.photos import load_photo
+from fisa.processing.pipeline_fisa import DOWNLOAD_LIMITS, FisaPipeline
+from fisa.processing.segmentation import Segmentation
+from fisa.processing.vocabulary import Vocabulary, VocabularyLike
+
+
+T = TypeVar("T")
+
+# What has no influence on results.
+WITHOUT_INFLUENCE = ("text_cache", *DOWNLOAD_LIMITS, "_name_or_path", "transformers_version")
+MOST_CALLS = 8  # each needs the memory of a photo in the model
+STACK, STACKED_CALLS = 8, 2  # away from the CPU: while one stack is in the model, the next is prepared
+
+
+class Labeller:
+    """Segments photos wherever they come from; threads may share one.
+
+    On the CPU, `batch_size` photos are segmented at once, each in a thread of its own: on this hardware a stack of
+    photos is no faster, and so a photo's result is the same to the last bit whatever its neighbours are. On other
+    devices `batch_size` photos are stacked; stacks are filled up to that number, so that neighbours make no difference
+    either. When memory runs out, the number halves.
+
+    A labeller that was given the model's name can be pickled: the model is loaded where it is used.
+
+    Args:
+        model (`str`, `os.PathLike` or [`FisaPipeline`]): a folder, a name on the Hub, or a loaded pipeline.
+        labels (*optional*): the classes, as [`Vocabulary.parse`] takes them; those stored in the model if not given.
+        batch_size (`int`, *optional*): the threads that PyTorch has, 8 at most, or 8 photos to a stack, if not given.
+        options: of the pipeline's call: `subtask`, `threshold` and others.
+
+    Example:
+
+    ```python
+    >>> import datasets
+    >>> from fisa.labelling import Labeller
+
+    >>> photos = datasets.Dataset.from_dict({"image": ["photo.jpg"]})
+    >>> rows = photos.map(Labeller("my-fisa", labels="dog, grass"), batched=True, batch_size=16)
+    >>> rows.cast_column("label", datasets.Image())[0]["label"].size
+    (640, 480)
+    ```
+    """
+
+    def __init__(
+        self,
+        model: str | PathLike | FisaPipeline,
+        *,
+        labels: VocabularyLike | None = None,
+        batch_size: int | None = None,
+        **options: Any,
+    ):
+        self._model = model
+        self._labels = None if labels is None else Vocabulary.parse(labels)
+        self._batch_size = batch_size
+        # No others are something else than those that the model chooses if nothing is said.
+        self._options = {name: value for name, value in options.items() if value is not None or name == "others"}
+
+    def __getstate__(self) -> dict[str, Any]:
+        cached = ("pipeline", "vocabulary", "categories", "room")
+        return {name: value for name, value in vars(self).items() if name not in cached}
+
+    def __call__(self, rows: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
+        """Label a batch of rows.
+
+        Args:
+            rows: columns of one length; `image` holds photos as [`load_photo`] takes them.
+
+        Returns:
+            Further columns: `label`, the PNG of each photo's panoptic map as COCO has it, in bytes; `segments_info`,
+            its segments, whose `category_id` counts the classes from 1; and `problem`, which says why a photo could
+            not be labelled (`label` is `None` then), or is `None`.
+        """
+        with self.workers() as workers:
+            found = workers.map(self._label_as_row, stacks(list(rows["image"]), self.room.stack))
+            columns = list(zip(*(row for stack in found for row in stack))) or [(), (), ()]
+        # A data set keeps its columns itself; copies of them it would encode anew.
+        given = rows if isinstance(rows, dict) else {}
+        return dict(given) | dict(zip(("label", "segments_info", "problem"), map(list, columns)))
+
+    @contextmanager
+    def workers(self, count: int | None = None, *, photos: int | None = None) -> Iterator[ThreadPoolExecutor]:
+        """Threads that may call [`label`], between which PyTorch's own threads are shared out.
+
+        Args:
+            count (`int`, *optional*): as many as there are calls of the model at once, if not given.
+            photos (`int`, *optional*): how many there are in all: a few may have several of PyTorch's threads each.
+        """
+        threads = torch.get_num_threads()
+        calls = self.room.calls if photos is None else max(1, min(self.room.calls, photos))
+        each = max(1, threads // calls)
+        try:
+            with ThreadPoolExecutor(count or calls, initializer=torch.set_num_threads, initargs=(each,)) as workers:
+                yield workers
+        finally:
+            torch.set_num_threads(threads)
+
+    def label(self, images: Sequence[Any]) -> list[tuple[Image.Image, Segmentation] | Exception]:
+        """Read and segment photos.
+
+        Args:
+            images: as [`load_photo`] takes them.
+
+        Returns:
+            For each photo the photo itself, upright, and its segmentation; or the error that kept it from both.
+        """
+        photos = [self._read(image) for image in images]
+        readable = [photo for photo in photos if isinstance(photo, Image.Image)]
+        segmented = iter(self._segment_each(readable))
+        results: list[tuple[Image.Image, Segmentation] | Exception] = []
+        for photo in photos:
+            result = photo if isinstance(photo, Exception) else next(segmented)
+            results.append(result if isinstance(result, Exception) else (photo, result))
+        return results
+
+    @cached_property
+    def pipeline(self) -> FisaPipeline:
+        """What segments, loaded."""
+        if isinstance(self._model, FisaPipeline):
+            return self._model
+        return pipeline("image-segmentation", model=str(self._model), pipeline_class=FisaPipeline)
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """What is looked for.
+
+        Raises:
+            ValueError: no labels were given and the model stores none.
+        """
+        if self._labels is not None:
+            return self._labels
+        config = self.pipeline.model.config
+        if not config.num_prompts:
+            raise ValueError("This model stores no classes of its own; name some as `labels`.")
+        return Vocabulary.parse(config.vocabulary)
+
+    @cached_property
+    def categories(self) -> list[dict[str, Any]]:
+        """The classes as COCO has them, `id` counted from 1."""
+        return [category.to_dict() for category in categories_of(self.vocabulary, first_id=1)]
+
+    @property
+    def names_missing(self) -> bool:
+        """Whether words were asked for, so that those which are not on a photo are worth naming."""
+        return self._labels is not None
+
+    @cached_property
+    def room(self) -> Room:
+        """How many photos are in the model at once."""
+        if self.pipeline.device.type == "cpu":
+            return Room(calls=self._batch_size or min(torch.get_num_threads(), MOST_CALLS), stack=1)
+        return Room(calls=STACKED_CALLS, stack=self._batch_size or STACK)
+
+    def settings(self) -> dict[str, Any]:
+        """All that results depend on, as plain data for JSON: two labellers of equal settings label alike."""
+        model, processor = self.pipeline.model, self.pipeline.processor
+        weights = ((name, _sample(weight)) for name, weight in model.state_dict().items() if not weight.is_meta)
+        settings = {
+            "version": fisa.__version__,
+            "labels": self.vocabulary.to_config(),
+            **self._options,
+            "dtype": f"{model.dtype} {model.config.classifier_dtype}",
+            "model": weights_digest(_plain(model.config.to_dict()), weights),
+            "prompt templates": list(processor.prompt_templates),
+            "image processor": processor.image_processor.to_dict(),
+        }
+        return _plain(settings)
+
+    def _read(self, image: Any) -> Image.Image | Exception:
+        limits = {name: value for name, value in self._options.items() if name in DOWNLOAD_LIMITS}
+        try:
+            return load_photo(image, **limits)
+        except Exception as error:  # whatever a decoder raises concerns this photo alone
+            return error
+
+    def _segment_each(self, photos: Sequence[Image.Image]) -> list[Segmentation | Exception]:
+        try:
+            return list(self._segment(photos))
+        except Exception as error:
+            if len(photos) > 1:  # find out which of them it is
+                return [result for photo in photos for result in self._segment_each([photo])]
+            return [error]
+
+    def _segment(self, photos: Sequence[Image.Image]) -> list[Segmentation]:
+        found: list[Segmentation] = []
+        while len(found) < len(photos):
+            with self.room.taken() as stack:
+                try:
+                    found += self._together(photos[len(found) : len(found) + stack], stack)
+                except Exception as error:
+                    if not is_out_of_memory(error) or not self.room.halve():
+                        raise
+        return found
+
+    def _together(self, photos: Sequence[Image.Image], stack: int) -> list[Segmentation]:
+        filled = [*photos, *photos[-1:] * (stack - len(photos))]
+        options = self._options | {"return_type": "segmentation"}
+        if self._labels is not None:
+            options["candidate_labels"] = self._labels
+        if stack == 1:
+            return [self.pipeline(filled[0], **options)]
+        return self.pipeline(filled, batch_size=stack, **options)[: len(photos)]
+
+    def _label_as_row(self, images: Sequence[Any]) -> list[tuple[bytes | None, list[dict[str, Any]], str | None]]:
+        return [self._row(result) for result in self.label(images)]
+
+    def _row(
+        self, result: tuple[Image.Image, Segmentation] | Exception
+    ) -> tuple[bytes | None, list[dict[str, Any]], str | None]:
+        if isinstance(result, Exception):
+            return None, [], reason_of(result)
+        ids, infos = numbered(**result[1].to_panoptic([category["id"] for category in self.categories]))
+        png = io.BytesIO()
+        Image.fromarray(panoptic_to_rgb(ids)).save(png, format="PNG")
+        return png.getvalue(), infos, None
+
+
+def stacks(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """The items in lists of this size; the last one may be shorter."""
+    iterator = iter(items)
+    while stack := list(islice(iterator, size)):
+        yield stack
+
+
+def reason_of(error: Exception) -> str:
+    """What to say of an error, in one line."""
+    if is_out_of_memory(error):
+        return "there is too little memory for this photo."
+    text = " ".join(str(error).split())
+    return text if isinstance(error, OSError | ValueError) and text else f"{type(error).__name__}: {text}"
+
+
+def _sample(weight: torch.Tensor) -> torch.Tensor:
+    """A few numbers of a weight, which training would move."""
+    return weight.flatten()[:: -(-weight.numel() // 64) or 1]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(name): _plain(item) for name, item in value.items() if name not in WITHOUT_INFLUENCE}
+    if isinstance(value, Vocabulary):
+        return value.to_config()
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value if value is None or isinstance(value, str | int | float | bool) else str(value)

@@ -1,0 +1,162 @@
+"""Which photos a person means by files, folders, patterns and addresses, and what their results are called."""
+
+import glob
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image
+
+
+ADDRESSES = ("http://", "https://", "file://", "data:")
+OVERLAY = "_overlay.png"
+MAKER = "fisa"  # what overlay pictures say in PNG's field `Software`
+ANNOTATIONS, JOURNAL = "panoptic.json", "journal.jsonl"
+PHOTO_ENDINGS = frozenset(Image.registered_extensions())
+LONGEST_NAME = 240  # bytes: file systems take 255, and an ending follows
+
+
+class PhotoKey(NamedTuple):
+    """What tells a photo from the others of a folder of results, whatever a call names it by."""
+
+    place: str
+    """Its path from the folder of results, or its address."""
+    repetition: int = 1
+    """1 where a call names it for the first time, 2 for the second time, and so on."""
+
+
+def find_photos(places: Iterable[str], *, recursive: bool = False) -> list[str]:
+    """Paths and addresses of the photos that a call names, in their order; within folders and patterns sorted.
+
+    What `fisa-segment` wrote itself is left out: its overlay pictures, and the maps beside a journal.
+
+    Args:
+        places: files, folders, patterns (`"more/*.png"`) and addresses. A file whose name looks like a pattern is a
+            file.
+        recursive: whether the folders in folders are searched too; not those whose names begin with a dot.
+
+    Raises:
+        ValueError: a folder or pattern without a photo, or no place that is there. Some missing files among others
+            are reported later, when they are read.
+
+    Example:
+
+    ```python
+    >>> find_photos(["photo.jpg"])
+    ['photo.jpg']
+    ```
+    """
+    photos: list[str] = []
+    for place in places:
+        if place.startswith(ADDRESSES):
+            photos.append(place)
+            continue
+        is_folder = os.path.isdir(place)
+        is_pattern = not is_folder and glob.has_magic(place) and not os.path.exists(place)
+        if is_folder:
+            found = _photos_in(place, recursive=recursive)
+        elif is_pattern:
+            found = sorted(path for path in glob.glob(place, recursive=True) if _has_photo_ending(path))
+        else:
+            found = [place]
+        # An overlay among files that a shell found for a pattern is left out like one in a folder.
+        own = {path for path in found if is_result(Path(path))}
+        found = [path for path in found if path not in own]
+        if (is_folder or is_pattern) and not found:
+            further = f" but {len(own)} pictures that fisa-segment made" if own else ""
+            raise ValueError(
+                f"{place}: no photo found there{further}; give files, folders with photos, patterns or URLs."
+            )
+        photos += found
+    if not any(place.startswith(ADDRESSES) or os.path.exists(place) for place in photos):
+        raise ValueError(f"{', '.join(photos) or 'What fisa-segment made itself is no photo'}: no such file.")
+    return photos
+
+
+def is_result(path: Path) -> bool:
+    """Whether `fisa-segment` wrote this picture itself: an overlay, or a map beside a journal."""
+    if path.name.endswith(OVERLAY):
+        try:
+            with Image.open(path) as picture:
+                return picture.info.get("Software") == MAKER
+        except (OSError, ValueError, SyntaxError):
+            return False
+    return _holds_maps(path.parent)
+
+
+def photo_keys(sources: Iterable[str], folder: Path) -> list[PhotoKey]:
+    """The key of each photo among the results in a folder: the same when the photos and the folder move together, and
+    from whatever working directory they are named."""
+    times: Counter[str] = Counter()
+    keys = []
+    for source in sources:
+        place = source if "://" in source or source.startswith("data:") else _path_from(folder, source)
+        times[place] += 1
+        keys.append(PhotoKey(place, times[place]))
+    return keys
+
+
+def result_names(keys: Sequence[PhotoKey], known: Mapping[PhotoKey, str] | None = None) -> list[str]:
+    """What the results of each photo are called, without an ending: as the photo, and different from each other.
+
+    Of photos with the same name, the first by its key has it alone; the others have a part of their place's digest
+    behind it. So the names do not depend on the order of the photos, nor on how many of them were done before.
+
+    Args:
+        keys: all photos of a call.
+        known: the names of those that are done, which they keep; no other gets these.
+
+    Example:
+
+    ```python
+    >>> result_names([PhotoKey("b/dog.jpg"), PhotoKey("a/dog.jpg"), PhotoKey("cat.jpg")])
+    ['dog-bbe3fa2a', 'dog', 'cat']
+    ```
+    """
+    names = dict(known or {})
+    taken = {name.casefold() for name in names.values()}  # some file systems know no capitals
+    for key in sorted(set(keys) - names.keys()):
+        name = next(name for name in _candidates(key) if _is_free(name, taken))
+        names[key] = name
+        taken.add(name.casefold())
+    return [names[key] for key in keys]
+
+
+def _candidates(key: PhotoKey) -> Iterator[str]:
+    plain = Path(key.place.split("?")[0] if "://" in key.place else key.place).stem.strip(".") or "photo"
+    digest = hashlib.sha256(repr(key).encode("utf-8", "surrogatepass")).hexdigest()
+    start = os.fsdecode(os.fsencode(plain)[: LONGEST_NAME - 65].decode("utf-8", "ignore").encode())
+    numbered = plain if key.repetition == 1 else f"{plain}-{key.repetition}"
+    return chain([numbered], (f"{start}-{digest[:length]}" for length in (8, 16, 64)))
+
+
+def _is_free(name: str, taken: Collection[str]) -> bool:
+    return name.casefold() not in taken and len(os.fsencode(name)) <= LONGEST_NAME
+
+
+def _path_from(folder: Path, source: str) -> str:
+    try:
+        return Path(os.path.relpath(source, folder)).as_posix()
+    except ValueError:  # on another drive
+        return Path(os.path.abspath(source)).as_posix()
+
+
+def _photos_in(folder: str, *, recursive: bool) -> list[str]:
+    found = []
+    for place, folders, files in os.walk(folder):
+        found += [os.path.join(place, name) for name in files if _has_photo_ending(name)]
+        folders[:] = [name for name in folders if recursive and name[0] != "." and not _holds_maps(Path(place, name))]
+    return sorted(str(Path(path)) for path in found)
+
+
+def _holds_maps(folder: Path) -> bool:
+    annotations = Path(ANNOTATIONS).stem
+    return folder.name == annotations and (folder.parent / JOURNAL).exists()
+
+
+def _has_photo_ending(path: str) -> bool:
+    return Path(path).suffix.lower() in PHOTO_ENDINGS

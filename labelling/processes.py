@@ -1,0 +1,59 @@
+"""The processes of a run, as `accelerate launch` and `torchrun` start them."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch.distributed as dist
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Processes:
+    """How many there are, and which one this is.
+
+    They exchange what there is to do at the start, and nothing more: each works at its own speed.
+
+    Example:
+
+    ```python
+    >>> Processes.started().from_main(lambda: 3)
+    3
+    ```
+    """
+
+    rank: int = 0
+    count: int = 1
+
+    @classmethod
+    def started(cls) -> "Processes":
+        """Those that a launcher started; one, if there was none."""
+        return cls(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the process that says what there is to do, and puts the results together."""
+        return self.rank == 0
+
+    def from_main(self, make: Callable[[], T]) -> T:
+        """What the main process makes, in all of them.
+
+        Raises:
+            OSError, ValueError: whatever the main process met with, in all of them too.
+        """
+        made: list[Any] = [None]
+        if self.is_main:
+            try:
+                made = [make()]
+            except (OSError, ValueError) as error:
+                made = [error]
+        if self.count > 1:
+            dist.init_process_group("gloo")
+            dist.broadcast_object_list(made)
+            dist.destroy_process_group()
+        if isinstance(made[0], OSError | ValueError):
+            raise made[0]
+        return made[0]

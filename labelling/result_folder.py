@@ -1,0 +1,257 @@
+"""A folder of results: an overlay picture and a map for each photo, a journal that says what is done, and COCO's
+`panoptic.json` made from it."""
+
+import contextlib
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from filelock import FileLock, Timeout
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from fisa.labelling.journal import Journal, Line
+from fisa.labelling.photo_search import ANNOTATIONS, JOURNAL, MAKER, OVERLAY, PhotoKey, photo_keys, result_names
+from fisa.processing.coco_panoptic import numbered, write_annotations, write_map
+from fisa.processing.files import remove_leftovers, written_whole
+from fisa.processing.segmentation import Segmentation
+from fisa.visualization import draw_segments
+
+
+_Stamp = tuple[int, int] | None  # bytes, and the time of the last change
+_Version = tuple[PhotoKey, _Stamp]
+
+FORMAT = 1
+LOCK = "journal.lock"
+
+
+class Task(NamedTuple):
+    """One photo of a call."""
+
+    source: str
+    """As the call names it."""
+    key: PhotoKey
+    stamp: _Stamp
+    """What changes with the file's content; addresses have none."""
+    name: str
+    """Of its results, without an ending."""
+
+    @property
+    def version(self) -> _Version:
+        """What the results are of."""
+        return self.key, self.stamp
+
+
+class _Place(NamedTuple):
+    """Where the journals have a photo's record."""
+
+    journal: Journal
+    start: int
+    name: str
+
+
+class ResultFolder:
+    """Results of one model with one vocabulary and setting, made by one call or by several that go on.
+
+    Args:
+        path (`Path`): of the folder; made if it is not there.
+        categories (`Sequence[Mapping[str, Any]]`): as COCO has them.
+        rank (`int`, defaults to 0): which of several processes writes here; each has a journal of its own.
+        names_missing (`bool`, defaults to `False`): whether annotations say which classes were `not_found`.
+    """
+
+    def __init__(
+        self, path: Path, categories: Sequence[Mapping[str, Any]], *, rank: int = 0, names_missing: bool = False
+    ):
+        self.path, self.names_missing = path, names_missing
+        self.categories = categories
+        self._category_ids = [category["id"] for category in categories]
+        self.journal = Journal(path / (JOURNAL if rank == 0 else f"{Path(JOURNAL).stem}-{rank}.jsonl"))
+
+    @property
+    def annotations(self) -> Path:
+        """The path of `panoptic.json`."""
+        return self.path / ANNOTATIONS
+
+    @property
+    def maps(self) -> Path:
+        """The folder of the maps."""
+        return self.annotations.with_suffix("")
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other runs out; a killed process lets them in again.
+
+        Raises:
+            ValueError: another run is writing here.
+        """
+        self.maps.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(self.path / LOCK, timeout=0):
+                yield
+        except Timeout as error:
+            raise ValueError(
+                f"{self.path} is being written to by another run; wait for its end or name another --output."
+            ) from error
+
+    def begin(
+        self, sources: Sequence[str], settings: Mapping[str, Any], *, overwrite: bool
+    ) -> tuple[list[Task], list[bool]]:
+        """Say what there is to do.
+
+        Args:
+            sources: paths and addresses of the photos.
+            settings: what the results depend on.
+            overwrite: whether results of other settings go.
+
+        Returns:
+            A task for each photo, and whether it is done.
+
+        Raises:
+            ValueError: there are results of other settings, and `overwrite` is not set.
+        """
+        earlier = self._settings()
+        if overwrite and earlier is not None:
+            self._remove_all()
+            earlier = None
+        if earlier is not None and earlier != settings:
+            raise ValueError(
+                f"{self.path} holds results of other settings ({_differences(earlier, settings)}); name another "
+                "--output, or replace them with --overwrite."
+            )
+        for folder in (self.path, self.maps):
+            remove_leftovers(folder, older_than=0)
+        if earlier is None:
+            self.journal.append({"format": FORMAT, "settings": dict(settings)})
+        keys = photo_keys(sources, self.path)
+        places = self._places()
+        names = result_names(keys, {key: place.name for (key, _), place in places.items()})
+        tasks = [Task(*columns) for columns in zip(sources, keys, map(_stamp, sources), names)]
+        overlays, maps = ({file.name for file in os.scandir(folder)} for folder in (self.path, self.maps))
+        are_done = [
+            task.version in places and f"{task.name}{OVERLAY}" in overlays and f"{task.name}.png" in maps
+            for task in tasks
+        ]
+        return tasks, are_done
+
+    def add(self, task: Task, photo: Image.Image, segmentation: Segmentation) -> Path:
+        """Write a photo's results, then the journal's line; returns the path of the overlay picture."""
+        ids, infos = numbered(**segmentation.to_panoptic(self._category_ids))
+        write_map(self.maps / f"{task.name}.png", ids)
+        overlay = self.path / f"{task.name}{OVERLAY}"
+        maker = PngInfo()
+        maker.add_text("Software", MAKER)
+        with written_whole(overlay) as aside:
+            draw_segments(photo, segmentation).save(aside, format="PNG", pnginfo=maker)
+        width, height = segmentation.size
+        self.journal.append(
+            self._head(task)
+            | {"name": task.name, "stamp": task.stamp, "height": height, "width": width, "segments_info": infos}
+            | ({"not_found": list(segmentation.not_found)} if self.names_missing else {})
+        )
+        return overlay
+
+    def skip(self, task: Task, reason: str) -> None:
+        """Note a photo that could not be segmented. The next run tries again."""
+        self.journal.append(self._head(task) | {"skipped": reason})
+
+    def assemble(self, tasks: Sequence[Task]) -> Counter[str]:
+        """Write `panoptic.json` of those photos that are done, in their order.
+
+        Returns:
+            On how many photos each class was found.
+        """
+        places = self._places()
+        done = [(task, places[task.version]) for task in tasks if task.version in places]
+        classes: Counter[str] = Counter()
+        names = {category["id"]: category["name"] for category in self.categories}
+
+        def images() -> Iterator[dict[str, Any]]:
+            for number, (task, place) in enumerate(done, start=1):
+                record = place.journal.at(place.start)
+                yield {
+                    "id": number,
+                    "file_name": task.source,
+                    "height": record["height"],
+                    "width": record["width"],
+                }
+
+        def annotations() -> Iterator[dict[str, Any]]:
+            for number, (task, place) in enumerate(done, start=1):
+                record = place.journal.at(place.start)
+                said = {name: record[name] for name in ("segments_info", "not_found") if name in record}
+                classes.update({names[segment["category_id"]] for segment in record["segments_info"]})
+                yield {"image_id": number, "file_name": f"{task.name}.png"} | said
+
+        write_annotations(self.annotations, images=images(), annotations=annotations(), categories=self.categories)
+        return classes
+
+    def skipped(self, tasks: Sequence[Task]) -> list[tuple[str, str]]:
+        """The sources of the photos that are not done, and why."""
+        reasons = {}
+        for _, line in self._lines():
+            if "skipped" in line.record:
+                reasons[_key(line.record)] = line.record["skipped"]
+        places = self._places()
+        return [(task.source, reasons[task.key]) for task in tasks if task.version not in places]
+
+    def _head(self, task: Task) -> dict[str, Any]:
+        return {"photo": task.key.place} | ({"repetition": task.key.repetition} if task.key.repetition > 1 else {})
+
+    def _journals(self) -> list[Journal]:
+        pattern = re.compile(rf"{Path(JOURNAL).stem}(-\d+)?\.jsonl")
+        return [Journal(path) for path in sorted(self.path.iterdir()) if pattern.fullmatch(path.name)]
+
+    def _lines(self) -> Iterator[tuple[Journal, Line]]:
+        for journal in self._journals():
+            for line in journal.lines():
+                yield journal, line
+
+    def _settings(self) -> dict[str, Any] | None:
+        return next((line.record["settings"] for _, line in self._lines() if "settings" in line.record), None)
+
+    def _places(self) -> dict[_Version, _Place]:
+        """By photo and version of its file."""
+        places = {}
+        for journal, line in self._lines():
+            if "name" in line.record:
+                stamp = line.record["stamp"]
+                version = _key(line.record), stamp and tuple(stamp)
+                places[version] = _Place(journal, line.start, line.record["name"])
+        return places
+
+    def _remove_all(self) -> None:
+        for place in self._places().values():
+            for file in (self.maps / f"{place.name}.png", self.path / f"{place.name}{OVERLAY}"):
+                file.unlink(missing_ok=True)
+        self.annotations.unlink(missing_ok=True)
+        self.journal.close()
+        for journal in reversed(self._journals()):  # last the one that says whose results these are
+            journal.path.unlink()
+
+
+def _key(record: Mapping[str, Any]) -> PhotoKey:
+    return PhotoKey(record["photo"], record.get("repetition", 1))
+
+
+def _stamp(source: str) -> _Stamp:
+    try:
+        status = os.stat(source)
+    except (OSError, ValueError):
+        return None
+    return status.st_size, status.st_mtime_ns
+
+
+def _differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    names = [name for name in {**earlier, **now} if earlier.get(name) != now.get(name)]
+    return "; ".join(f"{name}: {_shown(earlier.get(name))}, now {_shown(now.get(name))}" for name in names)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list) and all(isinstance(item, dict) and "name" in item for item in value):
+        value = ", ".join(item["name"] for item in value)
+    text = "not set" if value is None else str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
