@@ -246,12 +246,14 @@ def _stamp(source: str) -> _Stamp:
 
 
 def _differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    names = [name for name in {**earlier, **now} if earlier.get(name) != now.get(name)]
-    return "; ".join(f"{name}: {_shown(earlier.get(name))}, now {_shown(now.get(name))}" for name in names)
+    absent = object()  # a setting may be `None`
+    names = [name for name in {**earlier, **now} if earlier.get(name, absent) != now.get(name, absent)]
+    one, other = ({name: _shown(value) for name, value in settings.items()} for settings in (earlier, now))
+    return "; ".join(f"{name}: {one.get(name, 'not set')}, now {other.get(name, 'not set')}" for name in names)
 
 
 def _shown(value: Any) -> str:
     if isinstance(value, list) and all(isinstance(item, dict) and "name" in item for item in value):
         value = ", ".join(item["name"] for item in value)
-    text = "not set" if value is None else str(value)
+    text = "none" if value is None else str(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,159 @@
+"""Folders of results: whatever stopped a run, the next one ends with the files of an undisturbed run."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from fisa.labelling import Labeller
+from fisa.labelling.folders import label_photos
+from fisa.labelling.result_folder import ResultFolder
+from tests.drawn_picture import draw_picture
+
+
+LABELS = "house, tree [stuff], grass [stuff]"
+
+
+@pytest.fixture(scope="module")
+def labeller(checkpoint):
+    return Labeller(checkpoint, labels=LABELS, threshold=0.0, batch_size=2)
+
+
+@pytest.fixture
+def photos(tmp_path, monkeypatch):
+    """Six photos and one that is none; names that are alike among them."""
+    monkeypatch.chdir(tmp_path)
+    for number, name in enumerate(["a.png", "b.png", "deep/a.png", "photo[1].png", "e.png", "f.png"]):
+        Path(name).parent.mkdir(exist_ok=True)
+        draw_picture().rotate(10 * number).resize((120, 90)).save(name)
+    Path("d.png").write_bytes(b"no photo")
+    return ["a.png", "b.png", "deep/a.png", "d.png", "photo[1].png", "e.png", "f.png"]
+
+
+def results(folder) -> dict[str, bytes]:
+    """What a run leaves, without what says how it went."""
+    files = (path for path in Path(folder).rglob("*") if path.is_file() and not path.name.startswith("journal"))
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+@pytest.fixture
+def undisturbed(labeller, photos):
+    label_photos(labeller, photos, Path("undisturbed"))
+    return results("undisturbed")
+
+
+def written(folder):
+    return {path: path.stat().st_mtime_ns for path in Path(folder).rglob("*.png")}
+
+
+def test_what_is_written(labeller, photos, undisturbed):
+    content = json.loads(undisturbed["panoptic.json"])
+    assert [image["file_name"] for image in content["images"]] == [name for name in photos if name != "d.png"]
+    assert [image["id"] for image in content["images"]] == [1, 2, 3, 4, 5, 6]
+    assert undisturbed.keys() == {"panoptic.json"} | {
+        name
+        for entry in content["annotations"]
+        for name in (f"panoptic/{entry['file_name']}", f"{Path(entry['file_name']).stem}_overlay.png")
+    }
+    again = label_photos(labeller, photos, Path("undisturbed"))
+    assert (again.photos, again.before, again.done) == (7, 6, 6)
+    [(source, reason)] = again.skipped
+    assert source == "d.png" and "cannot be read" in reason
+
+
+@pytest.mark.parametrize("step", ["write_map", "draw_segments", "append"])
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_run_that_broke_off_goes_on(labeller, photos, undisturbed, monkeypatch, step, count):
+    """As a full disk does it, in each of the steps that write."""
+    calls = []
+
+    def failing(original):
+        def call(*arguments, **options):
+            calls.append(arguments)
+            if len(calls) > count:
+                raise OSError(28, "No space left on device")
+            return original(*arguments, **options)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        from fisa.labelling import journal, result_folder
+
+        place = journal.Journal if step == "append" else result_folder
+        patch.setattr(place, step, failing(getattr(place, step)))
+        with pytest.raises(OSError, match="No space left"):
+            label_photos(labeller, photos, Path("out"))
+    partial = results("out").get("panoptic.json", b'{"annotations": []}')
+    before = written("out")
+    maps = {entry["file_name"] for entry in json.loads(partial)["annotations"]}
+    assert len(maps) < 6 and all((Path("out/panoptic") / name).exists() for name in maps)
+    summary = label_photos(labeller, photos, Path("out"))
+    assert summary.before == len(maps)
+    assert results("out") == undisturbed
+    after = written("out")
+    assert sum(after[path] == time for path, time in before.items()) >= 2 * len(maps)
+
+
+def test_the_order_of_the_photos_and_what_was_done_before_change_no_file(labeller, photos, undisturbed):
+    label_photos(labeller, photos[:2], Path("out"))
+    label_photos(labeller, photos[::-1], Path("out"))
+    label_photos(labeller, photos, Path("out"))
+    assert results("out") == undisturbed
+
+
+def test_a_photo_that_changed_is_done_again_and_one_that_went_is_not_listed(labeller, photos, undisturbed):
+    shutil.copy("f.png", "a.png")
+    os.utime("a.png", (1, 1))
+    os.remove("b.png")
+    summary = label_photos(labeller, photos, Path("undisturbed"))
+    content = json.loads(Path("undisturbed/panoptic.json").read_text())
+    names = [image["file_name"] for image in content["images"]]
+    assert names == ["a.png", "deep/a.png", "photo[1].png", "e.png", "f.png"] and summary.done == 5
+    assert results("undisturbed")["panoptic/a.png"] == undisturbed["panoptic/f.png"]
+
+
+def test_results_that_were_deleted_are_made_again(labeller, photos, undisturbed):
+    os.remove("undisturbed/a_overlay.png")
+    os.remove("undisturbed/panoptic/b.png")
+    os.remove("undisturbed/panoptic.json")
+    assert label_photos(labeller, photos, Path("undisturbed")).before == 4
+    assert results("undisturbed") == undisturbed
+
+
+def test_other_settings_are_refused_by_name_and_replaced_on_demand(labeller, checkpoint, photos, undisturbed):
+    other = Labeller(checkpoint, labels="house, sky", threshold=0.5, batch_size=2)
+    Path("undisturbed/mine.txt").write_text("")
+    with pytest.raises(ValueError, match="labels: house, tree, grass, now house, sky; threshold: 0.0, now 0.5"):
+        label_photos(other, photos, Path("undisturbed"))
+    assert results("undisturbed") == undisturbed | {"mine.txt": b""}
+    label_photos(other, ["a.png"], Path("undisturbed"), overwrite=True)
+    assert results("undisturbed").keys() == {"a_overlay.png", "panoptic/a.png", "panoptic.json", "mine.txt"}
+    label_photos(labeller, photos, Path("undisturbed"), overwrite=True)
+    assert results("undisturbed") == undisturbed | {"mine.txt": b""}
+
+
+def test_a_second_run_at_once_is_refused_by_name(labeller, photos):
+    with ResultFolder(Path("out"), []).locked(), pytest.raises(ValueError, match="out is being written to by another"):
+        label_photos(labeller, photos, Path("out"))
+    assert label_photos(labeller, photos, Path("out")).done == 6
+
+
+def test_whatever_a_photo_breaks_the_others_are_done(labeller, photos, undisturbed, monkeypatch):
+    from fisa.labelling import result_folder
+
+    draw = result_folder.draw_segments
+
+    def breaking(photo, segmentation):
+        if breaking.again:
+            breaking.again = False
+            raise ZeroDivisionError("a bug of some library")
+        return draw(photo, segmentation)
+
+    breaking.again = True
+    monkeypatch.setattr(result_folder, "draw_segments", breaking)
+    reasons = [reason for _, reason in label_photos(labeller, photos, Path("out")).skipped]
+    assert len(reasons) == 2 and "ZeroDivisionError: a bug of some library" in reasons
+    assert label_photos(labeller, photos, Path("out")).done == 6
+    assert results("out") == undisturbed

@@ -1,0 +1,114 @@
+"""A labeller's rows: equal to the pipeline's own results, whatever the batch, and all there when memory runs out."""
+
+import io
+import pickle
+
+import datasets
+import numpy as np
+import pytest
+from PIL import Image
+from transformers import pipeline
+
+import fisa
+from fisa.labelling import Labeller
+from fisa.processing.coco_panoptic import rgb_to_panoptic
+
+
+OPTIONS = {"labels": "house, tree [stuff], grass [stuff]", "threshold": 0.0}
+
+
+@pytest.fixture(scope="module")
+def photos(photo):
+    return [photo, photo.rotate(90, expand=True), photo.resize((200, 300)), photo.crop((50, 60, 400, 300)), photo]
+
+
+@pytest.fixture
+def segmenter(checkpoint):
+    return pipeline("image-segmentation", model=str(checkpoint), pipeline_class=fisa.FisaPipeline)
+
+
+@pytest.fixture
+def alone(segmenter, photos):
+    """The same by the pipeline, one photo at a time."""
+    options = {"candidate_labels": OPTIONS["labels"], "threshold": 0.0, "return_type": "segmentation"}
+    return [segmenter(photo, **options) for photo in photos]
+
+
+def assert_same(row_label, row_segments, segmentation):
+    ids = rgb_to_panoptic(Image.open(io.BytesIO(row_label)))
+    assert np.array_equal(ids, segmentation.ids)
+    kept = [segment for segment in segmentation if segment.area]
+    assert [(info["category_id"], info["score"], info["area"]) for info in row_segments] == [
+        (segment.class_id + 1, segment.score, segment.area) for segment in kept
+    ]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3])
+def test_rows_are_those_of_the_pipeline(checkpoint, photos, alone, batch_size):
+    labeller = Labeller(checkpoint, batch_size=batch_size, **OPTIONS)
+    rows = labeller({"image": [*photos, b"no photo"], "number": list(range(6))})
+    assert rows["number"] == list(range(6))
+    for label, segments, segmentation in zip(rows["label"], rows["segments_info"], alone):
+        assert_same(label, segments, segmentation)
+    assert rows["label"][5] is None and rows["segments_info"][5] == [] and "cannot be read" in rows["problem"][5]
+    assert rows["problem"][:5] == [None] * 5
+
+
+def test_a_data_set_is_mapped_with_a_pickled_labeller(checkpoint, photos, alone, tmp_path):
+    for number, photo in enumerate(photos):
+        photo.save(tmp_path / f"{number}.png")
+    labeller = pickle.loads(pickle.dumps(Labeller(str(checkpoint), **OPTIONS)))
+    data = datasets.Dataset.from_dict({"image": [str(tmp_path / f"{number}.png") for number in range(len(photos))]})
+    for column in (data, data.cast_column("image", datasets.Image())):
+        rows = column.map(labeller, batched=True, batch_size=2)
+        for row, segmentation in zip(rows, alone, strict=True):
+            assert_same(row["label"], row["segments_info"], segmentation)
+        assert rows.cast_column("label", datasets.Image())[1]["label"].size == photos[1].size
+
+
+class TooLittleMemory:
+    """A pipeline that fails with more photos in a call than fit."""
+
+    def __init__(self, segmenter, fit):
+        self.segmenter, self.fit, self.sizes = segmenter, fit, []
+
+    def __call__(self, photos, **options):
+        size = len(photos) if isinstance(photos, list) else 1
+        self.sizes.append(size)
+        if size > self.fit:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return self.segmenter(photos, **options)
+
+    def __getattr__(self, name):
+        return getattr(self.segmenter, name)
+
+
+@pytest.mark.parametrize(("fit", "sizes"), [(8, [4, 4]), (3, [4, 2, 2, 2]), (1, [4, 2, 1, 1, 1, 1, 1])])
+def test_a_stack_that_does_not_fit_is_halved_and_nothing_is_lost(segmenter, photos, alone, fit, sizes):
+    labeller = Labeller(segmenter, **OPTIONS)
+    labeller.__dict__["pipeline"] = limited = TooLittleMemory(segmenter, fit)
+    labeller.room.calls, labeller.room.stack = 1, 4  # as on a device that stacks
+    results = labeller.label(photos)
+    assert limited.sizes == sizes
+    for (photo, found), segmentation, given in zip(results, alone, photos, strict=True):
+        assert photo.size == given.size
+        assert (found.ids == segmentation.ids).float().mean() > 0.999  # a stack rounds otherwise
+        assert [segment.label for segment in found] == [segment.label for segment in segmentation]
+
+
+def test_a_photo_too_large_for_the_memory_is_named(segmenter, photos):
+    labeller = Labeller(segmenter, **OPTIONS)
+    labeller.__dict__["pipeline"] = TooLittleMemory(segmenter, 0)
+    rows = labeller({"image": photos[:2]})
+    assert rows["problem"] == ["there is too little memory for this photo."] * 2
+
+
+def test_settings_tell_apart_all_that_results_depend_on(checkpoint, segmenter):
+    settings = Labeller(segmenter, **OPTIONS).settings()
+    assert Labeller(str(checkpoint), **OPTIONS, timeout=3).settings() == settings
+    for other in ({"labels": "house"}, {"threshold": 0.1}, {"others": None}, {"zoom": 2}):
+        assert Labeller(segmenter, **(OPTIONS | other)).settings() != settings
+    weight = segmenter.model.fisa.visual_projection.weight
+    weight.data += 1e-3
+    assert Labeller(segmenter, **OPTIONS).settings()["model"] != settings["model"]
+    weight.data -= 1e-3

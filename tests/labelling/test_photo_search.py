@@ -1,0 +1,79 @@
+"""Which photos are found, and what their results are called."""
+
+import os
+import random
+
+import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from fisa.labelling.photo_search import PhotoKey, find_photos, photo_keys, result_names
+
+
+@pytest.fixture
+def album(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("b.png", "a.JPG", "deep/c[1].png", "deep/er/d.png", ".hidden/e.png", "notes.txt"):
+        path = tmp_path / "album" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    return tmp_path / "album"
+
+
+def names(found):
+    return [os.path.relpath(path, "album") for path in found]
+
+
+def test_folders_are_searched_and_their_folders_where_asked(album):
+    assert names(find_photos(["album"])) == ["a.JPG", "b.png"]
+    assert names(find_photos(["album"], recursive=True)) == ["a.JPG", "b.png", "deep/c[1].png", "deep/er/d.png"]
+
+
+def test_brackets_are_a_name_before_they_are_a_pattern(album):
+    assert names(find_photos(["album/deep/c[1].png"])) == ["deep/c[1].png"]
+    assert names(find_photos(["album/[ab].*"])) == ["a.JPG", "b.png"]
+
+
+def test_results_are_no_photos_wherever_they_lie(album):
+    said = PngInfo()
+    said.add_text("Software", "fisa")
+    for name in ("b_overlay.png", "deep/copied_overlay.png"):
+        Image.new("RGB", (2, 2)).save(album / name, pnginfo=said)
+    Image.new("RGB", (2, 2)).save(album / "mine_overlay.png")
+    (album / "panoptic").mkdir()
+    (album / "panoptic" / "b.png").write_bytes(b"")
+    assert "panoptic/b.png" in names(find_photos(["album"], recursive=True))  # any folder may be called so
+    (album / "journal.jsonl").write_text("")
+    photos = ["a.JPG", "b.png", "deep/c[1].png", "deep/er/d.png", "mine_overlay.png"]
+    assert names(find_photos(["album"], recursive=True)) == photos
+    assert names(find_photos(["album/*.png"])) == ["b.png", "mine_overlay.png"]
+    assert names(find_photos(["album/b.png", "album/b_overlay.png"])) == ["b.png"]
+    with pytest.raises(ValueError, match="1 pictures that fisa-segment made"):
+        find_photos(["album/deep/*_overlay.png"])
+
+
+def test_names_do_not_depend_on_the_order_or_on_what_is_done():
+    places = ["a/x.png", "b/x.png", "b/X.jpg", "c/y.png", "https://example.com/x.png?size=1", "z" * 250 + ".png"]
+    keys = [*(PhotoKey(place) for place in places), PhotoKey("a/x.png", 2)]
+    wanted = dict(zip(keys, result_names(keys)))
+    assert wanted[keys[0]] == "x" and wanted[keys[3]] == "y" and wanted[keys[-1]] == "x-2"
+    assert len({name.lower() for name in wanted.values()}) == len(keys)
+    assert all(len(f"{name}_overlay.png.{'0' * 5}") < 256 for name in wanted.values())
+    chance = random.Random(0)
+    for _ in range(50):
+        order = chance.sample(keys, len(keys))
+        done = {key: wanted[key] for key in chance.sample(keys, chance.randrange(len(keys)))}
+        assert dict(zip(order, result_names(order, done))) == wanted
+
+
+def test_a_photo_that_comes_later_takes_no_name_that_is_given():
+    earlier = {PhotoKey("b/x.png"): "x"}
+    first, second = result_names([PhotoKey("a/x.png"), PhotoKey("b/x.png")], earlier)
+    assert second == "x" and first.startswith("x-")
+
+
+def test_photos_are_known_again_from_another_working_directory(album, monkeypatch):
+    folder = album.parent / "out"
+    before = photo_keys(["album/b.png", str(album / "a.JPG"), "https://example.com/x.png"], folder)
+    monkeypatch.chdir(album)
+    assert photo_keys(["b.png", "./a.JPG", "https://example.com/x.png"], folder) == before

@@ -1,0 +1,110 @@
+"""Folders of photos: killed runs, several processes, and a disk that is full end with an undisturbed run's files."""
+
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from fisa.miniature import miniature
+from tests.roads.walking import walk
+
+
+COMMAND = ("fisa-segment", "in", "--recursive", "--model", "model", "--labels", "house, tree", "--threshold", "0")
+KILLS = 5
+
+
+@pytest.fixture
+def place(tmp_path, scene):
+    """Twenty photos, one that is none, and a small model."""
+    for part in miniature():
+        part.save_pretrained(tmp_path / "model")
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    for number in range(20):
+        folder = tmp_path / "in" / ("deep" if number % 3 else "")
+        scene.rotate(17 * number).resize((120, 90)).save(folder / f"{number // 2}.png")
+    (tmp_path / "in" / "broken.jpg").write_bytes(b"no photo")
+    walk(*COMMAND, "--output", "undisturbed", cwd=tmp_path, status=1)
+    return tmp_path
+
+
+def results(folder: Path) -> dict[str, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("journal"))
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def started(*command, cwd, **options):
+    name, *arguments = map(str, command)
+    return subprocess.Popen(
+        [Path(sys.executable).with_name(name), *arguments],
+        cwd=cwd,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        **options,
+    )
+
+
+def lines(journal: Path) -> int:
+    return journal.read_bytes().count(b"\n") if journal.exists() else 0
+
+
+def test_runs_that_are_killed_at_any_moment_end_like_an_undisturbed_one(place):
+    chance, out = random.Random(0), place / "out"
+    done = 0
+    for kill in range(KILLS):
+        run = started(*COMMAND, "--output", "out", cwd=place)
+        wanted, patience = done + 1 + kill % 3, time.monotonic() + 60
+        while lines(out / "journal.jsonl") < wanted and run.poll() is None and time.monotonic() < patience:
+            time.sleep(0.002)
+        time.sleep(chance.uniform(0, 0.05))  # anywhere between one line and the next
+        run.send_signal(signal.SIGKILL)
+        run.wait()
+        assert lines(out / "journal.jsonl") >= done
+        done = lines(out / "journal.jsonl")
+        if (out / "panoptic.json").exists():
+            json.loads((out / "panoptic.json").read_text())
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*.png")}
+    assert 0 < len(before) < 40
+    said = walk(*COMMAND, "--output", "out", cwd=place, status=1)
+    assert "were done before" in said and results(out) == results(place / "undisturbed")
+    again = sum(path.stat().st_mtime_ns != time for path, time in before.items())
+    assert again <= 4  # two photos were on the way
+
+
+def test_processes_share_the_photos_and_end_like_one(place):
+    port = random.Random(str(place)).randrange(20000, 30000)
+    launcher = ("accelerate", "launch", "--multi_gpu", "--num_processes", 2, "--main_process_port", port)
+    _, *arguments = COMMAND
+    (place / "in" / "broken.jpg").unlink()
+    for _ in range(2):  # the second one finds nothing to do
+        said = walk(*launcher, "-m", "fisa.commands.segment", *arguments, "--output", "out", cwd=place)
+        assert said.count("20 of 20 photos segmented") == 1
+        assert results(place / "out") == results(place / "undisturbed")
+    shares = [lines(place / "out" / name) for name in ("journal.jsonl", "journal-1.jsonl")]
+    assert min(shares) >= 10
+
+
+def test_a_disk_that_is_full_ends_a_run_in_one_line(place):
+    def little_room():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
+
+    _, *arguments = COMMAND
+    run = subprocess.run(
+        [Path(sys.executable).with_name("fisa-segment"), *arguments, "--output", "out"],
+        cwd=place,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        preexec_fn=little_room,
+    )
+    assert run.returncode == 2 and "Traceback" not in run.stderr
+    assert "the results cannot be written" in run.stderr.splitlines()[-1]
+    walk(*COMMAND, "--output", "out", cwd=place, status=1)
+    assert results(place / "out") == results(place / "undisturbed")
