@@ -409,7 +409,8 @@ def _numbered(id2label: Any) -> dict[int, str]:
 def _vocabulary_of_labels(named: dict[int, str], *, stored: dict[str, Any]) -> dict[str, Any]:
     """The fields of a vocabulary of labels, of which those that are only marked anew keep their synonyms."""
     names, kinds = zip(*(split_kind(label) for _, label in sorted(named.items())))
-    synonyms, is_thing, known = [[] for _ in names], [True] * len(names), [False] * len(names)
+    synonyms: list[list[str]] = [[] for _ in names]
+    is_thing, known = [True] * len(names), [False] * len(names)
     if stored.get("synonyms") is not None and list(names) == list(_numbered(stored.get("id2label")).values()):
         synonyms, is_thing = stored["synonyms"], stored["is_thing"]
         known = stored.get("kind_is_known") or [not thing for thing in is_thing]

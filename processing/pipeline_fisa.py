@@ -29,7 +29,7 @@ ARGUMENTS = (*WORDS, "zoom", "subtask", "return_type", *THRESHOLDS, *DOWNLOAD_LI
 class _OneOfMany(NamedTuple):
     """A photo and its place among those of a call, for errors to name."""
 
-    index: int
+    place: int
     image: Any
 
 
@@ -196,7 +196,7 @@ class FisaPipeline(ImageSegmentationPipeline):
             try:
                 return self.preprocess(image.image, zoom, **download_limits)
             except (OSError, TypeError, ValueError) as error:
-                raise ValueError(f"Image {image.index}: {error}") from error
+                raise ValueError(f"Image {image.place}: {error}") from error
         if isinstance(image, Mapping) and "image" in image:  # a row of a data set
             image = image["image"]
         photo = read_photo(image, **download_limits)
