@@ -1,15 +1,17 @@
 """The stored vocabulary follows the active adapter."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 from transformers.utils import is_peft_available, logging
 
 from fisa.modeling_fisa.adapter_vocabulary import (
     CLIP_SAMPLE,
     is_same_clip,
+    refuse_another_base,
     vocabulary_of_tensors,
     vocabulary_tensors,
 )
@@ -53,6 +55,7 @@ class ActiveVocabulary(AuxiliaryTrainingWrapper, BaseTunerLayer):
         self._base = self._in_use = base
         self._of_adapters: dict[str, StoredVocabulary] = {}
         self._sample, self._use, self._loading = sample, use, adapter_name
+        self.is_loading = False
 
     def store(self, vocabulary: StoredVocabulary) -> None:
         """Store a vocabulary for the adapters that are active, or for the base where none is."""
@@ -63,7 +66,14 @@ class ActiveVocabulary(AuxiliaryTrainingWrapper, BaseTunerLayer):
 
     def take_over(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Keep what the file of the adapter that is being loaded holds beside its weights."""
+        self.is_loading = False
         vocabulary, sample = vocabulary_of_tensors(tensors), tensors.get(CLIP_SAMPLE)
+        if not tensors and self._base.classes:  # as of older releases; today's say at least what they were trained on
+            words = quoted([entry["name"] for entry in self._base.classes])
+            logger.warning(
+                f'The adapter "{self._loading}" says nothing of the words that it was trained on, and the model '
+                f"answers with the base's: {words}. `set_vocabulary(processor, [...])` gives it others."
+            )
         if vocabulary is not None:
             self._of_adapters[self._loading] = vocabulary
             self._switch()
@@ -73,6 +83,27 @@ class ActiveVocabulary(AuxiliaryTrainingWrapper, BaseTunerLayer):
                 "scores may differ. It was trained on `base_model_name_or_path` in its adapter_config.json, as that "
                 "was then."
             )
+
+    def check_layers(self, model: PreTrainedModel, names: Collection[str]) -> None:
+        """Refuse the adapter that is being loaded if it was trained on other layers than the model has.
+
+        Args:
+            model ([`FisaModel`]): with a place for the adapter's weights wherever its configuration says.
+            names: of the adapter's weights, as in `model.state_dict()`.
+
+        Raises:
+            `ValueError`: see [`refuse_another_base`].
+        """
+        layers = (layer for layer in model.modules() if isinstance(layer, BaseTunerLayer))
+        kinds = {kind for layer in layers for kind in layer.adapter_layer_names}
+        places = set(model.state_dict())
+        own = {name for name in places if any(f".{kind}.{self._loading}." in f"{name}." for kind in kinds)}
+        refuse_another_base(
+            adapter=self._loading,
+            base=model.name_or_path,
+            unexpected=set(names) - places,
+            missing=own - set(names),
+        )
 
     def release(self) -> None:
         """Leave the vocabulary of what was merged, else the base's, to a model without adapters."""
@@ -93,7 +124,7 @@ class ActiveVocabulary(AuxiliaryTrainingWrapper, BaseTunerLayer):
     def adapter_state_dict_load_map(self, adapter_name: str) -> dict[str, str]:
         """No weights. PEFT asks for them right before it loads an adapter, and by no other sign says which."""
         self._adapters.add(adapter_name)
-        self._loading = adapter_name
+        self._loading, self.is_loading = adapter_name, True
         return {}
 
     # and of both kinds, when adapters are switched

@@ -1,7 +1,7 @@
 """What an adapter's file holds beside weights: its vocabulary, and a sample of the CLIP that it was trained on."""
 
 import json
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Collection, Mapping, MutableMapping
 from typing import Any
 
 import torch
@@ -60,6 +60,25 @@ def pop_beside_weights(tensors: MutableMapping[str, torch.Tensor], prefix: str) 
     prefix += f"{ADAPTER_VOCABULARY}."
     names = [name for name in tensors if name.startswith(prefix)]
     return {name.removeprefix(prefix): tensors.pop(name) for name in names}
+
+
+def refuse_another_base(*, adapter: str, base: str, unexpected: Collection[str], missing: Collection[str]) -> None:
+    """Refuse an adapter that trained other layers than the base has.
+
+    Args:
+        adapter, base: their names.
+        unexpected: the adapter's weights that have no place in the base.
+        missing: the places in the base for which the adapter has no weight.
+
+    Raises:
+        `ValueError`: there are such weights or places.
+    """
+    if not unexpected and not missing:
+        return
+    where = f"the base lacks {min(unexpected)}" if unexpected else f"the adapter lacks {min(missing)}"
+    raise ValueError(
+        f"The adapter {adapter} does not fit the base {base}: {where}. It was trained on another base; load that one."
+    )
 
 
 def clip_sample(model: nn.Module) -> torch.Tensor | None:

@@ -805,7 +805,11 @@ def _take_over_from_adapter(
 ) -> None:
     """Take what comes with an adapter's weights."""
     beside = pop_beside_weights(tensors, prefix)
-    if beside:
+    active = model.adapter_vocabulary
+    is_loading = active is not None and active.is_loading
+    if is_loading:
+        active.check_layers(model, [name.removeprefix(prefix) for name in tensors if name.startswith(prefix)])
+    if beside or is_loading:
         model.take_over_from_adapter(beside)
 
 

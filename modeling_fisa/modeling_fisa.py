@@ -17,7 +17,7 @@ from transformers.utils import cached_file, can_return_tuple, logging
 from fisa.acceleration.deformable_attention import sum_samples_at_once
 from fisa.acceleration.offloaded_weights import brought_in, computing_device
 from fisa.configuration.configuration_fisa import FisaConfig
-from fisa.modeling_fisa.adapter_vocabulary import ADAPTER_PREFIX, pop_beside_weights
+from fisa.modeling_fisa.adapter_vocabulary import ADAPTER_PREFIX, pop_beside_weights, refuse_another_base
 from fisa.modeling_fisa.class_kinds import generator_kinds, kinds_for_generator, weigh_by_kind
 from fisa.modeling_fisa.encoded_vocabulary import EncodedVocabulary, StoredVocabulary, stated_kinds
 from fisa.modeling_fisa.fisa_model import FisaModel, FisaPreTrainedModel
@@ -218,6 +218,12 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
                 f"The adapter {peft_model_id or 'given'} does not fit the base {self.name_or_path}: their weights "
                 "differ in size. It was trained on another base; load that one."
             ) from error
+        refuse_another_base(
+            adapter=peft_model_id or "given",
+            base=self.name_or_path,
+            unexpected=report.unexpected_keys,
+            missing=report.missing_keys,
+        )
         self.fisa.take_over_from_adapter(beside)
         return report
 

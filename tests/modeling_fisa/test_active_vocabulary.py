@@ -5,9 +5,11 @@ import copy
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
 
 from fisa import FisaForUniversalSegmentation, SimoConfig, get_simo_model
 from fisa.miniature import miniature
+from fisa.modeling_fisa.adapter_vocabulary import ADAPTER_VOCABULARY
 from fisa.modeling_fisa.simo import simo_target_modules
 
 
@@ -112,3 +114,33 @@ def test_a_base_with_other_weights_is_told_by_the_adapters_name(base, tmp_path, 
     else:
         changed.load_adapter(str(tmp_path), adapter_name="mine")
     assert 'not those that the adapter "mine" was trained on' in caplog.text
+
+
+ROADS = ["peft", "load_adapter"]
+
+
+def load_onto(folder, adapter, road):
+    model = loaded(folder)
+    if road == "peft":
+        return PeftModel.from_pretrained(model, adapter).get_base_model()
+    model.load_adapter(str(adapter))
+    return model
+
+
+@pytest.mark.parametrize("road", ROADS)
+@pytest.mark.parametrize("layers, lacks", [([], "the base lacks"), ([1], "the base lacks"), ([0, 1], "adapter lacks")])
+def test_an_adapter_on_a_base_of_other_layers_is_refused(base, tmp_path, road, layers, lacks):
+    get_simo_model(loaded(base), SimoConfig()).save_pretrained(tmp_path / "adapter")
+    miniature(seve_layers=layers)[0].save_pretrained(tmp_path / "other")
+    with pytest.raises(ValueError, match=rf"does not fit the base .*other: .*{lacks} .*trained on another base"):
+        load_onto(tmp_path / "other", tmp_path / "adapter", road)
+
+
+@pytest.mark.parametrize("road", ROADS)
+def test_an_adapter_that_says_nothing_of_its_words_is_told(base, tmp_path, caplog, road):
+    get_simo_model(loaded(base), SimoConfig()).save_pretrained(tmp_path)
+    file = tmp_path / "adapter_model.safetensors"
+    assert words(load_onto(base, tmp_path, road)) == ["water"] and "says nothing" not in caplog.text
+    save_file({name: tensor for name, tensor in load_file(file).items() if ADAPTER_VOCABULARY not in name}, file)
+    assert words(load_onto(base, tmp_path, road)) == ["water"]
+    assert 'answers with the base\'s: "water".' in caplog.text
