@@ -20,7 +20,7 @@ _NO_WORD = re.compile(
     r"things?|stuff|objects?|background|others?|void|unlabell?ed|ignored?|(label|class)?[ _]?\d+", re.I
 )
 
-_PLURALS = (("s", ""), ("es", ""), ("ies", "y"))
+_PLURALS = (("s", ""), ("ies", "y"), *((f"{sound}es", sound) for sound in ("s", "x", "z", "ch", "sh", "o")))
 
 
 class Competition(NamedTuple):
@@ -154,6 +154,6 @@ def known_others(stored: VocabularyLike | None, generator_labels: Iterable[str])
 @cache
 def _spellings(name: str) -> frozenset[str]:
     """A name in lower case, without COCO's marks, as it is and in all singulars that it may have."""
-    words = plain_name(name.casefold())
+    words = plain_name(name.casefold().replace("_", " "))
     singulars = {words.removesuffix(plural) + singular for plural, singular in _PLURALS if words.endswith(plural)}
     return frozenset({words} | singulars)

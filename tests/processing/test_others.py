@@ -32,6 +32,19 @@ def test_numbers_do_not_matter(one, many):
         assert not competing(Vocabulary.parse(asked), Vocabulary.parse(other)).others
 
 
+@pytest.mark.parametrize(
+    ("asked", "other"), [("cap", "capes"), ("can", "canes"), ("plan", "planes"), ("tub", "tubes")]
+)
+def test_plurals_are_those_of_their_own_words(asked, other):
+    assert names(without_namesakes(Vocabulary.parse(other), asked=[asked])) == [other]
+
+
+@pytest.mark.parametrize("asked", ["boxes", "traffic_light", "Heroes", "wall-other-merged"])
+def test_namesakes_are_told_in_any_spelling(asked):
+    others = Vocabulary.parse("box, traffic light, hero, wall")
+    assert len(without_namesakes(others, asked=[asked])) == 3
+
+
 def test_of_several_lists_each_name_takes_part_once():
     asked, several = Vocabulary.parse("fox"), (*Vocabulary.parse("dog, cat"), *Vocabulary.parse("cats, wall"))
     assert names(competing(asked, several).others) == ["dog", "cat", "wall"]

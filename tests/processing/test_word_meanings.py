@@ -34,6 +34,17 @@ def is_same(name, other):
         ("the sky", "sky"),
         ("wall-brick", "brick wall"),
         ("zorble", "zorbles"),
+        # Plurals that other words are spelt like, singular or plural
+        ("plate", "plates"),
+        ("cookie", "cookies"),
+        ("cave", "caves"),
+        ("fire", "fires"),
+        ("window", "windows"),
+        ("clock", "clocks"),
+        ("road", "roads"),
+        ("person", "people"),
+        ("human", "humans"),
+        ("human", "person"),
     ],
 )
 def test_names_of_the_same(name, other):
@@ -59,6 +70,8 @@ def test_names_of_the_same(name, other):
         ("tulip", "plant"),
         ("wine glass", "glass"),
         ("blue zorble", "zorble"),
+        ("woman", "people"),
+        ("shirt", "clothes"),
     ],
 )
 def test_kinds(name, wider):
@@ -81,10 +94,22 @@ def test_kinds(name, wider):
         ("headphones", "phone"),
         ("zorble", "animal"),
         ("cup of tea", "tea"),
+        ("woman", "man"),
+        ("person", "animal"),
+        ("chips", "animal"),
+        ("falls", "autumn"),
     ],
 )
 def test_no_kinds(name, other):
     assert not is_kind_of(name, other) and not is_kind_of(other, name)
+
+
+def test_plurals_of_everyday_words_mean_them():
+    for name in everyday().names:
+        if not name.endswith("s"):
+            ending = "es" if name.endswith(("x", "z", "ch", "sh")) else "s"
+            plural = name[:-1] + "ies" if name.endswith("y") and name[-2] not in "aeo" else name + ending
+            assert is_same(plural, name) or name in ("wood", "syringe"), plural  # woods are a forest
 
 
 def test_qualities_are_steps():
