@@ -52,9 +52,9 @@ def given_others(options: argparse.Namespace) -> dict[str, Any]:
     """The words that compete, as an argument by name; none where the option was not given."""
     if options.others is None:
         return {}
-    if options.others == "none":
-        return {"others": None}
-    return {"others": "auto" if options.others == "auto" else Vocabulary(read_others(options.others))}
+    setting = {"auto": "auto", "none": None}
+    name = options.others.strip().casefold()
+    return {"others": setting[name] if name in setting else read_others(options.others)}
 
 
 def given_vocabulary(options: argparse.Namespace) -> Vocabulary | None:

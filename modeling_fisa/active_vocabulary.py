@@ -138,10 +138,10 @@ class ActiveVocabulary(AuxiliaryTrainingWrapper, BaseTunerLayer):
         names = [adapter_name] if isinstance(adapter_name, str) else list(adapter_name)
         self._adapters.update(names)
         for name in names[1:]:
-            listed = [[entry["name"] for entry in self._vocabulary_of(one).classes] for one in (names[0], name)]
-            if listed[0] != listed[1]:
+            one, other = (self._vocabulary_of(adapter) for adapter in (names[0], name))
+            if _names(one) != _names(other):
                 raise ValueError(
-                    f'The adapters "{names[0]}" ({quoted(listed[0])}) and "{name}" ({quoted(listed[1])}) have '
+                    f'The adapters "{names[0]}" ({_described(one)}) and "{name}" ({_described(other)}) have '
                     "different vocabularies and cannot be active together. Give them one: after `set_adapter` to each "
                     "of them alone, `set_vocabulary(processor, [...])`."
                 )
@@ -210,3 +210,16 @@ class ActiveVocabulary(AuxiliaryTrainingWrapper, BaseTunerLayer):
         if vocabulary is not self._in_use:
             self._use(vocabulary)
             self._in_use = vocabulary
+
+
+def _names(vocabulary: StoredVocabulary) -> tuple[list[str], list[str]]:
+    """Those of the classes and of the words beside them."""
+    classes, others = (
+        [entry["name"] for entry in entries or []] for entries in (vocabulary.classes, vocabulary.others)
+    )
+    return classes, others
+
+
+def _described(vocabulary: StoredVocabulary) -> str:
+    classes, others = _names(vocabulary)
+    return f"{quoted(classes)}, beside the others {quoted(others)}" if others else quoted(classes)

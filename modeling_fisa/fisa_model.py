@@ -48,6 +48,7 @@ from fisa.processing.others import (
     competing,
     everyday,
     given_others,
+    is_auto,
     known_others,
     without_namesakes,
 )
@@ -477,7 +478,7 @@ class FisaModel(FisaPreTrainedModel):
             return self.get_class_features(prompts["input_ids"], prompts["attention_mask"])
 
         open_files = partial(_open_files, text_cache, self, processor) if text_cache else None
-        open_other_files = partial(shared_text_files, self, processor) if _is_auto(others) else None
+        open_other_files = partial(shared_text_files, self, processor) if is_auto(others) else None
         names, other_names = vocabulary.prompts(), [name for entry in beside for name in _names(entry)]
         embeds = self._text_cache.embed(
             names,
@@ -504,8 +505,9 @@ class FisaModel(FisaPreTrainedModel):
         ```
         """
         vocabulary = Vocabulary.parse(labels)
-        if _is_auto(others):
-            return _competing(vocabulary, self._automatic_others())
+        if is_auto(others):
+            automatic = self._automatic_others()
+            return _competing(vocabulary, automatic, kinds=tuple(other.kind_is_known for other in automatic))
         rivals = without_namesakes(given_others(others), asked=vocabulary.prompts())
         return Competition(rivals, ((),) * len(vocabulary))
 
@@ -779,11 +781,10 @@ def _open_files(folder: str | PathLike, model: FisaModel, processor: FisaProcess
     return ClassTextFiles(folder, encoder=text_fingerprint(model, processor))
 
 
-def _is_auto(others: Others) -> bool:
-    return isinstance(others, str) and others == "auto"
-
-
-_competing = lru_cache(maxsize=64)(competing)  # the same words are asked for photo by photo
+@lru_cache(maxsize=64)  # the same words are asked for photo by photo
+def _competing(vocabulary: Vocabulary, others: tuple[Class, ...], *, kinds: tuple[bool, ...]) -> Competition:
+    """As [`competing`]; `kinds` are what classes that are equal may differ in."""
+    return competing(vocabulary, others)
 
 
 def _entries(competition: Competition) -> list[dict[str, Any]]:

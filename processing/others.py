@@ -17,10 +17,17 @@ Others: TypeAlias = VocabularyLike | PathLike | Literal["auto"] | None
 FILE_ENDINGS = (".txt", ".json")
 # What generators without words of their own have for labels.
 _NO_WORD = re.compile(
-    r"things?|stuff|objects?|background|others?|void|unlabell?ed|ignored?|(label|class)?[ _]?\d+", re.I
+    r"things?|stuff|objects?|background|others?|void|unlabell?ed|ignored?|n/a|(label|class)?[ _]?\d+", re.I
 )
 
+_NAMES_OF_SETTINGS = {"auto", "none", "everyday", "known"}
+
 _PLURALS = (("s", ""), ("ies", "y"), *((f"{sound}es", sound) for sound in ("s", "x", "z", "ch", "sh", "o")))
+
+
+def is_auto(others: Others) -> bool:
+    """Whether the words that compete are those that the model's config says."""
+    return isinstance(others, str) and others == "auto"
 
 
 class Competition(NamedTuple):
@@ -115,7 +122,8 @@ def given_others(others: VocabularyLike | PathLike | None) -> tuple[Class, ...]:
         others: a string that ends in `.txt` or `.json` is a path, like a `Path`; `None` and an empty list are none.
 
     Raises:
-        OSError: there is no such file. TypeError, ValueError: as for [`Vocabulary`].
+        OSError: there is no such file. TypeError, ValueError: as for [`Vocabulary`]; or a string that is one of the
+            names of settings, such as "none", and was hardly meant as a word.
 
     Example:
 
@@ -126,7 +134,12 @@ def given_others(others: VocabularyLike | PathLike | None) -> tuple[Class, ...]:
     """
     if isinstance(others, PathLike) or (isinstance(others, str) and others.lower().endswith(FILE_ENDINGS)):
         return tuple(Vocabulary.from_file(others))
-    if others is None or (isinstance(others, Sized) and not others):
+    if isinstance(others, str) and others.strip().casefold() in _NAMES_OF_SETTINGS:
+        raise ValueError(
+            f'`others` is "{others}", which is no word to compete: give None for none, "auto" for what the model\'s '
+            f'`default_others` says, or the words themselves; ["{others}"] if it is one.'
+        )
+    if others is None or (isinstance(others, Sized) and len(others) == 0):
         return ()
     return tuple(Vocabulary.parse(others))
 
@@ -137,7 +150,8 @@ def known_others(stored: VocabularyLike | None, generator_labels: Iterable[str])
     Args:
         stored: the vocabulary, in any form that [`Vocabulary.parse`] takes.
         generator_labels (`Iterable[str]`):
-            Taken in plain words; `thing`, `stuff`, `LABEL_0` and the like are no words.
+            Taken in plain words, with the synonyms that ADE20K's have behind commas; `thing`, `stuff`, `LABEL_0` and
+            the like are no words.
 
     Example:
 
@@ -146,8 +160,9 @@ def known_others(stored: VocabularyLike | None, generator_labels: Iterable[str])
     ['dog', 'wall']
     ```
     """
-    names = (plain_name(label) for label in generator_labels)
-    labels = (Class(name) for name in names if name and not _NO_WORD.fullmatch(name))
+    several = ([plain_name(name) for name in label.split(",")] for label in generator_labels)
+    several = ([name for name in names if name and not _NO_WORD.fullmatch(name)] for names in several)
+    labels = (Class(name, synonyms) for name, *synonyms in filter(None, several))
     return without_namesakes([*given_others(stored), *labels])
 
 

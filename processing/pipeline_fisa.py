@@ -10,7 +10,8 @@ from torch.utils.data import Dataset
 from transformers import BatchFeature, ImageSegmentationPipeline, PreTrainedModel, PreTrainedTokenizerBase
 
 from fisa.processing.image_processing_fisa import FisaImageProcessor
-from fisa.processing.others import Others
+from fisa.processing.others import Others, is_auto
+from fisa.processing.others import given_others as read_others
 from fisa.processing.photos import is_collection, read_photo
 from fisa.processing.post_processing import Subtask
 from fisa.processing.processing_fisa import FisaProcessor
@@ -186,6 +187,8 @@ class FisaPipeline(ImageSegmentationPipeline):
         preprocess = {name: given.pop(name) for name in (*DOWNLOAD_LIMITS, "zoom") if name in given}
         if "candidate_labels" in given:
             given["vocabulary"] = self.processor.parse_vocabulary(given.pop("candidate_labels"))
+        if "others" in given and not is_auto(given["others"]):
+            given["others"] = read_others(given["others"])  # once, whatever photos follow: it may be an iterator
         forward: dict[str, Any] = {name: given[name] for name in ("vocabulary", "others") if name in given}
         if "text_cache" in given:
             forward["text_cache"] = given.pop("text_cache")

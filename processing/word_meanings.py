@@ -22,7 +22,7 @@ _PREPOSITION = re.compile(r"\s+(?:of|with|without|in|on|at|for|from|under|by)\s+
 _SPELLINGS = {"grey": "gray", "colour": "color", "coloured": "colored", "woollen": "woolen"}
 # WordNet has people as a group, and humans as apes.
 _SPELLINGS |= {"people": "person", "human": "person", "humans": "person"}
-# In this order: "plates" are no plats, and "boxes", which are no "boxe", are found behind that.
+# In this order: "plates" are plates before they are plats, and "boxes" are found by the last ending.
 PLURALS = (("s", ""), ("ies", "y"), ("ves", "f"), ("ves", "fe"), ("men", "man"), ("es", ""))
 
 

@@ -155,6 +155,12 @@ class TestAutomatic:
         assert names[0] == "zzz pump" and len(names) > 500 and {"car", "sky"} <= set(names)
         assert not {"sailboat", "grass"} & set(names)
 
+    def test_what_is_known_of_kinds_is_that_of_the_model_that_was_asked(self):
+        for stored, is_known in (("pump [thing]", True), ("pump", False), ("pump [thing]", True)):
+            model, processor = miniature(default_others="known")
+            model.set_vocabulary(processor, stored)
+            assert model.competition("dog, sky", "auto").others[0].kind_is_known == is_known
+
     def test_words_that_mean_a_class_speak_for_it(self):
         model, processor = miniature(default_others=["dog", "cat", "chair"])
         vocabulary = model.encode_vocabulary(processor, "animal, wall", others="auto")
@@ -270,6 +276,18 @@ class TestStored:
         for model in (loaded.get_base_model(), loaded.merge_and_unload()):
             assert [entry["name"] for entry in model.config.others] == ["cat", "wall"]
             assert torch.equal(self.outputs(model).others_queries_logits, expected.others_queries_logits)
+
+    def test_adapters_with_different_ones_are_not_active_together(self, tmp_path):
+        base, processor = miniature()
+        adapted = get_simo_model(copy.deepcopy(base))
+        for name, others in {"one": ["cat"], "two": ["car"]}.items():
+            adapted.get_base_model().set_vocabulary(processor, "animal, sky", others=others)
+            adapted.save_pretrained(tmp_path / name)
+        both = PeftModel.from_pretrained(base, tmp_path / "one", adapter_name="one")
+        both.load_adapter(tmp_path / "two", adapter_name="two")
+        with pytest.raises(ValueError, match='others "cat"\\).*others "car"\\) have different vocabularies'):
+            both.base_model.set_adapter(["one", "two"])
+        assert [entry["name"] for entry in both.get_base_model().config.others] == ["cat"]
 
     @pytest.mark.parametrize(
         "others",

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fisa.processing.others import competing, everyday, without_namesakes
+from fisa.processing.others import competing, everyday, given_others, known_others, without_namesakes
 from fisa.processing.vocabulary import Vocabulary
 from fisa.processing.word_meanings import WiderWords
 
@@ -43,6 +43,20 @@ def test_plurals_are_those_of_their_own_words(asked, other):
 def test_namesakes_are_told_in_any_spelling(asked):
     others = Vocabulary.parse("box, traffic light, hero, wall")
     assert len(without_namesakes(others, asked=[asked])) == 3
+
+
+def test_synonyms_among_a_generators_labels_are_names_of_one_class():
+    labels = ["road, route", "thing", "N/A", "window ", "object, lamp"]
+    known = known_others("dog", labels)
+    assert [other.prompts for other in known] == [("dog",), ("road", "route"), ("window",), ("lamp",)]
+    assert names(competing(Vocabulary.parse("road"), known).others) == ["dog", "window", "lamp"]
+
+
+@pytest.mark.parametrize("setting", ["none", "None", "Auto", "everyday", " known"])
+def test_a_misspelt_setting_is_no_word(setting):
+    with pytest.raises(ValueError, match="give None for none"):
+        given_others(setting)
+    assert len(given_others([setting])) == 1
 
 
 def test_of_several_lists_each_name_takes_part_once():

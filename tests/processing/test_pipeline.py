@@ -76,6 +76,14 @@ def test_labels_of_every_form_name_the_segments(segmenter, photo, labels):
     assert {segment["label"] for segment in segments} <= {"house", "tree"}
 
 
+@pytest.mark.parametrize("form", [list, iter, np.array], ids=["list", "iterator", "array"])
+def test_others_of_every_form_compete_for_all_photos(segmenter, photo, form):
+    others = form(["tree [stuff]", "pump"])
+    options = {"candidate_labels": "house", "include_others": True, "threshold": 0.0}
+    wanted = segmenter(photo, others="tree [stuff], pump", **options)
+    assert same(segmenter([photo, photo], others=others, **options)[1], wanted)
+
+
 @pytest.mark.parametrize("subtask", ["panoptic", "instance", "semantic"])
 def test_segmentation_instead_of_masks(segmenter, photo, subtask):
     options = {"candidate_labels": "house, tree", "threshold": 0.0, "subtask": subtask}
