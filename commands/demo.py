@@ -2,12 +2,16 @@
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
 
 from fisa.commands import segment
 from fisa.commands.options import OneLineParser, output_folder
 from fisa.pretrained.patchwork import SCENES
 
 
+FEW_LABELS = "bird, fish, water [stuff], sailboat, pizza, guitar"
 STUFF = ("water", "brick wall", "wood", "tiles", "sky", "sand", "soil")
 THINGS = (
     "bird", "fish", "sunglasses", "panda", "sailboat", "sneaker", "cat", "bear", "ladybug", "mushroom", "pumpkin",
@@ -18,10 +22,14 @@ UNSEEN = (
     "bird", "panda", "sneaker", "bear", "ladybug", "pumpkin", "glasses", "teddy bear", "fox", "butterfly",
     "brick wall", "sky", "soil",
 )  # fmt: skip
-EXPLANATION = """
+FEW_WORDS = """
 Segmenting scenes of Patchwork, the small world that comes with this package, with a model that was trained in it on
-two processor cores. Of the words it is given, these were never shown with a mask in training: {unseen}.
+two processor cores. First one scene and six words, of which three are not on it.
 """
+MANY_WORDS = """
+Then three scenes and 25 words, of which these were never shown with a mask in training: {unseen}.
+"""
+GAP = 16  # pixels between pictures
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,9 +38,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--output", type=output_folder, default="demo_output", help="folder for the pictures (default: %(default)s)"
     )
-    options = parser.parse_args(arguments)
-    print(EXPLANATION.format(unseen=", ".join(UNSEEN)))
-    return segment.main([str(SCENES), "--labels", LABELS, "--output", str(options.output)])
+    folder = parser.parse_args(arguments).output
+    print(FEW_WORDS)
+    few = folder / "few_words"
+    status = segment.main([str(SCENES / "easy.jpg"), "--labels", FEW_LABELS, "--output", str(few)])
+    print(MANY_WORDS.format(unseen=", ".join(UNSEEN)))
+    status = status or segment.main([str(SCENES), "--labels", LABELS, "--output", str(folder)])
+    if not status:
+        pictures = few / "easy_overlay.png", folder / "shifted_overlay.png", folder / "hard_overlay.png"
+        side_by_side(pictures).save(folder / "demo.png")
+        print(f"side by side: {folder / 'demo.png'}")
+    return status
+
+
+def side_by_side(paths: Sequence[Path]) -> Image.Image:
+    """Pictures in a row, on white."""
+    pictures = [Image.open(path) for path in paths]
+    width = sum(picture.width + GAP for picture in pictures) - GAP
+    row = Image.new("RGB", (width, max(picture.height for picture in pictures)), "white")
+    left = 0
+    for picture in pictures:
+        row.paste(picture, (left, 0))
+        left += picture.width + GAP
+    return row
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from transformers import AutoConfig, CLIPTextConfig, CLIPVisionConfig, PreTraine
 from transformers.configuration_utils import SubConfigSpec
 
 from fisa.configuration.kind_marks import split_kind
+from fisa.configuration.label_names import LabelNames
 from fisa.configuration.setting_names import refuse_misspelt
 
 
@@ -185,6 +186,8 @@ class FisaConfig(PreTrainedConfig):
             self._refuse_another_vocabulary(name, value)
         if is_complete and not name.startswith("_"):
             _refuse_misspelt([name])
+        if name == "id2label" and isinstance(value, dict):
+            value = LabelNames(value)
         previous = self.__dict__.get(name)
         super().__setattr__(name, value)
         if is_complete and name in _SEVE_FIELDS and isinstance(self.__dict__.get("vision_config"), PreTrainedConfig):

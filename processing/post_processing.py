@@ -11,6 +11,7 @@ from transformers.image_processing_outputs import SemanticSegmentationPostProces
 from transformers.models.mask2former.image_processing_pil_mask2former import convert_segmentation_to_rle
 from transformers.utils import logging
 
+from fisa.configuration.label_names import VOID
 from fisa.processing.segment_rules import (
     ClosedVocabulary,
     OpenVocabulary,
@@ -33,7 +34,6 @@ Rule = Literal["open_vocabulary", "closed_vocabulary"]
 
 RULES: dict[str, type[SegmentRule]] = {"open_vocabulary": OpenVocabulary, "closed_vocabulary": ClosedVocabulary}
 FIRST_ID = {"panoptic": 1, "instance": 0}  # what transformers counts the segments of a map from
-VOID = -1  # of a semantic map's pixels that others win; in the map of a `Segmentation` and in COCO's PNGs void is 0
 
 
 def segmentations(

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from fisa.processing.vocabulary import listed
+
 
 Box = tuple[int, int, int, int]
 
@@ -70,6 +72,8 @@ class Segmentation:
     >>> segmentation = Segmentation.from_map(ids, labels=["dog", "grass"])
     >>> [(segment.label, segment.area, segment.box) for segment in segmentation]
     [('dog', 3, (0, 0, 2, 2)), ('grass', 2, (1, 1, 2, 1))]
+    >>> segmentation
+    Segmentation(3x2: dog, grass)
     >>> segmentation.mask(segmentation.segments[1]).tolist()
     [[False, False, False], [False, True, True]]
     ```
@@ -149,6 +153,12 @@ class Segmentation:
             scores=[segment.get("score") for segment in segments],
             are_others=[segment.get("is_other", False) for segment in segments],
         )
+
+    def __repr__(self) -> str:
+        width, height = self.size
+        found = listed([_in_brief(segment) for segment in self], limit=8) or "no segments"
+        missing = f"; not found: {listed(self.not_found)}" if self.not_found else ""
+        return f"Segmentation({width}x{height}: {found}{missing})"
 
     def __len__(self) -> int:
         return len(self.segments)
@@ -240,6 +250,11 @@ class Segmentation:
             for segment in self
         ]
         return {"segmentation": self.ids.cpu().numpy(), "segments_info": segments_info}
+
+
+def _in_brief(segment: Segment) -> str:
+    score = "" if segment.score is None else f" {segment.score:.2f}"
+    return f"{segment.label}{score}{' (other)' if segment.is_other else ''}"
 
 
 def _measured(ids: torch.Tensor, count: int) -> tuple[list[int], list[Box]]:

@@ -288,12 +288,13 @@ def resolve_templates(templates: str | Sequence[str]) -> tuple[str, ...]:
 
 def quoted(texts: Iterable[Any], *, limit: int = 5) -> str:
     """The first `limit` texts in quotation marks, and how many more there are."""
-    return _listed([f'"{text}"' for text in texts], limit)
+    return listed([f'"{text}"' for text in texts], limit)
 
 
-def _listed(texts: list[str], limit: int = 5) -> str:
+def listed(texts: Sequence[str], limit: int = 5) -> str:
+    """The first `limit` texts, and how many more there are."""
     rest = [f"and {len(texts) - limit} more"] if len(texts) > limit else []
-    return ", ".join(texts[:limit] + rest)
+    return ", ".join([*texts[:limit], *rest])
 
 
 def _tidy(name: Any) -> str:
@@ -341,7 +342,7 @@ def _refuse_duplicates(classes: Sequence[Class]) -> None:
                 clashes.append(f'"{prompt}" of class "{item.name}" is already in class "{owner}"{spelling}')
             owners[visible] = item.name, prompt
     if clashes:
-        raise ValueError(f"Names that occur twice in the vocabulary: {_listed(clashes)}. Keep each name once.")
+        raise ValueError(f"Names that occur twice in the vocabulary: {listed(clashes)}. Keep each name once.")
 
 
 def _visible(name: str) -> str:

@@ -40,6 +40,26 @@ def test_stock_pipeline_uses_the_stored_vocabulary(checkpoint, photo, subtask):
     assert all(segment["mask"].size == photo.size for segment in segments)
 
 
+def test_stock_pipeline_calls_void_what_stored_others_win(tmp_path):
+    model, processor = patchwork.load()
+    model.set_vocabulary(processor, "bird, fish, pizza", others="water [stuff], brick wall [stuff], sunglasses")
+    for part in (model, processor):
+        part.save_pretrained(tmp_path)
+    stock, ours = (
+        pipeline(task, model=str(tmp_path), device="cpu")
+        for task in ("image-segmentation", "open-vocabulary-image-segmentation")
+    )
+    photo = str(patchwork.SCENES / "easy.jpg")
+    found = {segment["label"]: segment for segment in stock(photo, subtask="semantic")}
+    void = np.asarray(found.pop("void")["mask"]) > 0
+    expected = ours(photo, subtask="semantic")
+    assert found.keys() == {"bird", "fish"} and same(list(found.values()), expected)
+    assert np.array_equal(void, ~np.any([np.asarray(segment["mask"]) > 0 for segment in expected], axis=0))
+    assert stock.model.config.id2label == {0: "bird", 1: "fish", 2: "pizza"}
+    with pytest.raises(KeyError, match="3"):
+        stock.model.config.id2label[3]
+
+
 def test_stock_pipeline_takes_batches_of_photos_of_different_sizes(checkpoint, photo):
     stock = pipeline("image-segmentation", model=str(checkpoint), device="cpu")
     photos = [photo, photo.crop((0, 0, 200, 470)), photo.resize((90, 30))]

@@ -81,3 +81,14 @@ def test_resizing_is_that_of_each_mask():
         expected = before["mask"].resize((17, 11), Image.Resampling.NEAREST)
         np.testing.assert_array_equal(after["mask"], expected)
     assert [segment.label for segment in resized] == ["a", "b", "c"]
+
+
+def test_it_is_shown_in_a_line():
+    ids = torch.zeros(480, 640, dtype=torch.int32)
+    whole = Segmentation.from_map(
+        ids, labels=["dog", "road"], scores=[0.906, None], are_others=[False, True], asked=("dog", "cat")
+    )
+    assert repr(whole) == "Segmentation(640x480: dog 0.91, road (other); not found: cat)"
+    assert repr(Segmentation.from_map(ids, labels=[])) == "Segmentation(640x480: no segments)"
+    many = Segmentation.from_map(ids, labels=["dog"] * 100, asked=tuple(f"word {index}" for index in range(100)))
+    assert "dog, and 92 more; not found: word 0, " in repr(many) and len(repr(many)) < 200
