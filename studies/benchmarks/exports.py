@@ -38,7 +38,7 @@ def main() -> None:
             path = export.save(program, model, processor, Path(folder), file_format=file_format)
             sides[file_format] = export.load_graph(path)
     for batch_size in batch_sizes:
-        inputs = processor(images=scenes[:batch_size], return_tensors="pt")
+        inputs = processor(images=scenes[:batch_size], zoom=0, return_tensors="pt")
         print(json.dumps(measure(sides, inputs, rounds=rounds) | machine()), flush=True)
 
 

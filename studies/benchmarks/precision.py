@@ -154,7 +154,7 @@ def _maps(run: Callable[..., Any], processor: FisaProcessor, scenes: list[Any]) 
     maps = []
     for start in range(0, len(scenes), PHOTOS_AT_A_TIME):
         photos = scenes[start : start + PHOTOS_AT_A_TIME]
-        outputs = run(**processor(images=photos, return_tensors="pt"))
+        outputs = run(**processor(images=photos, zoom=0, return_tensors="pt"))
         sizes = [(photo.height, photo.width) for photo in photos]
         maps += processor.post_process_semantic_segmentation(outputs, target_sizes=sizes)
     return torch.stack(maps)
