@@ -73,14 +73,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stored_vocabulary(labeller.pipeline.model.config)  # there may be none
     except (OSError, ValueError, SafetensorError) as error:
         parser.error(str(error))
-    say = None if options.quiet or Processes.started().count > 1 else _print_result
+    is_silent = options.quiet or Processes.started().count > 1
     try:
         summary = label_photos(
             labeller,
             photos,
             options.output,
             overwrite=options.overwrite,
-            report=say,
+            report=(lambda result: None) if is_silent else _print_result,
             show_progress=False if options.quiet or len(photos) == 1 else None,
         )
     except KeyboardInterrupt:

@@ -3,7 +3,7 @@
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
@@ -65,7 +65,7 @@ def label_photos(
     output: Path,
     *,
     overwrite: bool = False,
-    report: Callable[[Result], None] | None = None,
+    report: Callable[[Result], None] = lambda result: None,
     show_progress: bool | None = None,
 ) -> Summary | None:
     """Segment photos and write the results to a folder, where the run before was stopped at the latest.
@@ -108,12 +108,11 @@ def label_photos(
     """
     processes = Processes.started()
     folder = ResultFolder(output, labeller.categories, rank=processes.rank, names_missing=labeller.names_missing)
-    settings = labeller.settings()
     with folder.locked() if processes.is_main else nullcontext():
         started = time.perf_counter()
 
         def plan() -> tuple[list[Task], list[bool], str]:
-            return *folder.begin(sources, settings, overwrite=overwrite), uuid.uuid4().hex
+            return *folder.begin(sources, labeller.settings(), overwrite=overwrite), uuid.uuid4().hex
 
         tasks, are_done, run = processes.from_main(plan)
         pending = [task for task, is_done in zip(tasks, are_done) if not is_done]
@@ -131,7 +130,7 @@ def label_photos(
                 folder.journal.append({"started": run})
             with bar, closing(_labelled(labeller, folder, share, photos=len(tasks))) as labelled:
                 for results in labelled:
-                    for result in results if report else ():
+                    for result in results:
                         report(result)
                     bar.update(len(results) + others.progress())
                 while others.are_at_work:
@@ -150,7 +149,7 @@ def label_photos(
 
 def _labelled(
     labeller: Labeller, folder: ResultFolder, tasks: Sequence[Task], *, photos: int
-) -> Iterator[list[Result]]:
+) -> Generator[list[Result], None, None]:
     """Results as they come, stack by stack; empty lists while none come."""
     waiting = iter(stacks(tasks, labeller.room.stack))
     count = labeller.room.calls + 1  # one more than the model takes: it reads and writes meanwhile

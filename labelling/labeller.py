@@ -35,10 +35,9 @@ STACK, STACKED_CALLS = 8, 2  # away from the CPU: while one stack is in the mode
 class Labeller:
     """Segments photos wherever they come from; threads may share one.
 
-    On the CPU, `batch_size` photos are segmented at once, each in a thread of its own: on this hardware a stack of
-    photos is no faster, and so a photo's result is the same to the last bit whatever its neighbours are. On other
-    devices `batch_size` photos are stacked; stacks are filled up to that number, so that neighbours make no difference
-    either. When memory runs out, the number halves.
+    On the CPU, `batch_size` photos are segmented at once, each in a thread of its own: a stack of photos would have
+    other last digits than each photo alone. On other devices `batch_size` photos are stacked; stacks are filled up to
+    that number, so that a photo's neighbours make no difference. When memory runs out, the number halves.
 
     A labeller that was given the model's name can be pickled: the model is loaded where it is used.
 
@@ -124,11 +123,13 @@ class Labeller:
             For each photo the photo itself, upright, and its segmentation; or the error that kept it from both.
         """
         photos = [self._read(image) for image in images]
-        readable = [photo for photo in photos if isinstance(photo, Image.Image)]
-        segmented = iter(self._segment_each(readable))
+        segmented = iter(self._segment_each([photo for photo in photos if not isinstance(photo, Exception)]))
         results: list[tuple[Image.Image, Segmentation] | Exception] = []
         for photo in photos:
-            result = photo if isinstance(photo, Exception) else next(segmented)
+            if isinstance(photo, Exception):
+                results.append(photo)
+                continue
+            result = next(segmented)
             results.append(result if isinstance(result, Exception) else (photo, result))
         return results
 
@@ -212,7 +213,7 @@ class Labeller:
         return found
 
     def _together(self, photos: Sequence[Image.Image], stack: int) -> list[Segmentation]:
-        filled = [*photos, *photos[-1:] * (stack - len(photos))]
+        filled = [*photos, *[photos[-1]] * (stack - len(photos))]
         options = self._options | {"return_type": "segmentation"}
         if self._labels is not None:
             options["candidate_labels"] = self._labels

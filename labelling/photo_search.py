@@ -114,7 +114,7 @@ def result_names(keys: Sequence[PhotoKey], known: Mapping[PhotoKey, str] | None 
 
     ```python
     >>> result_names([PhotoKey("b/dog.jpg"), PhotoKey("a/dog.jpg"), PhotoKey("cat.jpg")])
-    ['dog-bbe3fa2a', 'dog', 'cat']
+    ['dog-35c3d06e', 'dog', 'cat']
     ```
     """
     names = dict(known or {})
@@ -128,7 +128,7 @@ def result_names(keys: Sequence[PhotoKey], known: Mapping[PhotoKey, str] | None 
 
 def _candidates(key: PhotoKey) -> Iterator[str]:
     plain = Path(key.place.split("?")[0] if "://" in key.place else key.place).stem.strip(".") or "photo"
-    digest = hashlib.sha256(repr(key).encode("utf-8", "surrogatepass")).hexdigest()
+    digest = hashlib.sha256(f"{key.repetition}:{key.place}".encode("utf-8", "surrogatepass")).hexdigest()
     start = os.fsdecode(os.fsencode(plain)[: LONGEST_NAME - 65].decode("utf-8", "ignore").encode())
     numbered = plain if key.repetition == 1 else f"{plain}-{key.repetition}"
     return chain([numbered], (f"{start}-{digest[:length]}" for length in (8, 16, 64)))

@@ -17,21 +17,22 @@ from tests.roads.walking import walk
 
 
 COMMAND = ("fisa-segment", "in", "--recursive", "--model", "model", "--labels", "house, tree", "--threshold", "0")
-KILLS = 5
+KILLS = 3
 
 
-@pytest.fixture
-def place(tmp_path, scene):
-    """Twenty photos, one that is none, and a small model."""
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, scene):
+    """Twenty photos and one that is none, a small model, and the results of an undisturbed run."""
+    place = tmp_path_factory.mktemp("folders")
     for part in miniature():
-        part.save_pretrained(tmp_path / "model")
-    (tmp_path / "in" / "deep").mkdir(parents=True)
+        part.save_pretrained(place / "model")
+    (place / "in" / "deep").mkdir(parents=True)
     for number in range(20):
-        folder = tmp_path / "in" / ("deep" if number % 3 else "")
+        folder = place / "in" / ("deep" if number % 3 else "")
         scene.rotate(17 * number).resize((120, 90)).save(folder / f"{number // 2}.png")
-    (tmp_path / "in" / "broken.jpg").write_bytes(b"no photo")
-    walk(*COMMAND, "--output", "undisturbed", cwd=tmp_path, status=1)
-    return tmp_path
+    (place / "in" / "broken.jpg").write_bytes(b"no photo")
+    walk(*COMMAND, "--output", "undisturbed", cwd=place, status=1)
+    return place
 
 
 def results(folder: Path) -> dict[str, bytes]:
@@ -56,10 +57,10 @@ def lines(journal: Path) -> int:
 
 
 def test_runs_that_are_killed_at_any_moment_end_like_an_undisturbed_one(place):
-    chance, out = random.Random(0), place / "out"
+    chance, out = random.Random(0), place / "killed"
     done = 0
     for kill in range(KILLS):
-        run = started(*COMMAND, "--output", "out", cwd=place)
+        run = started(*COMMAND, "--output", "killed", cwd=place)
         wanted, patience = done + 1 + kill % 3, time.monotonic() + 60
         while lines(out / "journal.jsonl") < wanted and run.poll() is None and time.monotonic() < patience:
             time.sleep(0.002)
@@ -72,7 +73,7 @@ def test_runs_that_are_killed_at_any_moment_end_like_an_undisturbed_one(place):
             json.loads((out / "panoptic.json").read_text())
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*.png")}
     assert 0 < len(before) < 40
-    said = walk(*COMMAND, "--output", "out", cwd=place, status=1)
+    said = walk(*COMMAND, "--output", "killed", cwd=place, status=1)
     assert "were done before" in said and results(out) == results(place / "undisturbed")
     again = sum(path.stat().st_mtime_ns != time for path, time in before.items())
     assert again <= 4  # two photos were on the way
@@ -81,13 +82,11 @@ def test_runs_that_are_killed_at_any_moment_end_like_an_undisturbed_one(place):
 def test_processes_share_the_photos_and_end_like_one(place):
     port = random.Random(str(place)).randrange(20000, 30000)
     launcher = ("accelerate", "launch", "--multi_gpu", "--num_processes", 2, "--main_process_port", port)
-    _, *arguments = COMMAND
-    (place / "in" / "broken.jpg").unlink()
-    for _ in range(2):  # the second one finds nothing to do
-        said = walk(*launcher, "-m", "fisa.commands.segment", *arguments, "--output", "out", cwd=place)
-        assert said.count("20 of 20 photos segmented") == 1
-        assert results(place / "out") == results(place / "undisturbed")
-    shares = [lines(place / "out" / name) for name in ("journal.jsonl", "journal-1.jsonl")]
+    _, _, *arguments = COMMAND
+    said = walk(*launcher, "-m", "fisa.commands.segment", "in/**/*.png", *arguments, "--output", "shared", cwd=place)
+    assert said.count("20 of 20 photos segmented") == 1
+    assert results(place / "shared") == results(place / "undisturbed")
+    shares = [lines(place / "shared" / name) for name in ("journal.jsonl", "journal-1.jsonl")]
     assert min(shares) >= 10
 
 
@@ -97,7 +96,7 @@ def test_a_disk_that_is_full_ends_a_run_in_one_line(place):
 
     _, *arguments = COMMAND
     run = subprocess.run(
-        [Path(sys.executable).with_name("fisa-segment"), *arguments, "--output", "out"],
+        [Path(sys.executable).with_name("fisa-segment"), *arguments, "--output", "full"],
         cwd=place,
         env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
         capture_output=True,
@@ -106,5 +105,5 @@ def test_a_disk_that_is_full_ends_a_run_in_one_line(place):
     )
     assert run.returncode == 2 and "Traceback" not in run.stderr
     assert "the results cannot be written" in run.stderr.splitlines()[-1]
-    walk(*COMMAND, "--output", "out", cwd=place, status=1)
-    assert results(place / "out") == results(place / "undisturbed")
+    walk(*COMMAND, "--output", "full", cwd=place, status=1)
+    assert results(place / "full") == results(place / "undisturbed")
