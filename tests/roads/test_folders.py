@@ -26,10 +26,10 @@ def place(tmp_path_factory, scene):
     place = tmp_path_factory.mktemp("folders")
     for part in miniature():
         part.save_pretrained(place / "model")
-    (place / "in" / "deep").mkdir(parents=True)
-    for number in range(20):
-        folder = place / "in" / ("deep" if number % 3 else "")
-        scene.rotate(17 * number).resize((120, 90)).save(folder / f"{number // 2}.png")
+    (place / "in" / "deep" / "deep").mkdir(parents=True)
+    for number in range(20):  # names that are alike in three folders
+        path = place.joinpath("in", *["deep"] * (number // 8), f"{number % 8}.png")
+        scene.rotate(17 * number).resize((120, 90)).save(path)
     (place / "in" / "broken.jpg").write_bytes(b"no photo")
     walk(*COMMAND, "--output", "undisturbed", cwd=place, status=1)
     return place
@@ -92,7 +92,7 @@ def test_processes_share_the_photos_and_end_like_one(place):
 
 def test_a_disk_that_is_full_ends_a_run_in_one_line(place):
     def little_room():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000))
 
     _, *arguments = COMMAND
     run = subprocess.run(
