@@ -113,7 +113,7 @@ def segmentations(
         if subtask == "panoptic":
             return segment_rule.panoptic(photo, label_ids_to_fuse)
         if subtask == "instance":
-            return _instances(photo, segment_rule, overlapping=overlapping)
+            return _instances(photo, segment_rule, overlapping=overlapping, include_others=include_others)
         return _semantic(photo)
 
     with torch.no_grad(), _in_float32(outputs):
@@ -313,11 +313,11 @@ def _with_scores(photo: PhotoOutputs, *, include_others: bool) -> SemanticSegmen
     return SemanticSegmentationPostProcessorOutput(data={"segmentation": labels, "segmentation_scores": scores})
 
 
-def _instances(photo: PhotoOutputs, rule: SegmentRule, *, overlapping: bool) -> Painting:
+def _instances(photo: PhotoOutputs, rule: SegmentRule, *, overlapping: bool, include_others: bool) -> Painting:
     class_ids = torch.arange(photo.class_probs.shape[1] - 1, device=photo.class_probs.device)
     if photo.is_thing is not None:
         class_ids = class_ids[photo.is_thing]
-    if not len(class_ids):
+    if not (class_ids if include_others else class_ids[class_ids < photo.num_classes]).numel():
         void = torch.zeros(photo.size, dtype=torch.int32, device=class_ids.device)
         return Painting(void, obstacle="none of the classes is a thing")
     return rule.instances(photo, class_ids, overlapping=overlapping)

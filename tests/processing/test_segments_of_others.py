@@ -151,6 +151,15 @@ class TestNothingFound:
         assert 'all segments belong to others: "e"' in log.io.getvalue()
         assert (semantic_segmentation(apart, **SIZE)[0] == -1).all()
 
+    def test_because_none_of_the_asked_is_a_thing(self, log):
+        _, apart = together_and_apart(0, num_asked=1)
+        apart.class_is_thing = torch.zeros_like(apart.class_is_thing)
+        (found,) = segmentations(apart, "instance", threshold=0.2, id2label=NAMES, **SIZE)
+        assert not found.ids.any() and found.not_found == ()
+        assert "none of the classes is a thing" in log.io.getvalue()
+        (others,) = segmentations(apart, "instance", threshold=0.2, id2label=NAMES, include_others=True, **SIZE)
+        assert len(others) and all(segment.is_other for segment in others)
+
     def test_because_scores_are_low(self, log):
         together, _ = together_and_apart(0)
         (found,) = segmentations(together, threshold=0.1, min_score=1.0, **SIZE)
