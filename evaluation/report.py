@@ -17,8 +17,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from fisa.evaluation.headlines import headlines
 from fisa.evaluation.samples import Sample, read_samples
+from fisa.processing.drawing import FAINT_INK, INK, PAPER, draw_legend
 from fisa.processing.segmentation import Segmentation
-from fisa.visualization import FAINT_INK, INK, PAPER, draw_legend, paint_segments
+from fisa.visualization import paint_segments
 
 
 # Where a report has figures per class; the first that both evaluations have is shown.

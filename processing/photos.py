@@ -76,6 +76,15 @@ class Photo(NamedTuple):
         that of the stored pixels for a PIL image, whose pixels the caller holds."""
         return 1 if self.is_file else self.exif_orientation
 
+    @property
+    def as_held(self) -> Image.Image:
+        """8-bit RGB, in the orientation of results."""
+        orientation = self.orientation_of_results
+        if orientation == 1:
+            return self.image
+        inverse = {6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
+        return self.image.transpose(inverse.get(orientation, UPRIGHT[orientation]))
+
 
 def load_photo(
     image: Any,
@@ -116,7 +125,7 @@ def load_photo(
     photo = read_photo(
         image, input_data_format=input_data_format, timeout=timeout, max_download_bytes=max_download_bytes
     )
-    return photo.image if upright else _turned_back(photo)
+    return photo.image if upright else photo.as_held
 
 
 def read_photo(
@@ -259,14 +268,6 @@ def exif_orientation(image: Image.Image) -> int:
     except DECODER_ERRORS:  # the pixels are whole: viewers show them as they are
         return 1
     return orientation if isinstance(orientation, int) and orientation in UPRIGHT else 1
-
-
-def _turned_back(photo: Photo) -> Image.Image:
-    orientation = photo.orientation_of_results
-    if orientation == 1:
-        return photo.image
-    inverse = {6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
-    return photo.image.transpose(inverse.get(orientation, UPRIGHT[orientation]))
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -1,6 +1,7 @@
 """FisaPipeline: transformers' image segmentation pipeline with the class names as an argument of the call."""
 
 from collections.abc import Mapping, Sized
+from dataclasses import replace
 from os import PathLike
 from typing import Any, NamedTuple
 
@@ -208,6 +209,7 @@ class FisaPipeline(ImageSegmentationPipeline):
         orientation, (width, height) = photo.orientation_of_results, photo.image.size
         inputs["target_size"] = [(width, height) if orientation >= 5 else (height, width)]
         inputs["photo_orientation"] = torch.tensor([orientation])
+        inputs["photo"] = photo.as_held
         return inputs
 
     def _forward(
@@ -217,13 +219,13 @@ class FisaPipeline(ImageSegmentationPipeline):
         text_cache: Any = None,
         **given_others: Others,
     ) -> dict[str, Any]:
-        target_size = model_inputs.pop("target_size")
+        target_size, photo = model_inputs.pop("target_size"), model_inputs.pop("photo")
         encoded, words = {}, self._words(vocabulary, **given_others)
         if words is not None:
             asked, others = words
             encoded = self.model.encode_vocabulary(self.processor, asked, others=others, text_cache=text_cache)
         outputs = self.model(**model_inputs, **encoded)
-        outputs["target_size"] = target_size
+        outputs["target_size"], outputs["photo"] = target_size, photo
         return outputs
 
     def postprocess(
@@ -254,7 +256,9 @@ class FisaPipeline(ImageSegmentationPipeline):
             overlap_mask_area_threshold=overlap_mask_area_threshold,
             min_score=min_score,
         )
-        return segmentation if return_type == "segmentation" else segmentation.to_segments()
+        if return_type == "segmentation":
+            return replace(segmentation, photo=model_outputs["photo"])
+        return segmentation.to_segments()
 
     def _words(self, vocabulary: Vocabulary | None, **given_others: Others) -> tuple[Vocabulary, Others] | None:
         """The classes of a call and what competes with them; `None` where both are as stored."""

@@ -1,65 +1,41 @@
 """The one value for a result: which segment each pixel of a photo belongs to, and what the segments are."""
 
+import io
+import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, overload
 
 import numpy as np
 import torch
 from PIL import Image
 
+from fisa.processing.drawing import paint, paint_with_legend
+from fisa.processing.extras import library
+from fisa.processing.files import written_whole
+from fisa.processing.photos import load_photo
+from fisa.processing.segment import Box, Segment
 from fisa.processing.vocabulary import listed
 
 
-Box = tuple[int, int, int, int]
-
-
-@dataclass(frozen=True)
-class Segment:
-    """One segment of a [`Segmentation`].
-
-    Args:
-        id (`int`): its number in the map, from 1.
-        label (`str`): the name of its class.
-        class_id (`int`): the place of its class in the vocabulary.
-        score (`float` or `None`): in [0, 1]; semantic segments have none.
-        is_thing (`bool` or `None`): whether its class is countable; `None` where the model's outputs do not say.
-        area (`int`): its pixels in the map.
-        box (`tuple[int, int, int, int]`): left, top, width and height of its pixels, all 0 where it has none.
-        was_fused (`bool`): whether its class has one segment at most, made of all proposals of that class.
-        is_other (`bool`): whether its class was not asked for but competed with those that were.
-
-    Example:
-
-    ```python
-    >>> Segment(id=1, label="dog", class_id=0, score=0.9, is_thing=True, area=3, box=(0, 0, 2, 2)).label
-    'dog'
-    ```
-    """
-
-    id: int
-    label: str
-    class_id: int
-    score: float | None
-    is_thing: bool | None
-    area: int
-    box: Box
-    was_fused: bool = False
-    is_other: bool = False
+NOTEBOOK_SIDE = 1024  # pixels: what a notebook keeps of a picture
 
 
 @dataclass(frozen=True, eq=False)
 class Segmentation:
     """What is on a photo.
 
-    Iterating gives the segments, and `len` counts them.
+    Iterating gives the segments, `len` counts them, and `in` looks for a segment or a label. In brackets, a number
+    gives one segment, and a label all that bear it.
 
     Args:
         ids (`torch.Tensor`): (H, W) integers: the `id` of each pixel's segment, 0 where there is none.
         segments (`tuple[Segment, ...]`): with the ids 1, 2, 3, … in this order.
         masks (`torch.Tensor`, *optional*):
             (N, H, W) bool, the whole mask of each segment, of which others may hide a part in `ids`.
-        photo (`PIL.Image.Image`, *optional*): of which this is the segmentation.
+        photo (`PIL.Image.Image`, *optional*):
+            Of which this is the segmentation, in its size and orientation. A pipeline's results have it.
         asked (`tuple[str, ...]`): the names of the classes that were looked for.
 
     Example:
@@ -74,8 +50,10 @@ class Segmentation:
     [('dog', 3, (0, 0, 2, 2)), ('grass', 2, (1, 1, 2, 1))]
     >>> segmentation
     Segmentation(3x2: dog, grass)
-    >>> segmentation.mask(segmentation.segments[1]).tolist()
+    >>> segmentation.mask(segmentation[1]).tolist()
     [[False, False, False], [False, True, True]]
+    >>> "dog" in segmentation, len(segmentation["dog"])
+    (True, 1)
     ```
     """
 
@@ -154,6 +132,58 @@ class Segmentation:
             are_others=[segment.get("is_other", False) for segment in segments],
         )
 
+    @classmethod
+    def from_supervision(cls, detections: Any, *, size: tuple[int, int], photo: Any = None) -> "Segmentation":
+        """From supervision's detections with masks, the reverse of [`to_supervision`].
+
+        Args:
+            detections (`supervision.Detections`):
+                With masks and, in their `data`, the names of the classes as `class_name`. Where masks overlap, later
+                ones lie on top.
+            size (`tuple[int, int]`): width and height of the photo.
+            photo (*optional*): the photo itself.
+
+        Raises:
+            ValueError: there are no masks or names, or the masks are not of the photo's size.
+
+        Example:
+
+        ```python
+        >>> again = Segmentation.from_supervision(segmentation.to_supervision(), size=segmentation.size)
+        >>> again.segments == segmentation.segments
+        True
+        ```
+        """
+        count = len(detections)
+        if not count:
+            return cls(torch.zeros(size[::-1], dtype=torch.int32), (), photo=photo)
+        labels = detections.data.get("class_name")
+        if detections.mask is None or labels is None:
+            missing = "masks" if detections.mask is None else "`class_name` in their `data`"
+            raise ValueError(f"These {count} detections have no {missing}; segments need masks and names.")
+        masks = np.asarray(detections.mask, dtype=bool)
+        if masks.shape[1:] != size[::-1]:
+            raise ValueError(f"The masks are {masks.shape[:0:-1]} and the photo {size}; they must be of one size.")
+        ids = np.zeros(size[::-1], dtype=np.int32)
+        for number, mask in enumerate(masks, start=1):
+            ids[mask] = number
+
+        def column(name: str) -> list[Any] | None:
+            values = detections.data.get(name)
+            return None if values is None else np.asarray(values).tolist()
+
+        class_ids, scores = detections.class_id, detections.confidence
+        return cls.from_map(
+            torch.from_numpy(ids),
+            labels=[str(label) for label in labels],
+            class_ids=None if class_ids is None else [int(class_id) for class_id in class_ids],
+            scores=None if scores is None else [float(score) for score in scores],
+            are_things=column("is_thing"),
+            were_fused=column("was_fused"),
+            are_others=column("is_other"),
+            photo=photo,
+        )
+
     def __repr__(self) -> str:
         width, height = self.size
         found = listed([_in_brief(segment) for segment in self], limit=8) or "no segments"
@@ -165,6 +195,29 @@ class Segmentation:
 
     def __iter__(self) -> Iterator[Segment]:
         return iter(self.segments)
+
+    def __contains__(self, item: object) -> bool:
+        return any(item in (segment, segment.label) for segment in self)
+
+    @overload
+    def __getitem__(self, item: int) -> Segment: ...
+
+    @overload
+    def __getitem__(self, item: slice | str) -> tuple[Segment, ...]: ...
+
+    def __getitem__(self, item: int | slice | str) -> Segment | tuple[Segment, ...]:
+        """A segment by its place, or the segments of a label; none for a class that was asked for and not found.
+
+        Raises:
+            KeyError: no segment bears the label, and nobody asked for it.
+        """
+        if not isinstance(item, str):
+            return self.segments[item]
+        found = tuple(segment for segment in self if segment.label == item)
+        if not found and item not in self.asked:
+            names = dict.fromkeys([*self.asked, *(segment.label for segment in self)])
+            raise KeyError(f"{item!r} was not looked for; there are {', '.join(map(repr, names)) or 'no segments'}.")
+        return found
 
     @property
     def size(self) -> tuple[int, int]:
@@ -189,6 +242,91 @@ class Segmentation:
     def mask(self, segment: Segment) -> np.ndarray:
         """Where a segment is seen, (H, W) bool."""
         return (self.ids == segment.id).cpu().numpy()
+
+    def plot(self, photo: Any = None, *, legend: bool = True) -> Image.Image:
+        """Draw the segments over the photo.
+
+        Args:
+            photo (*optional*): as [`load_photo`] takes it; the one that is kept if not given.
+            legend (`bool`, defaults to `True`): whether the classes and their shares of the pixels stand below.
+
+        Returns:
+            An RGB picture: the photo in its own size, with each segment filled, outlined and named where there is
+            room for its name, and the legend.
+
+        Raises:
+            ValueError: there is no photo, or it is of another size than the map.
+
+        Example:
+
+        ```python
+        >>> segmentation.plot(photo).save("segments.png")
+        ```
+        """
+        draw = paint_with_legend if legend else paint
+        return draw(self._photo(photo), self.ids.cpu().numpy(), self.segments)
+
+    def save(self, path: str | os.PathLike, photo: Any = None) -> None:
+        """Write what [`plot`] draws to a file, complete or absent.
+
+        Args:
+            path (`str` or `os.PathLike`): its ending says the format, as in Pillow. Folders are made.
+            photo (*optional*): as in [`plot`].
+
+        Raises:
+            ValueError: Pillow writes no such format; or as in [`plot`].
+        """
+        path = Path(path)
+        formats = {ending: name for ending, name in Image.registered_extensions().items() if name in Image.SAVE}
+        if path.suffix.lower() not in formats:
+            raise ValueError(f"{path}: Pillow writes no pictures that end in {path.suffix!r}; try .png or .jpg.")
+        picture = self.plot(photo)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with written_whole(path) as aside:
+            picture.save(aside, format=formats[path.suffix.lower()])
+
+    def crop(self, segment: Segment, photo: Any = None) -> Image.Image:
+        """Cut a segment out of the photo.
+
+        Args:
+            segment ([`Segment`]): one of these.
+            photo (*optional*): as in [`plot`].
+
+        Returns:
+            The photo within the segment's box, RGBA: transparent where the segment is not. `.convert("RGB")` brings
+            back what surrounds it.
+
+        Raises:
+            ValueError: the segment has no pixels; or as in [`plot`].
+        """
+        if not segment.area:
+            raise ValueError(f"Segment {segment.id} ({segment.label!r}) has no pixels: others hide it.")
+        left, top, width, height = segment.box
+        box = left, top, left + width, top + height
+        cut = self._photo(photo).crop(box)
+        mask = self.mask(segment)[box[1] : box[3], box[0] : box[2]]
+        cut.putalpha(Image.fromarray(mask.astype(np.uint8) * 255))
+        return cut
+
+    def _photo(self, given: Any) -> Image.Image:
+        if given is None and self.photo is None:
+            raise ValueError("This segmentation holds no photo; pass the one that was segmented.")
+        photo = load_photo(self.photo if given is None else given, upright=False)  # as the map lies
+        if photo.size != self.size:
+            raise ValueError(
+                f"The segmentation is {self.size} and the photo {photo.size}; they must have the same width and "
+                "height. Draw on the very image that was segmented."
+            )
+        return photo
+
+    def _repr_png_(self) -> bytes | None:
+        """What notebooks show; nothing without a photo."""
+        if self.photo is None:
+            return None
+        picture, png = self.plot(), io.BytesIO()
+        picture.thumbnail((NOTEBOOK_SIDE, NOTEBOOK_SIDE))
+        picture.save(png, format="PNG")
+        return png.getvalue()
 
     def resized(self, size: tuple[int, int]) -> "Segmentation":
         """The same at another width and height, each pixel of the nearest one's segment. Masks and photo are left
@@ -250,6 +388,79 @@ class Segmentation:
             for segment in self
         ]
         return {"segmentation": self.ids.cpu().numpy(), "segments_info": segments_info}
+
+    def to_coco(self, category_ids: Sequence[int] | None = None, *, image_id: int = 1) -> list[dict[str, Any]]:
+        """As COCO annotates instances, with run lengths that pycocotools and hotcoco decode.
+
+        Args:
+            category_ids (`Sequence[int]`, *optional*): the category of each class; counted from 1 if not given.
+            image_id (`int`, defaults to 1): the photo's.
+
+        Returns:
+            For each segment that is seen `id`, `image_id`, `category_id`, `segmentation`, `area`, `bbox`, `iscrowd`
+            and, if it has one, `score`.
+
+        Raises:
+            ImportError: hotcoco is not installed.
+        """
+        encode = library("hotcoco", extra="formats", purpose="Encoding masks in run lengths").mask.encode
+        annotations = []
+        for segment in self:
+            if not segment.area:
+                continue
+            code = encode(self.mask(segment))
+            annotations.append(
+                {
+                    "id": segment.id,
+                    "image_id": image_id,
+                    "category_id": segment.class_id + 1 if category_ids is None else category_ids[segment.class_id],
+                    "segmentation": {"size": list(code["size"]), "counts": code["counts"].decode()},
+                    "area": segment.area,
+                    "bbox": list(segment.box),
+                    "iscrowd": 0,
+                }
+                | ({} if segment.score is None else {"score": segment.score})
+            )
+        return annotations
+
+    def to_supervision(self) -> Any:
+        """As `supervision.Detections`, for its annotators, trackers and data sets.
+
+        Returns:
+            A detection for each segment that is seen: box, mask, class id, and score if the segments have scores;
+            `data` has `class_name`, `is_thing`, `was_fused` and `is_other`.
+
+        Raises:
+            ImportError: supervision is not installed.
+        """
+        supervision = library("supervision", extra="formats", purpose="Making detections")
+        segments = [segment for segment in self if segment.area]
+        if not segments:
+            return supervision.Detections.empty()
+        boxes = np.array([segment.box for segment in segments], dtype=float)
+        boxes[:, 2:] += boxes[:, :2]
+        scores = [segment.score for segment in segments]
+        told = ("is_thing", "was_fused", "is_other")
+        return supervision.Detections(
+            xyxy=boxes,
+            mask=np.stack([self.mask(segment) for segment in segments]),
+            confidence=None if None in scores else np.array(scores),
+            class_id=np.array([segment.class_id for segment in segments]),
+            data={"class_name": np.array([segment.label for segment in segments])}
+            | {name: np.array([getattr(segment, name) for segment in segments]) for name in told},
+        )
+
+    def to_pandas(self) -> Any:
+        """As a `pandas.DataFrame`: a row for each segment, with what [`Segment`] has; its box is in four columns,
+        `left`, `top`, `width` and `height`.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        pandas = library("pandas", extra="formats", purpose="Making a table")
+        names = [field.name for field in fields(Segment) if field.name != "box"]
+        rows = [[*(getattr(segment, name) for name in names), *segment.box] for segment in self]
+        return pandas.DataFrame(rows, columns=[*names, "left", "top", "width", "height"])
 
 
 def _in_brief(segment: Segment) -> str:
