@@ -216,7 +216,7 @@ class Segmentation:
         found = tuple(segment for segment in self if segment.label == item)
         if not found and item not in self.asked:
             names = dict.fromkeys([*self.asked, *(segment.label for segment in self)])
-            raise KeyError(f"{item!r} was not looked for; there are {', '.join(map(repr, names)) or 'no segments'}.")
+            raise KeyError(f"{item!r} was not looked for; there are {listed([*names]) or 'no segments'}.")
         return found
 
     @property

@@ -24,6 +24,7 @@ MODULES = (
     "fisa.configuration",
     "fisa.data",
     "fisa.evaluation",
+    "fisa.formats",
     "fisa.modeling_fisa",
     "fisa.pretrained",
     "fisa.processing",

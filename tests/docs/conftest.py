@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fisa.processing.coco_panoptic import CocoPanopticWriter
 from tests.data.made_files import HEIGHT, WIDTH, quarters, write_ade20k, write_photo, write_values
 
 
@@ -29,4 +30,11 @@ def belongings(tmp_path_factory, photo, checkpoint, parts_folder):
     write_ade20k(root / "ADEChallengeData2016", quarters(0, 1, 13, 150))
     write_photo(root / "dogs" / "train" / "1.jpg")
     np.save(root / "dogs" / "train" / "1.npy", np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH) % 3)
+    halves = np.ones(photo.size[::-1], int)
+    halves[240:] = 2
+    categories = [{"id": 1, "name": "dog", "isthing": True}, {"id": 2, "name": "grass", "isthing": False}]
+    writer = CocoPanopticWriter(root / "results" / "panoptic.json", categories)
+    segments = [{"id": number, "category_id": number} for number in (1, 2)]
+    writer.add(1, file_name="photo.jpg", segmentation=halves, segments_info=segments)
+    writer.close()
     return root

@@ -1,12 +1,19 @@
 """Segmentation: what it measures of a map, and the forms that others know."""
 
+import dataclasses
+import io
+import sys
+
 import numpy as np
 import pytest
+import supervision
 import torch
 from PIL import Image
+from pycocotools import mask as coco_mask
 
 from fisa.processing.image_processing_fisa import FisaImageProcessor
 from fisa.processing.segmentation import Segmentation
+from fisa.visualization import draw_segments
 from tests.processing.proposals import proposals
 
 
@@ -92,3 +99,127 @@ def test_it_is_shown_in_a_line():
     assert repr(Segmentation.from_map(ids, labels=[])) == "Segmentation(640x480: no segments)"
     many = Segmentation.from_map(ids, labels=["dog"] * 100, asked=tuple(f"word {index}" for index in range(100)))
     assert "dog, and 92 more; not found: word 0, " in repr(many) and len(repr(many)) < 200
+
+
+@pytest.fixture
+def segmentation() -> Segmentation:
+    """Of a photo of 6 × 4 pixels: a dog over grass, a second dog that is hidden, and a bone that nobody found."""
+    ids = torch.tensor([[0, 0, 0, 0, 0, 0], [0, 1, 1, 0, 0, 0], [2, 1, 2, 2, 2, 2], [2, 2, 2, 2, 2, 2]])
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 6, 3), dtype=np.uint8)
+    return Segmentation.from_map(
+        ids,
+        labels=["dog", "grass", "dog"],
+        scores=[0.9, 0.8, 0.7],
+        are_things=[True, False, True],
+        photo=Image.fromarray(pixels),
+        asked=("dog", "grass", "bone"),
+    )
+
+
+class TestSegmentsOfOne:
+    def test_by_number_and_label(self, segmentation):
+        first, second, third = segmentation
+        assert len(segmentation) == 3 and segmentation[0] is first and segmentation[-1] is third
+        assert segmentation[1:] == (second, third)
+        assert segmentation["dog"] == (first, third) and segmentation["bone"] == ()
+
+    def test_a_label_that_nobody_asked_for(self, segmentation):
+        with pytest.raises(KeyError, match="'dgo' was not looked for; there are dog, grass, bone"):
+            segmentation["dgo"]
+
+    def test_in(self, segmentation):
+        assert "dog" in segmentation and segmentation[1] in segmentation
+        assert "bone" not in segmentation and 1 not in segmentation
+
+    def test_crop(self, segmentation):
+        cut = segmentation.crop(segmentation[0])
+        assert (cut.mode, cut.size) == ("RGBA", (2, 2))
+        expected = np.asarray(segmentation.photo)[1:3, 1:3]
+        np.testing.assert_array_equal(np.asarray(cut.convert("RGB")), expected)
+        assert np.asarray(cut)[..., 3].tolist() == [[255, 255], [255, 0]]
+
+    def test_what_is_hidden_cannot_be_cut_out(self, segmentation):
+        with pytest.raises(ValueError, match=r"Segment 3 \('dog'\) has no pixels"):
+            segmentation.crop(segmentation[2])
+
+
+class TestPictures:
+    def test_of_the_photo_that_is_kept_or_given(self, segmentation):
+        bare = dataclasses.replace(segmentation, photo=None)
+        for picture in (segmentation.plot(), bare.plot(segmentation.photo)):
+            np.testing.assert_array_equal(np.asarray(picture), np.asarray(draw_segments(segmentation.photo, bare)))
+        assert segmentation.plot(legend=False).size == segmentation.photo.size
+        with pytest.raises(ValueError, match="holds no photo; pass the one"):
+            bare.plot()
+        with pytest.raises(ValueError, match=r"\(6, 4\) and the photo \(4, 6\)"):
+            bare.plot(segmentation.photo.rotate(90, expand=True))
+
+    def test_save(self, segmentation, tmp_path):
+        segmentation.save(tmp_path / "new" / "dog.PNG")
+        with Image.open(tmp_path / "new" / "dog.PNG") as saved:
+            assert saved.format == "PNG"
+            np.testing.assert_array_equal(np.asarray(saved), np.asarray(segmentation.plot()))
+        with pytest.raises(ValueError, match="no pictures that end in '.segments'"):
+            segmentation.save(tmp_path / "dog.segments")
+        assert [path.name for path in tmp_path.rglob("*")] == ["new", "dog.PNG"]
+
+    def test_notebooks_show_it_where_there_is_a_photo(self, segmentation):
+        png = Image.open(io.BytesIO(segmentation._repr_png_()))
+        assert png.format == "PNG" and max(png.size) <= 1024
+        assert dataclasses.replace(segmentation, photo=None)._repr_png_() is None
+
+
+class TestHandedOn:
+    def test_coco_tools_decode_it(self, segmentation):
+        annotations = segmentation.to_coco([17, 193], image_id=5)
+        assert [annotation["category_id"] for annotation in annotations] == [17, 193]  # what is hidden is left out
+        for annotation, segment in zip(annotations, segmentation):
+            np.testing.assert_array_equal(coco_mask.decode(annotation["segmentation"]), segmentation.mask(segment))
+            assert annotation["area"] == coco_mask.area(annotation["segmentation"]) == segment.area
+            assert coco_mask.toBbox(annotation["segmentation"]).tolist() == list(segment.box) == annotation["bbox"]
+            assert (annotation["image_id"], annotation["score"]) == (5, segment.score)
+
+    def test_coco_without_categories_or_scores(self):
+        (annotation,) = Segmentation.from_map(torch.tensor([[1]]), labels=["dog"]).to_coco()
+        assert annotation["category_id"] == 1 and "score" not in annotation
+
+    def test_supervision_there_and_back(self, segmentation):
+        detections = segmentation.to_supervision()
+        assert detections.xyxy.tolist() == [[1, 1, 3, 3], [0, 2, 6, 4]]
+        again = Segmentation.from_supervision(detections, size=segmentation.size, photo=segmentation.photo)
+        torch.testing.assert_close(again.ids, segmentation.ids, check_dtype=False)
+        assert again.segments == segmentation.segments[:2]
+        assert again.plot().size == segmentation.plot().size
+
+    def test_supervision_with_nothing(self):
+        nothing = Segmentation.from_map(torch.zeros(4, 6, dtype=torch.int32), labels=[])
+        again = Segmentation.from_supervision(nothing.to_supervision(), size=(6, 4))
+        assert not len(again) and again.ids.shape == (4, 6)
+
+    def test_detections_of_others(self, segmentation):
+        boxes = supervision.Detections(np.array([[0.0, 0, 1, 1]]), class_id=np.array([0]))
+        with pytest.raises(ValueError, match="1 detections have no masks"):
+            Segmentation.from_supervision(boxes, size=(6, 4))
+        detections = segmentation.to_supervision()
+        with pytest.raises(ValueError, match=r"masks are \(6, 4\) and the photo \(4, 6\)"):
+            Segmentation.from_supervision(detections, size=(4, 6))
+        detections.data = {}
+        with pytest.raises(ValueError, match="have no `class_name`"):
+            Segmentation.from_supervision(detections, size=(6, 4))
+
+    def test_pandas(self, segmentation):
+        table = segmentation.to_pandas()
+        assert table.columns.tolist()[:4] == ["id", "label", "class_id", "score"]
+        assert table[["left", "top", "width", "height"]].values.tolist() == [
+            list(segment.box) for segment in segmentation
+        ]
+        assert table.groupby("label")["area"].sum().to_dict() == {"dog": 3, "grass": 11}
+
+    @pytest.mark.parametrize("module", ["hotcoco", "supervision", "pandas"])
+    def test_without_its_library(self, module, segmentation, monkeypatch):
+        monkeypatch.setitem(sys.modules, module, None)
+        method = {"hotcoco": "to_coco", "supervision": "to_supervision", "pandas": "to_pandas"}[module]
+        with pytest.raises(
+            ImportError, match=rf'needs {module}: install the extra with `pip install "fisa\[formats\]"`'
+        ):
+            getattr(segmentation, method)()

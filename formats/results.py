@@ -1,0 +1,87 @@
+"""What all formats are written from: a folder's photos and their segmentations, one after the other."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from fisa.processing.coco_panoptic import numbered, rgb_to_panoptic
+from fisa.processing.segmentation import Segmentation
+
+
+@dataclass(frozen=True)
+class LabelledPhoto:
+    """A photo and what is on it.
+
+    Args:
+        id (`int`): unique among the results.
+        name (`str`): unique among the results, and fit for a file's name.
+        source (`str`): the photo's path or address.
+        segmentation ([`Segmentation`]): upright; each `class_id` is a place in the results' categories.
+    """
+
+    id: int
+    name: str
+    source: str
+    segmentation: Segmentation
+
+
+class Results:
+    """The results that `fisa-segment` or [`CocoPanopticWriter`] wrote: `panoptic.json` and the maps beside it.
+
+    Iterating gives one [`LabelledPhoto`] after the other, and reads each map when its turn comes; `len` counts them.
+
+    Args:
+        annotations (`Path`): the JSON file. Its maps lie in a folder of the same name without the ending, and photos
+            with relative paths where they lay for the command that wrote it.
+
+    Raises:
+        ValueError: the file is not COCO's panoptic JSON.
+
+    Example:
+
+    ```python
+    >>> results = Results(Path("results/panoptic.json"))
+    >>> [(photo.source, len(photo.segmentation)) for photo in results]
+    [('photo.jpg', 2)]
+    ```
+    """
+
+    def __init__(self, annotations: Path):
+        self.maps = annotations.with_suffix("")
+        content = json.loads(annotations.read_text(encoding="utf-8"))
+        missing = {"images", "annotations", "categories"} - set(content)
+        if missing:
+            raise ValueError(f"{annotations} has no {', '.join(sorted(missing))}; COCO's panoptic JSON has all three.")
+        self.categories: list[dict[str, Any]] = content["categories"]
+        self._images = {image["id"]: image for image in content["images"]}
+        self._annotations: list[dict[str, Any]] = content["annotations"]
+
+    def __len__(self) -> int:
+        return len(self._annotations)
+
+    def __iter__(self) -> Iterator[LabelledPhoto]:
+        places = {category["id"]: place for place, category in enumerate(self.categories)}
+        for number, annotation in enumerate(self._annotations, start=1):
+            with Image.open(self.maps / annotation["file_name"]) as image:
+                colors = np.asarray(image.convert("RGB"))
+            infos = annotation["segments_info"]
+            ids, _ = numbered(rgb_to_panoptic(colors), infos)
+            segments = [places[info["category_id"]] for info in infos]
+            yield LabelledPhoto(
+                number,
+                Path(annotation["file_name"]).stem,
+                self._images[annotation["image_id"]]["file_name"],
+                Segmentation.from_map(
+                    torch.from_numpy(ids),
+                    labels=[self.categories[place]["name"] for place in segments],
+                    class_ids=segments,
+                    scores=[info.get("score") for info in infos],
+                    are_things=[bool(self.categories[place]["isthing"]) for place in segments],
+                ),
+            )

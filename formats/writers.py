@@ -1,0 +1,58 @@
+"""One way to write any of the formats."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from fisa.formats.coco_instances import write_coco_instances
+from fisa.formats.json_lines import write_json_lines
+from fisa.formats.parquet import write_parquet
+from fisa.formats.results import Results
+from fisa.formats.yolo import write_yolo
+
+
+class Format(NamedTuple):
+    """How a format is written, and what its file or folder is called."""
+
+    write: Callable[[Results, Path], None]
+    place: str
+
+
+FORMATS = {
+    "coco": Format(write_coco_instances, "instances.json"),
+    "coco-polygons": Format(partial(write_coco_instances, polygons=True), "instances_polygons.json"),
+    "yolo": Format(write_yolo, "yolo"),
+    "jsonl": Format(write_json_lines, "segments.jsonl"),
+    "parquet": Format(write_parquet, "parquet"),
+}
+
+
+def write(results: Results, format: str, folder: Path) -> Path:
+    """Write results in a format, complete or not at all; what an earlier call wrote is replaced.
+
+    Args:
+        results ([`Results`])
+        format (`str`): one of `FORMATS`.
+        folder (`Path`): in which the format's file or folder comes to lie; made if it is not there.
+
+    Returns:
+        The path of that file or folder.
+
+    Raises:
+        ValueError: there is no such format, or a photo cannot be read.
+        ImportError: a library is missing; the message says which.
+
+    Example:
+
+    ```python
+    >>> write(Results(Path("results/panoptic.json")), "coco", Path("results")).name
+    'instances.json'
+    ```
+    """
+    if format not in FORMATS:
+        raise ValueError(f"There is no format {format!r}; choose from {', '.join(FORMATS)}.")
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / FORMATS[format].place
+    FORMATS[format].write(results, path)
+    return path

@@ -1,0 +1,224 @@
+"""Formats: what other libraries read is what the shipped model found."""
+
+import json
+from pathlib import Path
+
+import datasets
+import hotcoco
+import numpy as np
+import pytest
+import supervision
+import torch
+import yaml
+from PIL import Image
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+from transformers import pipeline
+
+from fisa import FisaPipeline
+from fisa.data.formats import load_segmentation_dataset
+from fisa.formats import FORMATS, Results, write
+from fisa.pretrained import patchwork
+from fisa.processing.coco_panoptic import CocoPanopticWriter, rgb_to_panoptic
+from fisa.processing.segmentation import Segmentation
+
+
+WORDS = "tiger, cat, bird, fish, ladybug, mushroom, sand [stuff], wood [stuff], water [stuff]"
+
+
+@pytest.fixture(scope="module")
+def segmentations() -> dict[Path, Segmentation]:
+    """What the shipped model finds on its scenes."""
+    model, processor = patchwork.load()
+    segmenter = pipeline("image-segmentation", model, processor=processor, pipeline_class=FisaPipeline)
+    options = {"candidate_labels": WORDS, "return_type": "segmentation"}
+    return {scene: segmenter(scene, **options) for scene in sorted(patchwork.SCENES.iterdir())}
+
+
+@pytest.fixture(scope="module")
+def results(segmentations, tmp_path_factory) -> Results:
+    names = [word.removesuffix(" [stuff]") for word in WORDS.split(", ")]
+    categories = [
+        {"id": 10 * number, "name": name, "isthing": number <= 6} for number, name in enumerate(names, start=1)
+    ]
+    writer = CocoPanopticWriter(tmp_path_factory.mktemp("results") / "panoptic.json", categories)
+    for scene, segmentation in segmentations.items():
+        panoptic = segmentation.to_panoptic([category["id"] for category in categories])
+        writer.add(scene.stem, file_name=str(scene), **panoptic)
+    writer.close()
+    return Results(writer.path)
+
+
+def test_results_are_what_was_written(results, segmentations):
+    assert len(results) == len(segmentations) == 3
+    for photo, (scene, segmentation) in zip(results, segmentations.items()):
+        assert (photo.source, photo.name) == (str(scene), scene.stem)
+        assert photo.segmentation.segments and len(photo.segmentation) == len(segmentation)
+        for found, expected in zip(photo.segmentation, segmentation):
+            assert (found.label, found.class_id, found.score, found.is_thing, found.box) == (
+                expected.label, expected.class_id, expected.score, expected.is_thing, expected.box
+            )  # fmt: skip
+        torch.testing.assert_close(photo.segmentation.ids, segmentation.ids, rtol=0, atol=0, check_dtype=False)
+
+
+@pytest.mark.parametrize("reader", [COCO, hotcoco.COCO])
+def test_coco_tools_decode_the_same_masks(reader, results, tmp_path):
+    coco = reader(str(write(results, "coco", tmp_path)))
+    names = {category["id"]: category["name"] for category in coco.loadCats(coco.getCatIds())}
+    for photo in results:
+        annotations = coco.loadAnns(coco.getAnnIds(imgIds=[photo.id]))
+        assert [names[annotation["category_id"]] for annotation in annotations] == [
+            s.label for s in photo.segmentation
+        ]
+        for segment, annotation in zip(photo.segmentation, annotations):
+            mask = photo.segmentation.mask(segment)
+            np.testing.assert_array_equal(coco.annToMask(annotation), mask)
+            assert annotation["area"] == mask.sum() and annotation["score"] == segment.score
+            assert list(annotation["bbox"]) == list(segment.box)
+    identities = [annotation["id"] for annotation in coco.loadAnns(coco.getAnnIds())]
+    assert len(set(identities)) == len(identities) == sum(len(photo.segmentation) for photo in results)
+
+
+def test_supervision_reads_coco(results, tmp_path):
+    data = supervision.DetectionDataset.from_coco(str(patchwork.SCENES), str(write(results, "coco", tmp_path)))
+    for photo in results:
+        detections = data.annotations[photo.source]
+        assert [data.classes[number] for number in detections.class_id] == [s.label for s in photo.segmentation]
+        for segment, mask in zip(photo.segmentation, detections.mask, strict=True):
+            np.testing.assert_array_equal(mask, photo.segmentation.mask(segment))
+
+
+def test_polygons_are_the_masks_but_for_their_edges(results, tmp_path):
+    path = write(results, "coco-polygons", tmp_path)
+    coco, data = COCO(str(path)), supervision.DetectionDataset.from_coco(str(patchwork.SCENES), str(path))
+    for photo in results:
+        annotations = coco.loadAnns(coco.getAnnIds(imgIds=[photo.id]))
+        read = zip(photo.segmentation, annotations, data.annotations[photo.source].mask, strict=True)
+        for segment, annotation, by_supervision in read:
+            assert all(isinstance(polygon, list) for polygon in annotation["segmentation"])
+            mask = photo.segmentation.mask(segment)
+            assert iou(by_supervision, mask) > 0.999
+            # To pycocotools the outline, through the middles of pixels, is half a pixel too small.
+            assert iou(coco.annToMask(annotation).astype(bool), mask) > 0.93
+
+
+def test_supervision_reads_yolo(results, tmp_path):
+    folder = write(results, "yolo", tmp_path)
+    data = supervision.DetectionDataset.from_yolo(
+        str(folder / "images"), str(folder / "labels"), str(folder / "data.yaml")
+    )
+    assert data.classes == [category["name"] for category in results.categories]
+    for photo in results:
+        detections = data.annotations[str(folder / "images" / Path(photo.source).name)]
+        segmentation = photo.segmentation
+        assert set(detections.class_id.tolist()) == {segment.class_id for segment in segmentation}
+        for class_id in set(detections.class_id.tolist()):
+            # Parts of a segment are lines of their own, so that they are compared together.
+            found = detections.mask[detections.class_id == class_id].any(0)
+            expected = np.any([segmentation.mask(s) for s in segmentation if s.class_id == class_id], axis=0)
+            assert iou(found, expected) > 0.999
+
+
+def test_yolo_has_what_ultralytics_looks_for(results, tmp_path):
+    folder = write(results, "yolo", tmp_path)
+    described = yaml.safe_load((folder / "data.yaml").read_text(encoding="utf-8"))
+    assert described["names"] == {place: category["name"] for place, category in enumerate(results.categories)}
+    for photo in sorted((folder / described["train"]).iterdir()):
+        assert photo.read_bytes() == (patchwork.SCENES / photo.name).read_bytes()
+        lines = (folder / "labels" / f"{photo.stem}.txt").read_text().splitlines()
+        coordinates = np.concatenate([np.array(line.split()[1:], dtype=float) for line in lines])
+        assert lines and coordinates.min() >= 0 and coordinates.max() <= 1
+
+
+def test_json_lines_have_a_photo_each(results, tmp_path):
+    lines = write(results, "jsonl", tmp_path).read_text(encoding="utf-8").splitlines()
+    for line, photo in zip(lines, results, strict=True):
+        row = json.loads(line)
+        assert (row["photo"], (row["width"], row["height"])) == (photo.source, photo.segmentation.size)
+        for found, segment in zip(row["segments"], photo.segmentation, strict=True):
+            assert (found["label"], found["score"], found["is_thing"]) == (
+                segment.label, segment.score, segment.is_thing
+            )  # fmt: skip
+            mask = coco_mask.decode(found["segmentation"])
+            np.testing.assert_array_equal(mask, photo.segmentation.mask(segment))
+
+
+class TestParquet:
+    def test_load_dataset_reads_it(self, results, tmp_path):
+        folder = write(results, "parquet", tmp_path)
+        rows = datasets.load_dataset(str(folder), split="train", cache_dir=str(tmp_path / "cache"))
+        names = rows.features["segments_info"].feature["category_id"].names
+        for row, photo in zip(rows, results, strict=True):
+            np.testing.assert_array_equal(np.asarray(row["image"]), np.asarray(Image.open(photo.source)))
+            ids = rgb_to_panoptic(np.asarray(row["label"]))
+            np.testing.assert_array_equal(ids, photo.segmentation.ids)
+            for info, segment in zip(row["segments_info"], photo.segmentation, strict=True):
+                assert (info["id"], names[info["category_id"]], info["score"], info["isthing"]) == (
+                    segment.id, segment.label, segment.score, segment.is_thing
+                )  # fmt: skip
+
+    def test_training_reads_it(self, results, tmp_path):
+        data = load_segmentation_dataset("hub", str(write(results, "parquet", tmp_path)), split="train")
+        assert [category.name for category in data.categories] == [category["name"] for category in results.categories]
+        for record, photo in zip((data[index] for index in range(len(data))), results, strict=True):
+            np.testing.assert_array_equal(record["label"], photo.segmentation.ids)
+
+    def test_shards(self, results, tmp_path, monkeypatch):
+        monkeypatch.setattr("fisa.formats.parquet.SHARD", 2)
+        monkeypatch.setattr("fisa.formats.parquet.GROUP", 1)
+        folder = write(results, "parquet", tmp_path)
+        assert len(list((folder / "data").iterdir())) == 2
+        rows = datasets.load_dataset(str(folder), split="train", cache_dir=str(tmp_path / "cache"))
+        assert rows["image_id"][:] == [photo.name for photo in results]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+class TestEveryFormat:
+    def test_written_again_it_is_the_same(self, format, results, tmp_path):
+        def content(path: Path) -> dict[str, bytes]:
+            files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+            return {str(file.relative_to(tmp_path)): file.read_bytes() for file in files}
+
+        first = content(write(results, format, tmp_path))
+        assert first == content(write(results, format, tmp_path))
+        assert [path.name for path in tmp_path.iterdir()] == [FORMATS[format].place]
+
+    def test_photos_without_segments(self, format, tmp_path):
+        Image.new("RGB", (8, 6)).save(tmp_path / "photo.gif")
+        writer = CocoPanopticWriter(tmp_path / "panoptic.json", [{"id": 1, "name": "dog", "isthing": 1}])
+        nothing = Segmentation.from_map(torch.zeros(6, 8, dtype=torch.int32), labels=[])
+        writer.add(1, file_name=str(tmp_path / "photo.gif"), **nothing.to_panoptic([1]))
+        writer.close()
+        assert write(Results(writer.path), format, tmp_path / "out").exists()
+
+
+class TestRefused:
+    def test_unknown_formats(self, results, tmp_path):
+        with pytest.raises(ValueError, match="no format 'voc'; choose from coco"):
+            write(results, "voc", tmp_path)
+
+    def test_folders_of_other_things(self, results, tmp_path):
+        (tmp_path / "yolo").mkdir()
+        (tmp_path / "yolo" / "diary.txt").write_text("mine")
+        with pytest.raises(ValueError, match=r"yolo holds other files \(diary.txt\)"):
+            write(results, "yolo", tmp_path)
+        assert [path.name for path in tmp_path.rglob("*")] == ["yolo", "diary.txt"]
+
+    def test_photos_that_are_gone(self, results, tmp_path):
+        annotations = tmp_path / "panoptic.json"
+        content = json.loads(results.maps.with_suffix(".json").read_text())
+        content["images"][1]["file_name"] = str(tmp_path / "gone.jpg")
+        annotations.write_text(json.dumps(content))
+        annotations.with_suffix("").symlink_to(results.maps)
+        with pytest.raises(ValueError, match="gone.jpg"):
+            write(Results(annotations), "yolo", tmp_path)
+        assert not (tmp_path / "yolo").exists() and not list(tmp_path.glob("*.partial"))
+
+    def test_other_files_than_cocos(self, tmp_path):
+        (tmp_path / "panoptic.json").write_text('{"images": []}')
+        with pytest.raises(ValueError, match="has no annotations, categories"):
+            Results(tmp_path / "panoptic.json")
+
+
+def iou(one: np.ndarray, other: np.ndarray) -> float:
+    return (one & other).sum() / (one | other).sum()
