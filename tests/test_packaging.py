@@ -30,7 +30,18 @@ MODULES = (
     "fisa.processing",
     "fisa.training",
 )
-EXTRAS = {"accelerate", "datasets", "evaluate", "gradio", "hotcoco", "matplotlib", "onnx", "peft", "tensorboard"}
+EXTRAS = {
+    "accelerate",
+    "datasets",
+    "evaluate",
+    "gradio",
+    "hotcoco",
+    "matplotlib",
+    "onnx",
+    "peft",
+    "supervision",
+    "tensorboard",
+}
 
 
 def run(*command, cwd):
