@@ -97,7 +97,7 @@ def test_polygons_are_the_masks_but_for_their_edges(results, tmp_path):
         for segment, annotation, by_supervision in read:
             assert all(isinstance(polygon, list) for polygon in annotation["segmentation"])
             mask = photo.segmentation.mask(segment)
-            assert iou(by_supervision, mask) > 0.999
+            assert iou(by_supervision, mask) > 0.998  # parts of one or two pixels have no outline
             # To pycocotools the outline, through the middles of pixels, is half a pixel too small.
             assert iou(coco.annToMask(annotation).astype(bool), mask) > 0.93
 
@@ -116,7 +116,7 @@ def test_supervision_reads_yolo(results, tmp_path):
             # Parts of a segment are lines of their own, so that they are compared together.
             found = detections.mask[detections.class_id == class_id].any(0)
             expected = np.any([segmentation.mask(s) for s in segmentation if s.class_id == class_id], axis=0)
-            assert iou(found, expected) > 0.999
+            assert iou(found, expected) > 0.998  # parts of one or two pixels have no outline
 
 
 def test_yolo_has_what_ultralytics_looks_for(results, tmp_path):
