@@ -100,7 +100,7 @@ class ActiveVocabulary(AuxiliaryTrainingWrapper, BaseTunerLayer):
         own = {name for name in places if any(f".{kind}.{self._loading}." in f"{name}." for kind in kinds)}
         refuse_another_base(
             adapter=self._loading,
-            base=model.name_or_path,
+            base=model.name_or_path or "given",
             unexpected=set(names) - places,
             missing=own - set(names),
         )

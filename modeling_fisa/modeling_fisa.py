@@ -220,7 +220,7 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
             ) from error
         refuse_another_base(
             adapter=peft_model_id or "given",
-            base=self.name_or_path,
+            base=self.name_or_path or "given",
             unexpected=report.unexpected_keys,
             missing=report.missing_keys,
         )

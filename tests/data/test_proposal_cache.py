@@ -109,11 +109,11 @@ def test_a_cache_is_the_same_however_it_was_built(tmp_path, parts):
     # Broken off after the first shard, with half a file of the second; then continued.
     partly = tmp_path / "partly"
     build(partly, data, parts)
-    (partly / "000001.safetensors").rename(partly / f"000001.safetensorsxyz{PARTIAL}")
+    (partly / "000001.safetensors").rename(partly / f"000001.safetensors.{'0' * 32}{PARTIAL}")
     first = (partly / "000000.safetensors").stat().st_mtime_ns
     build(partly, data, parts)
     assert (partly / "000000.safetensors").stat().st_mtime_ns == first  # not made again
-    leftover = partly / f"000001.safetensorsxyz{PARTIAL}"
+    leftover = partly / f"000001.safetensors.{'0' * 32}{PARTIAL}"
     assert {name: content for name, content in files(partly).items() if name != leftover.name} == whole
     os.utime(leftover, (0, 0))
     build(partly, data, parts)
