@@ -126,8 +126,8 @@ class FisaConfig(PreTrainedConfig):
             [`FisaConfig.vocabulary`]. One with `speaks_for`, a class index, is a further prompt of that class instead.
             `None`: the stored classes are all there is.
         default_others (`"everyday"`, `"known"` or `list[str]`, defaults to `"everyday"`):
-            What `others="auto"` stands for. `"known"`: the stored vocabulary and the mask generator's labels.
-            `"everyday"`: these and a list of everyday things and stuff. Or a list of words, as
+            What `others="auto"` stands for. `"known"`: the stored vocabulary, the others stored with it, and the mask
+            generator's labels. `"everyday"`: these and a list of everyday things and stuff. Or a list of words, as
             [`~fisa.processing.vocabulary.Vocabulary.parse`] takes them; an empty one for none.
 
     Example:

@@ -513,7 +513,8 @@ class FisaModel(FisaPreTrainedModel):
 
     def _automatic_others(self) -> tuple[Class, ...]:
         """What `others="auto"` stands for, put together anew where the settings that it comes from have changed."""
-        sources = self.config.default_others, self.config.synonyms, self.config.mask_generator_config
+        config = self.config
+        sources = config.default_others, config.synonyms, config.others, config.mask_generator_config
         remembered = self._remembered_others
         if remembered is None or any(was is not now for was, now in zip(remembered[0], sources)):
             remembered = sources, self._read_automatic_others()
@@ -525,7 +526,7 @@ class FisaModel(FisaPreTrainedModel):
         if not isinstance(default, str):
             return given_others(default)
         labels = getattr(self.config.mask_generator_config, "id2label", None) or {}
-        known = known_others(self.config.vocabulary, labels.values())
+        known = known_others([*self.config.vocabulary, *(self.config.others or [])], labels.values())
         return known if default == "known" else without_namesakes([*known, *everyday()])
 
     def set_vocabulary(

@@ -146,6 +146,8 @@ class TestAutomatic:
         assert self.names(model, processor, "Puppies") == ["pump", "wall"]
         model.set_vocabulary(processor, "chair")
         assert self.names(model, processor, "tower") == ["chair", "wall", "dog"]
+        model.set_vocabulary(processor, "chair", others=["sail", "seat"])
+        assert self.names(model, processor, "tower") == ["chair", "sail", "seat", "wall", "dog"]
 
     def test_knows_everyday_words_by_default(self, texts_of_others_folder):
         assert FisaConfig().default_others == "everyday"

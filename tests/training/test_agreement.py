@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from fisa.modeling_fisa.adapter_vocabulary import ADAPTER_PREFIX, CLASSES
+from fisa.modeling_fisa.adapter_vocabulary import ADAPTER_PREFIX, ADAPTER_VOCABULARY, CLASSES
 from fisa.train import Run, train_and_evaluate
 from fisa.training.arguments import DataArguments, ModelArguments
 from fisa.training.trainer import FisaTrainingArguments
@@ -91,7 +91,7 @@ def test_bfloat16_stays_near_float32(tmp_path, checkpoint, photos, source):
     half, full = losses(tmp_path / "half"), losses(tmp_path / "full")
     assert all(math.isfinite(loss) for loss in half.values()) and report["num_images"] == 3
     assert half != full and half == pytest.approx(full, abs=0.15)
-    names_of_classes = ADAPTER_PREFIX + CLASSES
+    names_of_classes = f"{ADAPTER_PREFIX}{ADAPTER_VOCABULARY}.{CLASSES}"
     kinds = {name: tensor.dtype for name, tensor in adapter(tmp_path / "half").items() if name != names_of_classes}
     assert kinds and set(kinds.values()) == {torch.float32}
 
