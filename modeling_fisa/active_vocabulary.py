@@ -27,6 +27,13 @@ if is_peft_available():  # always, where this is imported; but transformers woul
 logger = logging.get_logger(__name__)
 
 
+def names_of_adapter(model: nn.Module, adapter: str) -> set[str]:
+    """The names in `model.state_dict()` of an adapter's weights."""
+    layers = (layer for layer in model.modules() if isinstance(layer, BaseTunerLayer))
+    kinds = {kind for layer in layers for kind in layer.adapter_layer_names}
+    return {name for name in model.state_dict() if any(f".{kind}.{adapter}." in f"{name}." for kind in kinds)}
+
+
 class ActiveVocabulary(AuxiliaryTrainingWrapper, BaseTunerLayer):
     """Lets a model store the vocabulary of the adapter that is active, or its own where none is.
 
@@ -94,15 +101,11 @@ class ActiveVocabulary(AuxiliaryTrainingWrapper, BaseTunerLayer):
         Raises:
             `ValueError`: see [`refuse_another_base`].
         """
-        layers = (layer for layer in model.modules() if isinstance(layer, BaseTunerLayer))
-        kinds = {kind for layer in layers for kind in layer.adapter_layer_names}
-        places = set(model.state_dict())
-        own = {name for name in places if any(f".{kind}.{self._loading}." in f"{name}." for kind in kinds)}
         refuse_another_base(
             adapter=self._loading,
             base=model.name_or_path or "given",
-            unexpected=set(names) - places,
-            missing=own - set(names),
+            unexpected=set(names) - set(model.state_dict()),
+            missing=names_of_adapter(model, self._loading) - set(names),
         )
 
     def release(self) -> None:

@@ -193,6 +193,8 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
 
     def load_adapter(self, peft_model_id: str | None = None, *arguments: Any, **options: Any) -> Any:
         """As transformers' own models load an adapter, and with it the vocabulary that it was trained on."""
+        from fisa.modeling_fisa.active_vocabulary import names_of_adapter  # needs PEFT, as adapters do
+
         bound = signature(super().load_adapter).bind(peft_model_id, *arguments, **options)
         tensors = bound.arguments.get("adapter_state_dict")
         if tensors is None and peft_model_id is not None:
@@ -222,7 +224,7 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
             adapter=peft_model_id or "given",
             base=self.name_or_path or "given",
             unexpected=report.unexpected_keys,
-            missing=report.missing_keys,
+            missing=names_of_adapter(self, bound.arguments.get("adapter_name") or "default") & report.missing_keys,
         )
         self.fisa.take_over_from_adapter(beside)
         return report

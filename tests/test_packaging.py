@@ -139,7 +139,8 @@ def test_commands_away_from_a_checkout(distributions, tmp_path):
         assert run(commands / name, "--help", cwd=tmp_path).startswith(f"usage: {name} ")
     run(commands / "fisa-demo", "--output", "pictures", cwd=tmp_path)
     scenes = {path.stem for path in (package / "pretrained" / "scenes").iterdir()}
-    assert {path.name for path in (tmp_path / "pictures").glob("*.png")} == {f"{name}_overlay.png" for name in scenes}
+    pictures = {"demo.png", *(f"{name}_overlay.png" for name in scenes)}
+    assert {path.name for path in (tmp_path / "pictures").glob("*.png")} == pictures
     options = ("--model", package / "pretrained" / "checkpoint", "--eval_data", write_voc(tmp_path / "VOC"))
     options += ("--output_dir", "results", "--use_cpu", "true", "--dataloader_num_workers", "0")
     run(commands / "fisa-train", "evaluate/voc_20", *options, cwd=tmp_path)
