@@ -38,30 +38,27 @@ def semantic_map(class_probs: torch.Tensor, mask_logits: torch.Tensor, size: tup
     grid = mask_logits.shape[-2], mask_logits.shape[-1]
     for rows, columns in tiles(grid, size, columns=max(class_probs.shape), device=labels.device):
         masks = at_points(mask_logits, all_proposals, rows, columns)
-        rivals = by_class[:-1]
-        class_ids = torch.arange(num_classes, device=labels.device)
-        if num_classes >= MANY_CLASSES:
-            class_ids = _can_win(masks, by_class[:-1], favourite_probs, cells=max(masks.shape))
-            rivals = by_class[class_ids]
-        class_ids = class_ids[_can_win(masks, rivals, favourite_probs, cells=CELLS_PER_BLOCK_SIDE)]
+        class_ids = _can_win(masks, by_class[:-1], favourite_probs)
         class_ids = padded(class_ids, num_classes)
         scores = masks.flatten(1).T @ by_class[class_ids].T
         labels[rows.pixel_slice, columns.pixel_slice] = class_ids[label_pixels(scores, rows, columns, first_largest)]
     return labels
 
 
-def _can_win(
-    masks: torch.Tensor, by_class: torch.Tensor, favourite_probs: torch.Tensor, *, cells: int
-) -> torch.Tensor:
+def _can_win(masks: torch.Tensor, by_class: torch.Tensor, favourite_probs: torch.Tensor) -> torch.Tensor:
     """Indices of the classes that can be likeliest somewhere in a tile.
 
-    The tile is divided into blocks with `cells` cells per side. A class can win in a block if its score with the
-    highest value of each mask reaches the best score of the proposals' favourite classes with the lowest values.
+    The tile is divided into blocks. A class can win in a block if its score with the highest value of each mask
+    reaches the best score of the proposals' favourite classes with the lowest values.
     """
-    sides = [min(cells + 1, side) for side in masks.shape[-2:]]  # in points
-    highest_in_blocks = partial(F.max_pool2d, kernel_size=sides, stride=cells, ceil_mode=True)
+    sides = [min(CELLS_PER_BLOCK_SIDE + 1, side) for side in masks.shape[-2:]]  # in points
+    highest_in_blocks = partial(F.max_pool2d, kernel_size=sides, stride=CELLS_PER_BLOCK_SIDE, ceil_mode=True)
     highest = highest_in_blocks(masks).flatten(1).T
     lowest = -highest_in_blocks(-masks).flatten(1).T
-    to_beat = (lowest @ favourite_probs).amax(-1, keepdim=True)
-    # The tolerance covers the different rounding of the two products.
-    return (~(highest @ by_class.T < (1 - 1e-5) * to_beat)).any(0).nonzero().flatten()
+    # The tolerance covers the different rounding of the products.
+    to_beat = (1 - 1e-5) * (lowest @ favourite_probs).amax(-1, keepdim=True)
+    class_ids = torch.arange(len(by_class), device=masks.device)
+    if len(by_class) >= MANY_CLASSES:
+        in_some_block = ~(highest.amax(0, keepdim=True) @ by_class.T < to_beat.min())
+        class_ids = class_ids[in_some_block[0]]
+    return class_ids[(~(highest @ by_class[class_ids].T < to_beat)).any(0)]

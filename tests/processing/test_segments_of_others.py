@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from transformers.testing_utils import CaptureLogger
 from transformers.utils import logging
 
@@ -96,6 +97,28 @@ def test_maps_of_classes_are_void_where_others_win(seed):
     (scores,) = semantic_segmentation(apart, return_segmentation_scores=True, **SIZE)
     assert torch.equal(scores.segmentation_scores, all_scores.segmentation_scores[:3])
     assert torch.equal(scores.segmentation, torch.where(all_scores.segmentation < 3, all_scores.segmentation, -1))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_maps_beside_many_others(seed):
+    outputs = proposals(seed, queries=30, classes=1200, grid=(48, 64), sharpness=3.0)
+    logits = outputs.class_queries_logits[..., :-1]
+    logits[0, :4, seed] = logits[0, :4].amax(-1) + 1
+    log_probs = logits.log_softmax(-1)
+    apart = SimpleNamespace(
+        class_queries_logits=F.pad(log_probs[..., :5], (0, 1)),
+        others_queries_logits=log_probs[..., 5:],
+        objectness=torch.full((1, 30), 0.5),
+        masks_queries_logits=outputs.masks_queries_logits,
+    )
+    scores = torch.einsum("qc,qhw->chw", log_probs[0].exp(), outputs.masks_queries_logits[0].sigmoid())
+    expected = F.interpolate(scores[None], size=(190, 250), mode="bilinear")[0].argmax(0)
+    (whole,) = semantic_segmentation(apart, target_sizes=[(190, 250)], include_others=True)
+    (found,) = semantic_segmentation(apart, target_sizes=[(190, 250)])
+    assert (whole == expected).float().mean() >= 0.999
+    assert torch.equal(found, torch.where(whole < 5, whole, -1)) and (found == -1).any() and (found == seed).any()
+    (segments,) = segmentations(apart, "semantic", target_sizes=[(190, 250)])
+    assert torch.equal(segments.ids > 0, found >= 0)
 
 
 def test_whole_masks_of_instances_are_those_of_the_asked():
