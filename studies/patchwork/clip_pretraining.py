@@ -113,7 +113,8 @@ def init_as_trained_attention_looks(clip: CLIPModel) -> None:
 
 
 class CaptionedPictures(Dataset):
-    """Pictures in the order in which they are learned from: one large thing, then any size, then scenes.
+    """Pictures in the order in which they are learned from: one large thing, then any size, then scenes. Of three, two
+    are restyled.
 
     Args:
         painters: one per artist; they take turns.
@@ -138,7 +139,8 @@ class CaptionedPictures(Dataset):
         return PORTRAIT if batch % 4 == 0 else SCENE
 
     def __getitem__(self, index: int) -> Scene:
-        return self.painters[index % len(self.painters)].paint(self.kind(index), index)
+        turn, painter = divmod(index, len(self.painters))
+        return self.painters[painter].paint(replace(self.kind(index), restyled=turn % 3 > 0), index)
 
 
 @dataclass(frozen=True)

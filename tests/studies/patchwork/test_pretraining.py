@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
+from transformers.models.mask2former.modeling_mask2former import Mask2FormerForUniversalSegmentationOutput
 
 from fisa.studies.patchwork.clip_pretraining import (
     PORTRAIT,
@@ -17,10 +18,16 @@ from fisa.studies.patchwork.clip_pretraining import (
     new_clip,
     word_tokenizer,
 )
-from fisa.studies.patchwork.generator_pretraining import MaskCollator, MaskedPictures
+from fisa.studies.patchwork.generator_pretraining import (
+    MaskedPictures,
+    masks_and_kinds,
+    new_generator,
+    proposal_quality,
+)
+from fisa.studies.patchwork.glyphs import ARTISTS
 from fisa.studies.patchwork.optimizer import MuonAdamW, orthogonalised
 from fisa.studies.patchwork.pretrain import main
-from fisa.studies.patchwork.scenes import Painter
+from fisa.studies.patchwork.scenes import Painter, SceneKind
 from fisa.studies.patchwork.words import CATEGORIES, WORDS
 
 
@@ -100,14 +107,48 @@ def test_captions_tell_what_is_on_the_pictures(glyphs):
 
 
 def test_masks_are_those_of_the_scene(glyphs):
-    pictures = MaskedPictures(Painter("noto", seed=1, glyph_folder=glyphs), num_pictures=8)
+    pictures = MaskedPictures(Painter("noto", seed=1, glyph_folder=glyphs), num_pictures=8, canvas=120)
     scenes = [pictures[index] for index in range(3)]
-    batch = MaskCollator(canvas=120)(scenes)
+    batch = masks_and_kinds(scenes)
     assert batch["pixel_values"].shape == (3, 3, 120, 120)
     for masks, labels, scene in zip(batch["mask_labels"], batch["class_labels"], scenes):
-        assert torch.equal(masks.sum(dim=0), torch.ones(96, 96))
+        assert torch.equal(masks.sum(dim=0), torch.ones(120, 120))
         is_thing = [CATEGORIES[info["category_id"] - 1].isthing for info in scene.segments_info]
         assert labels.tolist() == [int(not thing) for thing in is_thing]
+
+
+def test_proposals_are_counted_as_fitting_or_spare(glyphs):
+    """A generator that proposes each segment of its one scene twice, and nothing else but an empty mask."""
+    painter = Painter("noto", seed=1, glyph_folder=glyphs)
+    scene = painter.paint(SceneKind(side=96), 0)
+    masks = torch.stack([torch.from_numpy(scene.label == info["id"]) for info in scene.segments_info]).float()
+    proposals = torch.cat([masks, masks, torch.zeros_like(masks[:1])])
+    likely = torch.tensor([9.0] * len(masks) * 2 + [-9.0])
+
+    class Copyist(nn.Module):
+        def forward(self, pixel_values):
+            kinds = torch.stack([likely, likely, torch.zeros_like(likely)], dim=-1)
+            return Mask2FormerForUniversalSegmentationOutput(
+                class_queries_logits=kinds[None], masks_queries_logits=20 * proposals[None] - 10
+            )
+
+    found = proposal_quality(Copyist(), painter, num_pictures=1, canvas=96)
+    assert found.pop("spare") == len(masks) and set(found.values()) == {1.0}
+
+
+def test_a_generator_that_goes_on_counts_spare_proposals_as_a_new_one_does(tmp_path, glyphs, monkeypatch):
+    """A buffer of the old weights says what a proposal that fits nothing counts."""
+    monkeypatch.setenv("FISA_GLYPHS", str(glyphs))
+    monkeypatch.setattr("fisa.studies.patchwork.pretrain.CHECKED_PICTURES", 1)
+    old = new_generator()
+    old.criterion.empty_weight[-1] = 0.1
+    old.save_pretrained(tmp_path / "old")
+    flags = ["--max_steps=1", "--per_device_train_batch_size=1", "--learning_rate=0", "--report_to=none"]
+    main(["generator", f"--output_dir={tmp_path / 'new'}", f"--start_from={tmp_path / 'old'}", "--canvas=96", *flags])
+    new = load_file(tmp_path / "new" / "model.safetensors")
+    assert new.pop("criterion.empty_weight").tolist() == [1, 1, 1]
+    before = load_file(tmp_path / "old" / "model.safetensors")
+    assert all(torch.equal(weight, before[name]) for name, weight in new.items())
 
 
 def test_a_new_clip_has_finite_gradients_everywhere(glyphs):
@@ -124,7 +165,7 @@ def test_a_new_clip_has_finite_gradients_everywhere(glyphs):
     assert all(p.grad is not None and p.grad.isfinite().all() for p in clip.parameters())
 
 
-@pytest.mark.parametrize("part, measure", [("clip", "top1"), ("generator", "recall")])
+@pytest.mark.parametrize("part, measure", [("clip", "top1"), ("generator", "proposals")])
 def test_four_steps_are_two_and_two_more(tmp_path, glyphs, monkeypatch, part, measure):
     monkeypatch.setenv("FISA_GLYPHS", str(glyphs))
     monkeypatch.setattr("fisa.studies.patchwork.pretrain.CHECKED_PICTURES", 8)
@@ -137,7 +178,7 @@ def test_four_steps_are_two_and_two_more(tmp_path, glyphs, monkeypatch, part, me
 
     whole = run()
     found = json.loads((tmp_path / "measured.json").read_text())[measure]
-    assert set(found) == {"noto", "twemoji", "fluent"}
+    assert set(found) == (set(ARTISTS) if part == "clip" else {"noto", "twemoji", "fluent"})
     (tmp_path / "checkpoint-4").rename(tmp_path / "gone")
     resumed = run("--resume_from_checkpoint=true")
     assert whole.keys() == resumed.keys()
