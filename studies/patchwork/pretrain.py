@@ -5,6 +5,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from transformers import (
     CLIPImageProcessor,
     CLIPModel,
@@ -61,6 +62,10 @@ class PretrainingArguments(TrainingArguments):
     report_to: None | str | list[str] = field(default="tensorboard", metadata={"help": "Where logs go."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay off."})
     start_from: str | None = field(default=None, metadata={"help": "Folder of an earlier run, for its weights."})
+    start_share: float = field(
+        default=0.0,
+        metadata={"help": "Share of the weights that it started from in those that are saved (WiSE-FT)."},
+    )
     portraits: float = field(
         default=1.0,
         metadata={
@@ -128,8 +133,12 @@ PARTS = {"clip": pretrain_clip, "generator": pretrain_generator}
 
 
 def _train(trainer: Trainer) -> None:
-    resume = trainer.args.resume_from_checkpoint
+    resume, share = trainer.args.resume_from_checkpoint, trainer.args.start_share
+    start = {name: weight.clone() for name, weight in trainer.model.named_parameters()}
     trainer.train(resume_from_checkpoint=True if resume in ("true", "True") else resume)
+    with torch.no_grad():
+        for name, weight in trainer.model.named_parameters():
+            weight.lerp_(start[name], share)
     trainer.save_model()
     trainer.save_state()
 

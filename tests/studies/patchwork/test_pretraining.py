@@ -188,6 +188,26 @@ def test_four_steps_are_two_and_two_more(tmp_path, glyphs, monkeypatch, part, me
     assert (resumed - whole).norm() < 0.01 * whole.norm()
 
 
+def test_what_is_saved_lies_between_the_start_and_the_end(tmp_path, glyphs, monkeypatch):
+    monkeypatch.setenv("FISA_GLYPHS", str(glyphs))
+    monkeypatch.setattr("fisa.studies.patchwork.pretrain.CHECKED_PICTURES", 2)
+    flags = ["--max_steps=2", "--per_device_train_batch_size=2", "--report_to=none", "--learning_rate=1e-3"]
+
+    def run(name, *more):
+        main(["clip", f"--output_dir={tmp_path / name}", *flags, *more])
+        return load_file(tmp_path / name / "model.safetensors")
+
+    start = run("start")
+    end, half = (
+        run(name, f"--start_from={tmp_path / 'start'}", f"--start_share={share}")
+        for name, share in (("end", 0), ("half", 0.5))
+    )
+    moved = [name for name in start if not torch.equal(start[name], end[name])]
+    assert moved
+    for name in moved:
+        torch.testing.assert_close(half[name], (start[name] + end[name]) / 2, atol=1e-5, rtol=1e-4)
+
+
 def test_a_part_that_there_is_not_is_answered_with_those_there_are():
     with pytest.raises(SystemExit, match="clip and generator"):
         main(["decoder"])
