@@ -71,8 +71,8 @@ class FisaConfig(PreTrainedConfig):
             Subtracted from the attention scores between image patches of different proposals, before the softmax, in
             every layer; finite, 0 or more. A patch belongs to the proposal that is likeliest there; see
             [`~fisa.modeling_fisa.mask_attention.segments_of_patches`]. With 0 the image tokens attend as in CLIP,
-            which is the default because the gain is measured in Patchwork alone, where 1 is best. Left out in training
-            mode: the masks that train, ground truth or matched proposals, do not divide a photo as all proposals do.
+            which is the default because the gain is measured in Patchwork alone, where 1 is best. Training reads
+            likewise: by all of the generator's proposals, in the loop or in a proposal cache, or by the ground truth.
         seve_layers (`list[int]`, defaults to `[0]`):
             The CLIP layers in which the class texts guide the visual tokens (SEVE), counted from 0. The default is an
             early layer, as in the paper; an empty list switches SEVE off.

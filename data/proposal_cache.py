@@ -2,7 +2,9 @@
 
 The loss looks only at proposals that are matched to a ground-truth segment, and no mask token looks at another. So the
 cache holds, for each view of each photo, the matched proposals alone: the patches that each of them makes its mask
-token see, one bit per patch, and the id of its segment. Training from it gives the loss that the generator gives.
+token see, one bit per patch, and the id of its segment. Where image tokens attend less to patches of other proposals
+(`segment_attention_penalty`), it also holds which of all proposals each patch belongs to. Training from it gives the
+loss that the generator gives.
 
 Files: `manifest.json`, which says what the cache was made from, and shards of photos, each written whole under another
 name and then renamed. So a cache that is interrupted at any moment is continued where it stopped, and processes that
@@ -46,10 +48,13 @@ class MatchedProposals:
     Attributes:
         seen: `(N, num_patches)` bool, the patches that each mask token attends to.
         segment_ids: `(N,)` int64, the ground-truth segment of each.
+        patch_segments: `(num_patches,)` integers, which of all proposals, matched or not, each patch belongs to;
+            `None` where no image token looks at that.
     """
 
     seen: np.ndarray
     segment_ids: np.ndarray
+    patch_segments: np.ndarray | None = None
 
 
 class ProposalCache:
@@ -61,6 +66,7 @@ class ProposalCache:
         num_photos: how many photos it is for.
         grid: rows and columns of patches.
         views: 1, or 2 where mirrored photos are cached too.
+        has_patch_segments: whether it also holds which proposal each patch belongs to.
 
     Raises:
         StaleCacheError: the folder holds a cache that was made from something else; the message says from what.
@@ -68,10 +74,18 @@ class ProposalCache:
     """
 
     def __init__(
-        self, folder: str | os.PathLike, *, key: Mapping[str, Any], num_photos: int, grid: tuple[int, int], views: int
+        self,
+        folder: str | os.PathLike,
+        *,
+        key: Mapping[str, Any],
+        num_photos: int,
+        grid: tuple[int, int],
+        views: int,
+        has_patch_segments: bool = False,
     ):
         self.folder = Path(folder)
         self.num_photos, self.grid, self.views = num_photos, grid, views
+        self.has_patch_segments = has_patch_segments
         self._opened: tuple[int, Any] | None = None
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -84,6 +98,8 @@ class ProposalCache:
             "views": views,
             "photos per shard": PHOTOS_PER_SHARD,
         }
+        if has_patch_segments:
+            made_from["patch segments"] = "of all proposals"
         # Through JSON, as the manifest goes: a tuple here and a list there are the same.
         self._made_from = json.loads(json.dumps(made_from))
         self._name = weights_digest(self._made_from, ())
@@ -95,10 +111,12 @@ class ProposalCache:
             self._refuse_if_stale(manifest)
 
     def _refuse_if_stale(self, manifest: dict[str, Any]) -> None:
-        changed = [name for name in self._made_from if manifest.get(name) != self._made_from[name]]
+        names = {**self._made_from, **manifest}
+        changed = [name for name in names if manifest.get(name) != self._made_from.get(name)]
         if changed:
             listed = "; ".join(
-                f"{name}: {_brief(manifest.get(name))} there, {_brief(self._made_from[name])} now" for name in changed
+                f"{name}: {_brief(manifest.get(name))} there, {_brief(self._made_from.get(name))} now"
+                for name in changed
             )
             raise StaleCacheError(
                 f"The proposal cache in {self.folder} was made from something else ({listed}). "
@@ -160,6 +178,9 @@ class ProposalCache:
             "segment_ids": torch.from_numpy(np.concatenate([view.segment_ids for view in views]).astype(np.int64)),
             "ends": torch.from_numpy(ends.astype(np.int64)),
         }
+        if self.has_patch_segments:
+            segments = np.array([view.patch_segments for view in views], np.int16)
+            content["patch_segments"] = torch.from_numpy(segments)
         label = json.dumps(self._label(shard, content))
         write_whole(self._shard_path(shard), save(content, metadata={"label": label}))
 
@@ -180,6 +201,13 @@ class ProposalCache:
         seen = np.unpackbits(packed, axis=1, count=self.grid[0] * self.grid[1]).view(bool)
         segment_ids = content.get_slice("segment_ids")[rows]
         return torch.from_numpy(seen.reshape(-1, *self.grid)), torch.from_numpy(segment_ids)
+
+    def patch_segments(self, index: int, *, flipped: bool) -> torch.Tensor:
+        """Which of all proposals each patch of a photo, or of its mirror image, belongs to: `(num_patches,)` int64."""
+        shard, place = divmod(index, PHOTOS_PER_SHARD)
+        view = place * self.views + flipped
+        (segments,) = self._content(shard).get_slice("patch_segments")[view : view + 1]
+        return torch.from_numpy(segments.astype(np.int64))
 
     def num_bytes(self) -> int:
         """Size of all shards on disk."""
@@ -217,6 +245,8 @@ def _read_shard(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
 
 def _brief(value: Any) -> str:
     """A value shortened for a message: that of a data set lists all its categories."""
+    if value is None:
+        return "nothing"
     return textwrap.shorten(str(value), width=80, placeholder=" …")
 
 

@@ -15,7 +15,7 @@ from fisa.data.augmentation import PhotoChange
 from fisa.data.proposal_cache import MatchedProposals, ProposalCache, fingerprint
 from fisa.data.segmentation_datasets import SegmentationDataset
 from fisa.data.training_masks import GroundTruthMasks, patch_grid
-from fisa.modeling_fisa.mask_attention import attended_patches, patch_coverage
+from fisa.modeling_fisa.mask_attention import attended_patches, patch_coverage, segments_of_patches
 from fisa.modeling_fisa.mask_generation import MaskProposals, generate_proposals
 from fisa.modeling_fisa.modeling_fisa import FisaForUniversalSegmentation
 from fisa.modeling_fisa.proposal_matching import UNMATCHED, match_proposals
@@ -61,6 +61,7 @@ def cached_proposals(
             num_photos=len(data),
             grid=grid,
             views=1 + flips,
+            has_patch_segments=model.config.segment_attention_penalty > 0,
         )
     missing = cache.missing_shards()
     state.wait_for_everyone()  # all share out the same list: nobody writes while another still looks
@@ -100,7 +101,7 @@ def cache_key(
     generator_settings = {
         name: settings[name] for name in sorted(settings) if name.startswith("mask_generator_") or "rescale" in name
     }
-    return {
+    key = {
         "data set": data.fingerprint,
         "unlabelled pixels": data.unlabelled,
         "mask generator": fingerprint(model.mask_generator),
@@ -109,6 +110,7 @@ def cache_key(
         "patch_size": config.image_tower.patch_size,
         "proposal_matcher": [config.proposal_matcher, config.proposal_matcher_iou],
     }
+    return key | ({"objectness_floor": config.objectness_floor} if config.objectness_floor else {})
 
 
 class _Views(Dataset):
@@ -146,17 +148,23 @@ def _matched(
         model.mask_generator,
         inputs["mask_generator_pixel_values"],
         pixel_mask=inputs["mask_generator_pixel_mask"],
-    )
+    ).likely(floor=model.config.objectness_floor)
     matched = match_to_truth(proposals, truth, model=model)
-    coverage = patch_coverage(
-        proposals.mask_logits,
-        image_size=inputs["pixel_values"].shape[-2:],
-        patch_size=model.config.image_tower.patch_size,
-        proposal_sizes=proposals.sizes,
-    )
+    height, width = inputs["pixel_values"].shape[-2:]
+    view: dict[str, Any] = {
+        "image_size": (height, width),
+        "patch_size": model.config.image_tower.patch_size,
+        "proposal_sizes": proposals.sizes,
+    }
+    coverage = patch_coverage(proposals.mask_logits, **view)
     seen = attended_patches(coverage, threshold=model.config.mask_coverage_threshold)[0]
+    segments = None
+    if model.config.segment_attention_penalty:
+        segments = segments_of_patches(proposals.mask_logits, proposals.claims(), **view)[0].cpu().numpy()
     kept = matched != UNMATCHED
-    return MatchedProposals(seen[kept].cpu().numpy(), truth.segment_ids[matched[kept].cpu().numpy()])
+    if proposals.is_spare is not None:
+        kept &= ~proposals.is_spare[0]
+    return MatchedProposals(seen[kept].cpu().numpy(), truth.segment_ids[matched[kept].cpu().numpy()], segments)
 
 
 def match_to_truth(

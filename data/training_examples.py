@@ -160,13 +160,19 @@ class TrainingCollator:
 
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
         """Returns what `forward` takes: with `class_embeds (B, K, projection_dim)`, and either ready
-        `mask_proposals (B, N, rows, columns)` and `class_labels (B, N)`, padded with proposals that teach nothing, or
-        the generator's inputs and lists of `mask_labels` and `class_labels`."""
+        `mask_proposals (B, N, rows, columns)` and `class_labels (B, N)`, padded with proposals that teach nothing,
+        with `patch_segments (B, rows * columns)` where the examples have them, or the generator's inputs and lists of
+        `mask_labels` and `class_labels`."""
         size = max(self.vocabulary_size, *(example["num_present"] for example in examples))
         prompt_ids = torch.stack([example["prompt_ids"] for example in examples])[:, :size]
         batch = {
             name: torch.stack([example[name] for example in examples])
-            for name in ("pixel_values", "mask_generator_pixel_values", "mask_generator_pixel_mask")
+            for name in (
+                "pixel_values",
+                "mask_generator_pixel_values",
+                "mask_generator_pixel_mask",
+                "patch_segments",
+            )
             if name in examples[0]
         }
         batch["class_embeds"] = self.prompt_embeds[prompt_ids]

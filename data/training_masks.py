@@ -13,7 +13,7 @@ from fisa.configuration.configuration_fisa import FisaConfig
 from fisa.data.augmentation import PhotoChange
 from fisa.data.proposal_cache import ProposalCache
 from fisa.modeling_fisa.loss_fisa import IGNORED
-from fisa.modeling_fisa.mask_attention import attended_patches, patch_coverage
+from fisa.modeling_fisa.mask_attention import attended_patches, patch_coverage, segments_of_patches
 
 
 SOURCES = ("ground_truth", "generator", "cache")
@@ -90,13 +90,15 @@ class MaskSource(Protocol):
 
     def __call__(self, record: Mapping[str, Any], change: PhotoChange, *, index: int) -> dict[str, torch.Tensor]:
         """`class_labels (N,)`, class indices or `IGNORED`, with `mask_proposals (N, rows, columns)`, bool, the patches
-        that each mask token sees, or with `mask_labels (N, H, W)`, bool, for proposals to be matched to."""
+        that each mask token sees, or with `mask_labels (N, H, W)`, bool, for proposals to be matched to. Beside the
+        former, where image tokens attend less to other segments, `patch_segments (rows * columns,)`, int64."""
 
 
 @dataclass(frozen=True)
 class GroundTruthSource:
     """The ground-truth masks themselves are the proposals (MaskCLIP++, arXiv 2412.11464): no generator runs, nothing
-    is matched, and the photo may be changed at will."""
+    is matched, and the photo may be changed at will. They also divide the photo into segments; void and crowds belong
+    to none."""
 
     config: FisaConfig
     class_indices: Mapping[int, int]
@@ -113,7 +115,10 @@ class GroundTruthSource:
             .teaching()
         )
         seen = seen_patches(truth.masks, self.config, image_size=self.image_size)
-        return {"mask_proposals": seen, "class_labels": torch.from_numpy(truth.labels)}
+        example = {"mask_proposals": seen, "class_labels": torch.from_numpy(truth.labels)}
+        if self.config.segment_attention_penalty:
+            example["patch_segments"] = patch_segments(truth.masks, self.config, image_size=self.image_size)
+        return example
 
 
 @dataclass(frozen=True)
@@ -146,7 +151,10 @@ class CacheSource:
         seen, segment_ids = self.cache.proposals(index, flipped=change.flipped)
         category_ids = {segment["id"]: segment["category_id"] for segment in record["segments_info"]}
         labels = [self.class_indices[category_ids[segment_id]] for segment_id in segment_ids.tolist()]
-        return {"mask_proposals": seen, "class_labels": torch.tensor(labels, dtype=torch.long)}
+        example = {"mask_proposals": seen, "class_labels": torch.tensor(labels, dtype=torch.long)}
+        if self.cache.has_patch_segments:
+            example["patch_segments"] = self.cache.patch_segments(index, flipped=change.flipped)
+        return example
 
 
 def seen_patches(masks: np.ndarray, config: FisaConfig, *, image_size: tuple[int, int]) -> torch.Tensor:
@@ -166,6 +174,23 @@ def seen_patches(masks: np.ndarray, config: FisaConfig, *, image_size: tuple[int
     masks = torch.from_numpy(np.ascontiguousarray(masks)).float()
     coverage = patch_coverage(masks[None], image_size=image_size, patch_size=config.image_tower.patch_size)
     return attended_patches(coverage, threshold=config.mask_coverage_threshold)[0].view(-1, rows, columns)
+
+
+def patch_segments(masks: np.ndarray, config: FisaConfig, *, image_size: tuple[int, int]) -> torch.Tensor:
+    """The mask that each patch belongs to.
+
+    Args:
+        masks, config, image_size: as for [`seen_patches`].
+
+    Returns:
+        `torch.Tensor` of shape `(rows * columns,)`, int64: indices of masks, or `NO_SEGMENT`.
+    """
+    rows, columns = patch_grid(config, image_size=image_size)
+    if not len(masks):
+        return torch.full((rows * columns,), NO_SEGMENT)
+    whole = torch.from_numpy(np.ascontiguousarray(masks))[None]
+    patch_size = config.image_tower.patch_size
+    return segments_of_patches(whole, torch.ones(1, len(masks)), image_size=image_size, patch_size=patch_size)[0]
 
 
 def patch_grid(config: FisaConfig, *, image_size: Sequence[int]) -> tuple[int, int]:

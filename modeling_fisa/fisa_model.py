@@ -630,6 +630,7 @@ class FisaModel(FisaPreTrainedModel):
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
         class_embeds: torch.FloatTensor | None = None,
+        patch_segments: torch.LongTensor | None = None,
         output_hidden_states: bool | Collection[int] | None = None,
         output_attentions: bool | None = None,
         output_image_tokens: bool = True,
@@ -648,11 +649,15 @@ class FisaModel(FisaPreTrainedModel):
                 The vocabulary as tokenised prompts; or
             class_embeds (`torch.FloatTensor` of shape `(num_prompts, projection_dim)`, *optional*):
                 as ready text embeddings, also `(batch_size, num_prompts, projection_dim)`; or neither: the stored one.
+            patch_segments (`torch.LongTensor` of shape `(batch_size, num_patches)`, *optional*):
+                Which segment each patch belongs to, row by row, where `mask_proposals` do not divide the photo as all
+                proposals do; read if `segment_attention_penalty` > 0. If not given, they are those of
+                `mask_proposals`: see [`~fisa.modeling_fisa.mask_attention.segments_of_patches`].
             output_image_tokens (`bool`):
                 False leaves out `last_hidden_state`, and with it most of the last layer: masks do not need it.
         """
         texts = self.resolve_class_embeds(input_ids, attention_mask, class_embeds)
-        self._check_shapes(pixel_values, mask_proposals, texts)
+        self._check_shapes(pixel_values, mask_proposals, texts, patch_segments)
         image_tokens, mask_tokens = self.mask_encoder.embed(
             pixel_values, mask_proposals.shape[1], clip=self.vision_model
         )
@@ -663,7 +668,7 @@ class FisaModel(FisaPreTrainedModel):
             attention_bias,
             self._guiding_texts(texts),
             image_bias=self._image_bias(
-                pixel_values, mask_proposals, proposal_sizes, objectness, dtype=image_tokens.dtype
+                pixel_values, mask_proposals, proposal_sizes, objectness, patch_segments, dtype=image_tokens.dtype
             ),
             clip_layers=self.vision_model.encoder.layers,
             output_hidden_states=self._asked_for("output_hidden_states", output_hidden_states),
@@ -706,23 +711,24 @@ class FisaModel(FisaPreTrainedModel):
         mask_proposals: torch.Tensor,
         proposal_sizes: torch.Tensor | None,
         objectness: torch.Tensor | None,
+        patch_segments: torch.Tensor | None,
         *,
         dtype: torch.dtype,
     ) -> torch.Tensor | None:
-        """The bias between patches of different proposals; `None` without penalty or proposals, and in training."""
+        """The bias between patches of different segments; `None` without penalty or without segments."""
         penalty = self.config.segment_attention_penalty
-        # The masks of training, ground truth or matched proposals alone, do not divide a photo as all proposals do.
-        if self.training or not penalty or not mask_proposals.shape[1]:
+        if not penalty or (patch_segments is None and not mask_proposals.shape[1]):
             return None
-        height, width = pixel_values.shape[-2:]
-        segments = segments_of_patches(
-            mask_proposals,
-            mask_proposals.new_ones(mask_proposals.shape[:2]) if objectness is None else objectness,
-            image_size=(height, width),
-            patch_size=self.vision_model.embeddings.patch_size,
-            proposal_sizes=proposal_sizes,
-        )
-        return segment_attention_bias(segments, penalty=penalty, dtype=dtype)
+        if patch_segments is None:
+            height, width = pixel_values.shape[-2:]
+            patch_segments = segments_of_patches(
+                mask_proposals,
+                mask_proposals.new_ones(mask_proposals.shape[:2]) if objectness is None else objectness,
+                image_size=(height, width),
+                patch_size=self.vision_model.embeddings.patch_size,
+                proposal_sizes=proposal_sizes,
+            )
+        return segment_attention_bias(patch_segments, penalty=penalty, dtype=dtype)
 
     def _guiding_texts(self, class_embeds: torch.Tensor | None) -> torch.Tensor | None:
         if not self.config.seve_layers:
@@ -735,7 +741,11 @@ class FisaModel(FisaPreTrainedModel):
         return guiding_texts(class_embeds, at_most=self.config.seve_max_texts)
 
     def _check_shapes(
-        self, pixel_values: torch.Tensor, mask_proposals: torch.Tensor, class_embeds: torch.Tensor | None
+        self,
+        pixel_values: torch.Tensor,
+        mask_proposals: torch.Tensor,
+        class_embeds: torch.Tensor | None,
+        patch_segments: torch.Tensor | None,
     ) -> None:
         if mask_proposals.shape[0] != pixel_values.shape[0]:
             raise ValueError(
@@ -747,6 +757,15 @@ class FisaModel(FisaPreTrainedModel):
             raise ValueError(
                 f"`class_embeds` has shape {tuple(class_embeds.shape)}; its last dimension must be the model's "
                 f"projection_dim, {width}."
+            )
+        if patch_segments is None:
+            return
+        patch_size = self.vision_model.embeddings.patch_size
+        rows, columns = (side // patch_size for side in pixel_values.shape[-2:])
+        if patch_segments.shape != (len(pixel_values), rows * columns) or patch_segments.is_floating_point():
+            raise ValueError(
+                f"`patch_segments` has shape {tuple(patch_segments.shape)} and type {patch_segments.dtype}; it must "
+                f"hold one integer per patch, {(len(pixel_values), rows * columns)} for {rows} x {columns} patches."
             )
 
 

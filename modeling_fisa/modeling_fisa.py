@@ -296,6 +296,7 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
         mask_labels: torch.Tensor | Sequence[torch.Tensor] | None = None,
         class_labels: torch.LongTensor | Sequence[torch.LongTensor] | None = None,
         class_log_priors: torch.FloatTensor | None = None,
+        patch_segments: torch.LongTensor | None = None,
         photo_orientation: torch.LongTensor | None = None,
         zoom: int | torch.LongTensor | None = None,
         photos: Sequence[OriginalPhoto] | None = None,
@@ -347,6 +348,10 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
             class_log_priors (`torch.FloatTensor` of shape `(num_classes,)`, *optional*):
                 Added to the logits in the loss alone, also `(batch_size, num_classes)`: how frequent each class is in
                 training, as a logarithm, so that the model need not learn it (logit adjustment, arXiv 2007.07314).
+            patch_segments (`torch.LongTensor` of shape `(batch_size, num_patches)`, *optional*):
+                Which segment each patch of CLIP's view belongs to, row by row, any numbers; for ready proposals that
+                are only some of a photo's, as those of a proposal cache are. Read if `segment_attention_penalty` > 0;
+                if not given, each patch belongs to the likeliest of the proposals at hand.
             photo_orientation (`torch.LongTensor` of shape `(batch_size,)`, *optional*):
                 Handed on to post-processing, which turns results back to how the caller holds the photo; see
                 [`FisaImageProcessor`].
@@ -390,6 +395,7 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
             pixel_values,
             proposals,
             everything,
+            patch_segments=patch_segments,
             output_hidden_states=output_hidden_states,
             output_attentions=output_attentions,
         )
@@ -398,9 +404,9 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
             readings = self._zoomed(logits, pixel_values, proposals, everything, zoom=zoom, photos=photos)
         loss = None
         if labels is not None and masks_to_name is not None:
-            named = (
-                logits if masks_to_name is proposals else self._classify(pixel_values, masks_to_name, everything)[1]
-            )
+            named = logits
+            if masks_to_name is not proposals:
+                _, named = self._classify(pixel_values, masks_to_name, everything, patch_segments=patch_segments)
             loss = self._loss(named[..., :num_classes], masks_to_name, None, labels, class_log_priors)
         elif labels is not None:
             loss = self._loss(logits[..., :num_classes], proposals, mask_labels, labels, class_log_priors)

@@ -9,6 +9,7 @@
   may match one segment. Ties go to the earlier segment.
 - `"hungarian"` matches one to one with the lowest total of Mask2Former's mask cost: 5 × binary cross-entropy of the
   mask logits + 5 × dice. All pixels count, not a random sample, so that the same input always has the same matches.
+- A proposal below `objectness_floor` is not matched, not even where it is kept for the sake of another photo.
 - An unmatched proposal is left out of the loss: it may show what no annotator named. Cross-entropy towards a learned
   "void" made unseen classes worse.
 """
@@ -95,12 +96,22 @@ def labels_of_proposals(
             f"proposals of {len(proposals.mask_logits)}; there must be one of each per photo."
         )
     sizes = [None] * len(mask_labels) if proposals.sizes is None else map(tuple, proposals.sizes.tolist())
-    labels = []
-    for mask_logits, masks, classes, size in zip(proposals.mask_logits, mask_labels, class_labels, sizes):
-        matched = match_proposals(mask_logits, masks, classes, size=size, matcher=matcher, iou_threshold=iou_threshold)
-        ignored = classes.new_tensor([IGNORED])
-        labels.append(torch.cat([classes, ignored])[torch.where(matched == UNMATCHED, len(classes), matched)])
-    return torch.stack(labels)
+    spare = proposals.is_spare
+    is_likely = torch.ones_like(proposals.objectness, dtype=torch.bool) if spare is None else ~spare
+    labels = torch.full(is_likely.shape, IGNORED, device=is_likely.device)
+    for index, (masks, classes, size) in enumerate(zip(mask_labels, class_labels, sizes)):
+        likely = is_likely[index].nonzero().flatten()
+        matched = match_proposals(
+            proposals.mask_logits[index, likely],
+            masks,
+            classes,
+            size=size,
+            matcher=matcher,
+            iou_threshold=iou_threshold,
+        )
+        found = matched != UNMATCHED
+        labels[index, likely[found]] = classes[matched[found]].to(labels)
+    return labels
 
 
 @torch.no_grad()

@@ -20,6 +20,7 @@ from fisa.data.formats import load_segmentation_dataset
 from fisa.data.proposal_cache import PHOTOS_PER_SHARD, MatchedProposals, ProposalCache, StaleCacheError
 from fisa.data.proposal_caching import cached_proposals
 from fisa.miniature import miniature
+from fisa.modeling_fisa.loss_fisa import IGNORED
 from fisa.processing.files import PARTIAL
 from tests.data.made_files import CATEGORIES, HEIGHT, WIDTH, quarters, write_photo, write_values
 from tests.data.training import made_data, training_parts
@@ -73,6 +74,42 @@ def test_the_real_photos_too(tmp_path, coco_sample, parts):
             losses[source] = model(**collator([examples[0], examples[1]])).loss
     assert losses["generator"] > 0
     torch.testing.assert_close(losses["cache"], losses["generator"], atol=1e-5, rtol=0)
+
+
+def loss_and_gradients(model, batch):
+    model.zero_grad()
+    loss = model(**batch).loss
+    loss.backward()
+    trained = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
+    return loss.detach(), {name: weight.grad.clone() for name, weight in trained}
+
+
+@pytest.mark.parametrize("options", [{}, {"objectness_floor": 0.69}, {"proposal_matcher": "hungarian"}], ids=str)
+@pytest.mark.parametrize("flip", [False, True])
+def test_where_segments_are_read_loss_and_gradients_are_still_the_generator_s(tmp_path, flip, options):
+    """Of a batch, in which photos have different numbers of matched proposals."""
+    model, processor = miniature(**{"proposal_matcher_iou": 0.1, "segment_attention_penalty": 1.0} | options)
+    randomise(model.fisa, seed=3)
+    model.train()
+    data = made_data(tmp_path / "data", photos=4)
+    batches = {}
+    for source in ("generator", "cache"):
+        examples, collator = training_parts(
+            model, processor, data, source=source, cache=tmp_path / "cache", augmentation=Augmentation(flip=flip)
+        )
+        batches[source] = collator([examples[index] for index in range(len(data))])
+    assert len({int((labels != IGNORED).sum()) for labels in batches["cache"]["class_labels"]}) > 1
+    (wanted, gradients), (found, cached) = (loss_and_gradients(model, batch) for batch in batches.values())
+    assert wanted > 0
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
+    image_query = "fisa.vision_model.encoder.layers.0.self_attn.q_proj.weight"
+    assert gradients[image_query].any()
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(cached[name], gradient, atol=1e-5, rtol=1e-3)
+    segments = batches["cache"].pop("patch_segments")  # it is these that do it
+    assert segments.shape == (4, 144) and all(len(photo.unique()) > 1 for photo in segments)
+    _, without = loss_and_gradients(model, batches["cache"])
+    assert not torch.allclose(without[image_query], gradients[image_query], atol=1e-5, rtol=1e-3)
 
 
 def test_gradients_are_those_of_the_generator_in_the_loop(tmp_path, parts):
@@ -184,6 +221,16 @@ def other_size(data, model, processor):
     return data, model, other
 
 
+def other_segments(data, model, processor):
+    other, _ = miniature(proposal_matcher_iou=0.05, segment_attention_penalty=1.0)
+    return data, other, processor
+
+
+def other_floor(data, model, processor):
+    other, _ = miniature(proposal_matcher_iou=0.05, objectness_floor=0.3)
+    return data, other, processor
+
+
 def fewer_photos(data, model, processor):
     return data.select([0]), model, processor
 
@@ -193,6 +240,8 @@ STALE = {
     other_threshold: "mask_coverage_threshold",
     other_matcher: "proposal_matcher",
     other_size: "image processor",
+    other_segments: "patch segments: nothing there, of all proposals now",
+    other_floor: "objectness_floor: nothing there, 0.3 now",
     fewer_photos: "data set",
 }
 
@@ -207,6 +256,27 @@ def test_a_cache_of_something_else_is_refused_by_name(tmp_path, parts, change):
         build(tmp_path / "cache", data, (model.eval(), processor))
     assert STALE[change] in str(caught.value) and "--proposal_cache" in str(caught.value)
     assert files(tmp_path / "cache") == before
+
+
+def test_one_with_segments_is_refused_where_none_are_read(tmp_path, parts):
+    data = made_data(tmp_path / "data")
+    model, processor = miniature(proposal_matcher_iou=0.05, segment_attention_penalty=0.5)
+    cache = build(tmp_path / "cache", data, (model.eval(), processor))
+    before = files(tmp_path / "cache")
+    with pytest.raises(StaleCacheError, match="patch segments: of all proposals there, nothing now"):
+        build(tmp_path / "cache", data, parts)
+    model.config.segment_attention_penalty = 2.0  # how much they count does not change them
+    assert build(tmp_path / "cache", data, (model, processor)).missing_shards() == []
+    assert files(tmp_path / "cache") == before and cache.has_patch_segments
+
+
+def test_without_segments_a_cache_is_what_it_was_before_there_were_any(tmp_path, parts):
+    cache = build(tmp_path / "cache", made_data(tmp_path / "data"), parts)
+    assert not cache.has_patch_segments
+    manifest = json.loads((tmp_path / "cache" / "manifest.json").read_text())
+    assert not {"patch segments", "objectness_floor"} & manifest.keys()
+    with safe_open(tmp_path / "cache" / "000000.safetensors", framework="pt") as file:
+        assert sorted(file.keys()) == ["ends", "seen", "segment_ids"]
 
 
 @pytest.mark.parametrize("folder", ["file", "file/cache"])

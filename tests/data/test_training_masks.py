@@ -11,6 +11,7 @@ from fisa.data.training_masks import (
     GroundTruthMasks,
     GroundTruthSource,
     patch_grid,
+    patch_segments,
     seen_patches,
 )
 from fisa.modeling_fisa.loss_fisa import IGNORED
@@ -70,6 +71,26 @@ def test_ground_truth_tokens_see_the_patches_that_the_model_would_show_them():
         of_masks = model(**inputs | {"mask_proposals": torch.from_numpy(truth().teaching().masks)[None]})
     assert torch.equal(of_patches.logits_per_mask, of_masks.logits_per_mask)
     assert example["mask_proposals"][0].tolist() == [[True, True, False, False]] * 2 + [[False] * 4] * 2
+
+
+def test_ground_truth_divides_the_photo_as_the_model_would_by_whole_masks():
+    options = {"class_indices": CLASS_INDICES, "image_size": (32, 32), "unlabelled": "ignored"}
+    model, whole, inputs = tiny_segmentation_model(segment_attention_penalty=1.3), truth(), tiny_inputs(batch_size=1)
+    example = GroundTruthSource(config=model.config, **options)(record(), PhotoChange(), index=0)
+    # Void and the crowd belong to none.
+    assert example["patch_segments"].view(4, 4).tolist() == [[0, 0, 1, 1]] * 2 + [[-1] * 4] * 2
+    assert "patch_segments" not in GroundTruthSource(config=tiny_config(), **options)(record(), PhotoChange(), index=0)
+    model.train()
+    texts, photos = inputs["class_embeds"], inputs["pixel_values"]
+    of_patches = model(photos, class_embeds=texts, **{name: tensor[None] for name, tensor in example.items()}).loss
+    masks, labels = torch.from_numpy(whole.masks), torch.from_numpy(whole.labels)
+    of_masks = model(photos, class_embeds=texts, mask_labels=[masks], class_labels=[labels]).loss
+    torch.testing.assert_close(of_patches, of_masks)
+
+
+def test_a_photo_without_teaching_masks_is_one_segment():
+    config = tiny_config(segment_attention_penalty=1.3)
+    assert patch_segments(np.zeros((0, 12, 16), bool), config, image_size=(32, 32)).tolist() == [-1] * 16
 
 
 def test_a_mask_smaller_than_a_patch_sees_the_patch_it_lies_in_most():

@@ -106,11 +106,51 @@ def test_a_photos_result_does_not_depend_on_its_batch():
             torch.testing.assert_close(together.mask_embeds[index, same], alone.mask_embeds[0, proposal])
 
 
-def test_training_leaves_the_penalty_out():
+@torch.no_grad()
+def test_training_reads_as_inference_does():
     model, inputs = tiny_model(**PENALISED), tiny_inputs()
-    model.train()(**inputs, objectness=OBJECTNESS).mask_embeds.sum().backward()
-    query = "vision_model.encoder.layers.0.self_attn.q_proj.weight"
-    found = model.get_parameter(query).grad
-    plain = tiny_model().train()
-    plain(**inputs).mask_embeds.sum().backward()
-    assert torch.equal(found, plain.get_parameter(query).grad) and found.any()
+    read = model.eval()(**inputs, objectness=OBJECTNESS).mask_embeds
+    assert torch.equal(model.train()(**inputs, objectness=OBJECTNESS).mask_embeds, read)
+    assert not torch.allclose(tiny_model().train()(**inputs).mask_embeds, read, atol=1e-3)
+
+
+# Segments of all proposals, handed on with some of them
+
+
+def all_segments(inputs):
+    return segments_of_patches(inputs["mask_proposals"], OBJECTNESS, image_size=(32, 32), patch_size=8)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_some_proposals_with_the_segments_of_all_are_read_as_among_all(mode):
+    model, inputs = getattr(tiny_model(**PENALISED), mode)(), tiny_inputs()
+    among_all = model(**inputs, objectness=OBJECTNESS).mask_embeds
+    some = inputs | {"mask_proposals": inputs["mask_proposals"][:, 1:3]}
+    found = model(**some, patch_segments=all_segments(inputs)).mask_embeds
+    torch.testing.assert_close(found, among_all[:, 1:3], atol=1e-6, rtol=0)
+    assert not torch.allclose(model(**some, objectness=OBJECTNESS[:, 1:3]).mask_embeds, found, atol=1e-4)
+
+
+@torch.no_grad()
+def test_only_which_patches_share_a_segment_counts():
+    model, inputs = tiny_model(**PENALISED), tiny_inputs()
+    segments = all_segments(inputs)
+    found = model(**inputs, patch_segments=segments).mask_embeds
+    assert torch.equal(model(**inputs, patch_segments=7 - 3 * segments.to(torch.int32)).mask_embeds, found)
+    without = {**inputs, "mask_proposals": torch.zeros(2, 0, 1, 1)}
+    alone = model(**without, patch_segments=segments).last_hidden_state
+    torch.testing.assert_close(alone, model(**inputs, patch_segments=segments).last_hidden_state)
+
+
+@torch.no_grad()
+def test_without_penalty_segments_are_not_read():
+    model, inputs = tiny_model(), tiny_inputs()
+    found = model(**inputs, patch_segments=all_segments(inputs)).mask_embeds
+    assert torch.equal(found, model(**inputs).mask_embeds)
+
+
+@pytest.mark.parametrize("shape, dtype", [((2, 4, 4), torch.long), ((1, 16), torch.long), ((2, 16), torch.float)])
+def test_segments_that_do_not_fit_the_patches_are_refused(shape, dtype):
+    with pytest.raises(ValueError, match=r"`patch_segments` has shape .* one integer per patch, \(2, 16\) for 4 x 4"):
+        tiny_model(**PENALISED)(**tiny_inputs(), patch_segments=torch.zeros(shape, dtype=dtype))

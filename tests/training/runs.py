@@ -16,6 +16,7 @@ from fisa.train import train_and_evaluate
 
 SOURCES = ("ground_truth", "generator", "cache")
 EASILY_MATCHED = '{"proposal_matcher_iou": 0.05}'  # a random generator's proposals fit nothing well
+WITH_SEGMENTS = '{"proposal_matcher_iou": 0.05, "segment_attention_penalty": 1.0}'
 
 
 def run(output: Path, *, model: Path | None, data: Path | None, **options: Any) -> dict[str, Any]:

@@ -10,7 +10,17 @@ from fisa.modeling_fisa.adapter_vocabulary import ADAPTER_PREFIX, ADAPTER_VOCABU
 from fisa.train import Run, train_and_evaluate
 from fisa.training.arguments import DataArguments, ModelArguments
 from fisa.training.trainer import FisaTrainingArguments
-from tests.training.runs import EASILY_MATCHED, SOURCES, adapter, as_arguments, equal, launch, losses, run
+from tests.training.runs import (
+    EASILY_MATCHED,
+    SOURCES,
+    WITH_SEGMENTS,
+    adapter,
+    as_arguments,
+    equal,
+    launch,
+    losses,
+    run,
+)
 
 
 @pytest.mark.parametrize("source", SOURCES)
@@ -52,6 +62,27 @@ def test_steps_run_the_text_tower_never_and_the_generator_only_in_the_loop(tmp_p
     assert (calls.count("Mask2FormerForUniversalSegmentation") > 0) == (source == "generator")
 
 
+def test_the_cache_trains_as_the_generator_in_the_loop_does(tmp_path, checkpoint, photos):
+    """Photos mirrored and as they are, with segments and without."""
+    for config in (EASILY_MATCHED, WITH_SEGMENTS):
+        options = {"do_train": True, "max_steps": 6, "logging_steps": 1, "per_device_train_batch_size": 3, "color": 0}
+        options["fisa_config"] = config
+        run(tmp_path / "loop", model=checkpoint, data=photos, mask_source="generator", **options)
+        options["proposal_cache"] = tmp_path / str(config == WITH_SEGMENTS)
+        for _ in range(2):  # the second time from a cache that is there
+            run(tmp_path / "cached", model=checkpoint, data=photos, **options)
+            assert losses(tmp_path / "cached") == pytest.approx(losses(tmp_path / "loop"), abs=1e-4)
+
+
+def test_a_cache_without_segments_is_refused_in_a_line(tmp_path, checkpoint, photos, capsys):
+    options = {"do_train": True, "max_steps": 1, "proposal_cache": tmp_path / "cache"}
+    run(tmp_path / "run", model=checkpoint, data=photos, fisa_config=EASILY_MATCHED, **options)
+    with pytest.raises(SystemExit) as stop:
+        run(tmp_path / "run", model=checkpoint, data=photos, fisa_config=WITH_SEGMENTS, **options)
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert stop.value.code == 2 and "patch segments: nothing there, of all proposals now" in message
+
+
 def test_the_same_seed_gives_the_same_adapter_and_another_another(tmp_path, checkpoint, photos):
     for name, seed in (("one", 1), ("same", 1), ("other", 2)):
         run(tmp_path / name, model=checkpoint, data=photos, do_train=True, max_steps=3, seed=seed)
@@ -74,7 +105,7 @@ def test_accumulated_gradients_are_those_of_one_batch(tmp_path, checkpoint, phot
 
 @pytest.mark.filterwarnings("error:.*is deprecated:FutureWarning")
 def test_activation_checkpointing_changes_nothing_and_warns_of_nothing(tmp_path, checkpoint, photos):
-    common = {"do_train": True, "max_steps": 3, "logging_steps": 1}
+    common = {"do_train": True, "max_steps": 3, "logging_steps": 1, "fisa_config": WITH_SEGMENTS}
     run(tmp_path / "plain", model=checkpoint, data=photos, **common)
     run(tmp_path / "checkpointed", model=checkpoint, data=photos, activation_checkpointing=True, **common)
     assert losses(tmp_path / "checkpointed") == pytest.approx(losses(tmp_path / "plain"), abs=1e-5)
@@ -83,7 +114,7 @@ def test_activation_checkpointing_changes_nothing_and_warns_of_nothing(tmp_path,
 @pytest.mark.parametrize("source", SOURCES)
 def test_bfloat16_stays_near_float32(tmp_path, checkpoint, photos, source):
     common = {"mask_source": source, "do_train": True, "do_eval": True, "max_steps": 3, "logging_steps": 1}
-    common["fisa_config"] = EASILY_MATCHED
+    common["fisa_config"] = WITH_SEGMENTS
     if source == "cache":
         common["proposal_cache"] = tmp_path / "cache"
     run(tmp_path / "full", model=checkpoint, data=photos, **common)
@@ -115,7 +146,7 @@ def test_evaluation_does_not_depend_on_workers(tmp_path, checkpoint, photos):
 
 def test_two_processes_train_and_evaluate_as_one(tmp_path, checkpoint, photos):
     """Under accelerate's launcher, with gloo between the processes, which build the cache together."""
-    common = {"do_train": True, "max_steps": 3, "logging_steps": 1, "fisa_config": EASILY_MATCHED}
+    common = {"do_train": True, "max_steps": 3, "logging_steps": 1, "fisa_config": WITH_SEGMENTS}
     common |= {"optim": "sgd", "warmup_steps": 0, "max_grad_norm": 0, "eval_strategy": "no"}
     common["proposal_cache"] = tmp_path / "cache"
     options = {
