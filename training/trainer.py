@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
+from peft import PeftModel, PeftType
 from torch.utils.data import DataLoader, IterableDataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.integrations.integration_utils import TensorBoardCallback, default_logdir
@@ -43,6 +43,13 @@ class FisaTrainingArguments(TrainingArguments):
             "help": "Weight of a loss that keeps whole photos' embeddings where CLIP has them; 0: no such loss."
         },
     )
+    start_share: float = field(
+        default=0.0,
+        metadata={
+            "help": "Share of the weights before training in those that are left after it, from 0 to below 1 "
+            "(WiSE-FT); 0.5 is half way back. Checkpoints hold the weights as they are trained."
+        },
+    )
     early_stopping_patience: int | None = field(
         default=None, metadata={"help": "Stop after so many evaluations without a better --metric_for_best_model."}
     )
@@ -61,6 +68,11 @@ class FisaTrainingArguments(TrainingArguments):
     def learning_rate_of_seve(self) -> float:
         return self.learning_rate / 3 if self.seve_learning_rate is None else self.seve_learning_rate
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.start_share < 1:
+            raise ValueError(f"--start_share was {self.start_share}; it is a share, from 0 to below 1.")
+
 
 class FisaTrainer(Trainer):
     """Trains what a SIMO (or any PEFT) model leaves trainable.
@@ -68,8 +80,11 @@ class FisaTrainer(Trainer):
     Args:
         evaluator: evaluates the model on its own data set, in the place of `eval_dataset`. Without one, `eval_dataset`
             holds training examples, and evaluation is transformers' own: the loss, and what `compute_metrics` says.
-        args: [`FisaTrainingArguments`], or transformers' own, whose values stay.
+        args: [`FisaTrainingArguments`], the default, or transformers' own, whose values stay.
         named_arguments: those of [`transformers.Trainer`].
+
+    Raises:
+        `ValueError`: `start_share` for an adapter that does not hold whole weights, as LoRA's does not.
 
     Example:
 
@@ -101,7 +116,9 @@ class FisaTrainer(Trainer):
         self._writes_aside = False
         if evaluator is not None:
             named_arguments["eval_dataset"] = evaluator.data
-        super().__init__(model, None if args is None else _for_fisa(args), *arguments, **named_arguments)
+        super().__init__(model, _for_fisa(args or FisaTrainingArguments()), *arguments, **named_arguments)
+        if self.args.start_share:
+            _refuse_to_average_changes(self.model)
         if isinstance(self.train_dataset, IterableDataset):
             # accelerate would read a stream in one process and cut large batches up for the others; ours differ in
             # their numbers of masks and cannot be put together.
@@ -117,6 +134,9 @@ class FisaTrainer(Trainer):
         """As the Trainer's. `True` goes on from the newest whole checkpoint in the output folder, and starts where
         there is none: a run that is killed is simply called again.
 
+        With `start_share` the trained weights are averaged at the end with what they are on calling: those that the
+        model was made or loaded with, whichever checkpoint training goes on from.
+
         Raises:
             `ValueError`: the named checkpoint is not whole.
         """
@@ -124,9 +144,20 @@ class FisaTrainer(Trainer):
             resume_from_checkpoint = newest_whole_checkpoint(self.args.output_dir)
         elif resume_from_checkpoint and (damage := damage_of(Path(resume_from_checkpoint))):
             raise ValueError(f"The checkpoint {resume_from_checkpoint} cannot be gone on from: {damage}.")
-        return super().train(
+        start = self._trained_weights() if self.args.start_share else {}
+        output = super().train(
             None if resume_from_checkpoint is None else str(resume_from_checkpoint), *arguments, **options
         )
+        weights = dict(self.accelerator.unwrap_model(self.model).named_parameters())
+        with torch.no_grad():
+            for name, before in start.items():
+                weights[name].lerp_(before.to(weights[name]), self.args.start_share)
+        return output
+
+    def _trained_weights(self) -> dict[str, torch.Tensor]:
+        """A copy of what is trained, by name, out of the accelerator's way."""
+        weights = self.accelerator.unwrap_model(self.model).named_parameters()
+        return {name: weight.detach().to("cpu", copy=True) for name, weight in weights if weight.requires_grad}
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         """As the Trainer's, written aside and renamed: what a kill leaves of a checkpoint never has its name."""
@@ -246,6 +277,18 @@ def _for_fisa(args: TrainingArguments) -> FisaTrainingArguments:
     given = {entry.name: getattr(args, entry.name) for entry in fields(args) if entry.init}
     own = {"remove_unused_columns": False, "label_names": args.label_names or ["mask_labels", "class_labels"]}
     return FisaTrainingArguments(**given | own)
+
+
+def _refuse_to_average_changes(model: torch.nn.Module) -> None:
+    """An average of LoRA's factors, or of other changes to weights, is not that of the weights."""
+    if not isinstance(model, PeftModel):
+        return
+    kinds = {str(model.peft_config[name].peft_type.value) for name in model.active_adapters}
+    if others := sorted(kinds - {PeftType.LN_TUNING.value}):
+        raise ValueError(
+            f"--start_share averages whole weights, and an adapter of the kind {', '.join(others)} holds factors of "
+            "their changes, whose average is another model: train one of get_simo_model's, or without --start_share."
+        )
 
 
 def representation_shift(model: PeftModel, pixel_values: torch.Tensor) -> torch.Tensor:

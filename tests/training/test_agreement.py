@@ -147,7 +147,7 @@ def test_evaluation_does_not_depend_on_workers(tmp_path, checkpoint, photos):
 def test_two_processes_train_and_evaluate_as_one(tmp_path, checkpoint, photos):
     """Under accelerate's launcher, with gloo between the processes, which build the cache together."""
     common = {"do_train": True, "max_steps": 3, "logging_steps": 1, "fisa_config": WITH_SEGMENTS}
-    common |= {"optim": "sgd", "warmup_steps": 0, "max_grad_norm": 0, "eval_strategy": "no"}
+    common |= {"optim": "sgd", "warmup_steps": 0, "max_grad_norm": 0, "eval_strategy": "no", "start_share": 0.5}
     common["proposal_cache"] = tmp_path / "cache"
     options = {
         "model": checkpoint, "output_dir": tmp_path / "two", "use_cpu": True, "report_to": "none",
