@@ -1,15 +1,12 @@
 """A data set in Parquet that `datasets.load_dataset` reads: photos, maps and segments, as COCO panoptic has them."""
 
-import io
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from fisa.formats.places import photo_file, replaced_folder
 from fisa.formats.results import LabelledPhoto, Results
-from fisa.processing.coco_panoptic import panoptic_to_rgb
+from fisa.processing.coco_panoptic import panoptic_png
 from fisa.processing.extras import library
 
 
@@ -67,8 +64,7 @@ def _features(datasets: Any, results: Results) -> Any:
 
 
 def _row(photo: LabelledPhoto) -> dict[str, Any]:
-    segmentation, png = photo.segmentation, io.BytesIO()
-    Image.fromarray(panoptic_to_rgb(segmentation.ids.numpy())).save(png, format="PNG")
+    segmentation = photo.segmentation
     ending, content = photo_file(photo.source)
     segments = [
         {
@@ -85,6 +81,6 @@ def _row(photo: LabelledPhoto) -> dict[str, Any]:
     return {
         "image_id": photo.name,
         "image": {"bytes": content, "path": f"{photo.name}{ending}"},
-        "label": {"bytes": png.getvalue(), "path": f"{photo.name}.png"},
+        "label": {"bytes": panoptic_png(segmentation.ids.numpy()), "path": f"{photo.name}.png"},
         "segments_info": segments,
     }

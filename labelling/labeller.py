@@ -1,6 +1,5 @@
 """Photos in, rows out: what a folder, a `datasets.Dataset` and Ray Data call alike."""
 
-import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from transformers import pipeline
 import fisa
 from fisa.data.categories import categories_of
 from fisa.labelling.room import Room, is_out_of_memory
-from fisa.processing.coco_panoptic import numbered, panoptic_to_rgb
+from fisa.processing.coco_panoptic import numbered, panoptic_png
 from fisa.processing.files import weights_digest
 from fisa.processing.photos import load_photo
 from fisa.processing.pipeline_fisa import DOWNLOAD_LIMITS, FisaPipeline
@@ -230,9 +229,7 @@ class Labeller:
         if isinstance(result, Exception):
             return None, [], reason_of(result)
         ids, infos = numbered(**result[1].to_panoptic([category["id"] for category in self.categories]))
-        png = io.BytesIO()
-        Image.fromarray(panoptic_to_rgb(ids)).save(png, format="PNG")
-        return png.getvalue(), infos, None
+        return panoptic_png(ids), infos, None
 
 
 def stacks(items: Iterable[T], size: int) -> Iterator[list[T]]:

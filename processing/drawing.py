@@ -15,7 +15,8 @@ Color = tuple[int, int, int]
 
 # Found by search: sky and water come out blue, grass and trees green, and other common words far from each other.
 COLOR_SALT = 4011936
-FILL_OPACITY = 0.45
+FILL_OPACITY = round(0.45 * 255)
+PLACES_AT_A_TIME = 1024  # of a label: most find a free one among the first
 PAPER, INK, FAINT_INK = (255, 255, 255), (32, 33, 36), (128, 134, 139)
 
 
@@ -121,12 +122,31 @@ def _segment_colors(segments: Iterable[Segment]) -> np.ndarray:
 
 
 def _paint(photo: Image.Image, ids: np.ndarray, colors: np.ndarray, line_width: int) -> Image.Image:
-    # A pixel belongs to the contour if another segment than its own is within the width of the line.
-    size = 2 * line_width + 1
-    contour = ndimage.minimum_filter(ids, size, mode="nearest") != ndimage.maximum_filter(ids, size, mode="nearest")
-    opacity = np.where(contour, 255, round(255 * FILL_OPACITY)).astype(np.uint8)
-    opacity[ids == 0] = 0
-    return Image.composite(Image.fromarray(colors[ids - 1]), photo, Image.fromarray(opacity))
+    opacity = np.where(_contour(ids, line_width), np.uint8(255), np.uint8(FILL_OPACITY)) * (ids != 0)
+    # Four bytes per pixel, as Pillow has them: each is looked up as one number, and none is copied.
+    palette = np.zeros((len(colors) + 1, 4), dtype=np.uint8)
+    palette[1:, :3] = colors
+    tints = palette.view(np.uint32)[:, 0][ids].view(np.uint8).reshape(*ids.shape, 4)
+    return Image.composite(Image.fromarray(tints), photo, Image.fromarray(opacity))
+
+
+def _contour(ids: np.ndarray, width: int) -> np.ndarray:
+    """The pixels that have two segments within `width` pixels in both directions, (H, W) bool."""
+    # Two segments meet in squares of 2 × 2 pixels; `width` of these lie before a pixel, and as many from it on.
+    near = np.zeros(ids.shape, dtype=bool)
+    beside, below = ids[:, 1:] != ids[:, :-1], ids[1:] != ids[:-1]
+    near[:, :-1] |= beside
+    near[:-1, :-1] |= beside[1:]
+    near[:-1] |= below
+    near[:-1, :-1] |= below[:, 1:]
+    near = np.pad(near, (width, width - 1))
+    for _ in range(2):
+        reach = 1
+        while reach < 2 * width:  # twice as far with each step
+            step = min(reach, 2 * width - reach)
+            near, reach = near[step:] | near[:-step], reach + step
+        near = near.T
+    return near
 
 
 def _write_labels(
@@ -138,38 +158,46 @@ def _write_labels(
 ) -> None:
     draw = ImageDraw.Draw(picture)
     stroke = max(1, round(font.size / 8))
-    regions = ndimage.find_objects(ids, max_label=len(segments))
     taken = np.zeros((0, 4))
     # Small segments come first, for they have fewer places to choose from. One without a free place goes unnamed: the
     # legend has its colour.
-    for index in sorted(filter(regions.__getitem__, range(len(regions))), key=lambda index: _extent(regions[index])):
+    seen = [index for index, segment in enumerate(segments) if segment.area]
+    for index in sorted(seen, key=lambda index: math.prod(segments[index].box[2:])):
         score = segments[index].score
         text = _shortened(segments[index].label, font, 15 * font.size) + ("" if score is None else f" {score:.2f}")
         box = draw.textbbox((0, 0), text, font=font, anchor="mm", stroke_width=stroke)
-        points = _points_inside(ids, segments[index].id, regions[index])
+        points = _points_inside(ids, segments[index])
         boxes = np.tile(points, 2) + box
-        fits = (boxes[:, :2] >= 0).all(1) & (boxes[:, 2:] <= picture.size).all(1)
-        crosses = (boxes[:, None, :2] < taken[:, 2:]) & (boxes[:, None, 2:] > taken[:, :2])
+        place = _free_place(boxes, taken, picture.size)
+        if place is not None:
+            taken = np.vstack([taken, boxes[place]])
+            dark = tuple((colors[index] // 5).tolist())
+            draw.text(tuple(points[place]), text, "white", font, anchor="mm", stroke_width=stroke, stroke_fill=dark)
+
+
+def _free_place(boxes: np.ndarray, taken: np.ndarray, size: tuple[int, int]) -> int | None:
+    """The place of the first box (left, top, right, bottom) that lies within a picture and crosses none of those
+    taken."""
+    for start in range(0, len(boxes), PLACES_AT_A_TIME):
+        some = boxes[start : start + PLACES_AT_A_TIME]
+        fits = (some[:, :2] >= 0).all(1) & (some[:, 2:] <= size).all(1)
+        crosses = (some[:, None, :2] < taken[:, 2:]) & (some[:, None, 2:] > taken[:, :2])
         free = np.flatnonzero(fits & ~np.any(crosses.all(2), axis=1))
         if len(free):
-            taken = np.vstack([taken, boxes[free[0]]])
-            dark = tuple((colors[index] // 5).tolist())
-            draw.text(tuple(points[free[0]]), text, "white", font, anchor="mm", stroke_width=stroke, stroke_fill=dark)
+            return start + int(free[0])
+    return None
 
 
-def _extent(region: tuple[slice, slice]) -> int:
-    return math.prod(part.stop - part.start for part in region)
-
-
-def _points_inside(ids: np.ndarray, segment_id: int, region: tuple[slice, slice]) -> np.ndarray:
+def _points_inside(ids: np.ndarray, segment: Segment) -> np.ndarray:
     """Points (x, y) of a segment, best places for a label first: far from its edge, near its middle."""
-    step = max(1, max(part.stop - part.start for part in region) // 128)
-    inside = np.pad(ids[region][::step, ::step] == segment_id, 1)
+    left, top, width, height = segment.box
+    step = max(1, max(width, height) // 128)
+    inside = np.pad(ids[top : top + height : step, left : left + width : step] == segment.id, 1)
     depth = ndimage.distance_transform_edt(inside)[inside]
     points = np.argwhere(inside)
     off_centre = np.hypot(*(points - points.mean(0)).T)
     rows, columns = (points[np.argsort(0.05 * off_centre - depth, kind="stable")].T - 1) * step
-    return np.stack([region[1].start + columns, region[0].start + rows], axis=1)
+    return np.stack([left + columns, top + rows], axis=1)
 
 
 def _legend_entries(segments: Sequence[Segment], pixels: int) -> list[tuple[str, Color | None, str]]:

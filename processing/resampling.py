@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 
 # Tiles of this many pixels per side are small enough to have few candidates, and large enough for PyTorch's overhead.
-PIXELS_PER_TILE_SIDE = 128
+PIXELS_PER_TILE_SIDE = 256
 # How many numbers the points of a tile hold: 16 MiB, unless there are fewer pixels than points.
 NUMBERS_PER_TILE = 2**22
 # How many numbers are interpolated at a time: 1 MiB, about the cache of a processor core.

@@ -10,6 +10,7 @@ from typing import Any, overload
 import numpy as np
 import torch
 from PIL import Image
+from scipy import ndimage
 
 from fisa.processing.drawing import paint, paint_with_legend
 from fisa.processing.extras import library
@@ -86,6 +87,9 @@ class Segmentation:
             class_ids (`Sequence[int]`, *optional*): numbered by first appearance of the labels if not given.
             scores, are_things, were_fused, are_others (*optional*): as in [`Segment`].
             masks, photo, asked (*optional*): as in [`Segmentation`].
+
+        Raises:
+            ValueError: the map holds a segment that has no label.
         """
         if class_ids is None:
             numbers = {label: number for number, label in enumerate(dict.fromkeys(labels))}
@@ -470,28 +474,14 @@ def _in_brief(segment: Segment) -> str:
 
 def _measured(ids: torch.Tensor, count: int) -> tuple[list[int], list[Box]]:
     """Areas and boxes of the segments 1 to `count`."""
-    if not count or not ids.numel():
-        return [0] * count, [(0, 0, 0, 0)] * count
-    height, width = ids.shape
-    ids = ids.long()
-    by_row, by_column = (
-        (lines * length + torch.arange(length, device=ids.device)[:, None])
-        .flatten()
-        .bincount(minlength=(count + 1) * length)
-        .view(count + 1, length)[1:]
-        .cpu()
-        for lines, length in ((ids, height), (ids.T, width))
-    )
-    areas = by_row.sum(1).tolist()
-    (tops, bottoms), (lefts, rights) = map(_ends, (by_row, by_column))
-    boxes = [
-        (left, top, right - left, bottom - top) if area else (0, 0, 0, 0)
-        for left, top, right, bottom, area in zip(lefts, tops, rights, bottoms, areas)
-    ]
+    areas = ids.flatten().bincount(minlength=count + 1).tolist()[1:]
+    if len(areas) > count:
+        raise ValueError(f"The map holds segment {len(areas)}, and there are {count} labels; each segment needs one.")
+    boxes: list[Box] = [(0, 0, 0, 0)] * count
+    if not any(areas):
+        return areas, boxes
+    for place, region in enumerate(ndimage.find_objects(ids.cpu().numpy(), max_label=count)):
+        if region is not None:
+            rows, columns = region
+            boxes[place] = (columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start)
     return areas, boxes
-
-
-def _ends(counts: torch.Tensor) -> tuple[list[int], list[int]]:
-    """The first place of each row that is not 0, and the one after the last."""
-    present = (counts > 0).int()
-    return present.argmax(1).tolist(), (counts.shape[1] - present.flip(1).argmax(1)).tolist()

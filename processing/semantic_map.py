@@ -41,7 +41,11 @@ def semantic_map(class_probs: torch.Tensor, mask_logits: torch.Tensor, size: tup
         class_ids = _can_win(masks, by_class[:-1], favourite_probs)
         class_ids = padded(class_ids, num_classes)
         scores = masks.flatten(1).T @ by_class[class_ids].T
-        labels[rows.pixel_slice, columns.pixel_slice] = class_ids[label_pixels(scores, rows, columns, first_largest)]
+
+        def likeliest(scores: torch.Tensor, class_ids: torch.Tensor = class_ids) -> torch.Tensor:
+            return class_ids[first_largest(scores)]
+
+        labels[rows.pixel_slice, columns.pixel_slice] = label_pixels(scores, rows, columns, likeliest)
     return labels
 
 

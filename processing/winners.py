@@ -1,5 +1,7 @@
 """The proposal that wins each pixel, tile by tile, so that memory does not grow with the number of proposals."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 
@@ -48,16 +50,17 @@ def strongest_claims(
         # The padding comes last and never wins.
         weights = F.pad(scores[contenders], (0, len(rivals) - len(contenders)))
 
-        def code(probs: torch.Tensor, weights: torch.Tensor = weights) -> torch.Tensor:
+        outside = 2 * contenders.int()
+
+        def code(
+            probs: torch.Tensor, weights: torch.Tensor = weights, outside: torch.Tensor = outside
+        ) -> torch.Tensor:
             winner = first_largest(probs * weights)
-            if weighted:
-                return 2 * winner + 1
-            return 2 * winner + (probs.gather(1, winner[:, None])[:, 0] >= mask_threshold)
+            inside = True if weighted else probs.gather(1, winner[:, None])[:, 0] >= mask_threshold
+            return outside[winner] + inside
 
         values = probs.index_select(0, rivals).flatten(1).T.contiguous()
-        labels = label_pixels(values, rows, columns, code)
-        label_codes = torch.stack([2 * contenders, 2 * contenders + 1], 1).flatten()
-        codes[rows.pixel_slice, columns.pixel_slice] = label_codes[labels]
+        codes[rows.pixel_slice, columns.pixel_slice] = label_pixels(values, rows, columns, code)
     return codes, least, most
 
 
@@ -77,10 +80,35 @@ def first_inside(
     for rows, columns in tiles(grid, size, columns=len(proposals), device=mask_logits.device):
         probs = at_points(mask_logits, proposals, rows, columns).flatten(1)
         present = (probs.amax(1) >= mask_threshold).nonzero().flatten()
-        candidates = padded(F.pad(present, (0, 1), value=len(proposals)), len(proposals))
+        candidates = padded(F.pad(present, (0, 1), value=len(proposals)), len(proposals)).int()
         # The padding stands for no proposal: it comes last, and every pixel is inside it.
         pad_widths = (0, 0, 0, len(candidates) - len(present))
         values = F.pad(probs.index_select(0, present), pad_widths, value=2).T.contiguous()
-        labels = label_pixels(values, rows, columns, lambda probs: first_largest(probs.clone().ge_(mask_threshold)))
-        winners[rows.pixel_slice, columns.pixel_slice] = candidates[labels]
+
+        def winner(probs: torch.Tensor, candidates: torch.Tensor = candidates) -> torch.Tensor:
+            return candidates[first_largest(probs.clone().ge_(mask_threshold))]
+
+        winners[rows.pixel_slice, columns.pixel_slice] = label_pixels(values, rows, columns, winner)
     return winners
+
+
+def exact_area(
+    mask_logits: torch.Tensor, proposal: torch.Tensor, size: tuple[int, int], *, inside: Callable[..., torch.Tensor]
+) -> int:
+    """How many pixels are inside a mask.
+
+    Args:
+        mask_logits, size: as for `strongest_claims`.
+        proposal: () int64, the index of the mask.
+        inside: mask probabilities → whether they are inside, of the same shape.
+    """
+    area = 0
+    grid = mask_logits.shape[-2], mask_logits.shape[-1]
+    for rows, columns in tiles(grid, size, columns=1, device=mask_logits.device):
+        probs = at_points(mask_logits, proposal[None], rows, columns)
+        least, most = (bound.item() for bound in areas(inside(probs), rows, columns))
+        if least < most:
+            values = probs.flatten(1).T.contiguous()
+            least = label_pixels(values, rows, columns, lambda probs: inside(probs)[:, 0]).count_nonzero().item()
+        area += int(least)
+    return area

@@ -1,14 +1,21 @@
 """Pictures of segmentations, looked at pixel by pixel; COCO's panoptic format against COCO's own files."""
 
 import colorsys
+import io
 import itertools
 import json
+import math
+from collections import Counter
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from scipy import ndimage
 
-from fisa.processing.coco_panoptic import panoptic_to_rgb, rgb_to_panoptic, segments_info
+from fisa.processing.coco_panoptic import numbered, panoptic_png, panoptic_to_rgb, rgb_to_panoptic, segments_info
+from fisa.processing.drawing import FILL_OPACITY, paint
+from fisa.processing.segmentation import Segmentation
 from fisa.visualization import class_color, draw_segments
 
 
@@ -185,7 +192,58 @@ class TestDrawSegments:
             assert unpainted[ids == 0].mean() > 0.8 and unpainted[ids > 0].mean() < 0.1
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 40), (40, 1), (120, 90), (700, 900)])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.int64])
+def test_fills_and_contours_are_those_of_the_plain_rule(size, dtype):
+    random = np.random.default_rng(0)
+    count = 250 if dtype == torch.uint8 else 300  # more than a byte holds
+    blocks = random.integers(0, count + 1, [-(-side // 9) for side in size]).repeat(9, 0).repeat(9, 1)
+    ids = blocks[: size[0], : size[1]]
+    photo = Image.fromarray(random.integers(0, 256, (*size, 3), dtype=np.uint8))
+    # Names that take no ink: what is left are fills and contours.
+    segmentation = Segmentation.from_map(
+        torch.from_numpy(ids).to(dtype), labels=[" " * number for number in range(count)]
+    )
+    picture = np.asarray(paint(photo, segmentation.ids.numpy(), segmentation.segments)).astype(int)
+    width = max(1, round(max(12, round(math.sqrt(size[0] * size[1]) / 40)) / 14))
+    lowest, highest = (f(ids, 2 * width + 1, mode="nearest") for f in (ndimage.minimum_filter, ndimage.maximum_filter))
+    share = np.where(ids == 0, 0, np.where(lowest == highest, FILL_OPACITY, 255))[..., None] / 255
+    colors = np.array([(0, 0, 0), *_colors_of(segmentation)])[ids]
+    assert np.abs(picture - (share * colors + (1 - share) * np.asarray(photo))).max() <= 1
+
+
+def _colors_of(segmentation):
+    counts = Counter()
+    for segment in segmentation:
+        yield class_color(segment.label, counts[segment.label])
+        counts[segment.label] += 1
+
+
 class TestCocoPanoptic:
+    @pytest.mark.parametrize("size", [(1, 1), (1, 7), (7, 1), (60, 80)])
+    def test_pngs_hold_what_pillow_s_hold(self, size):
+        random = np.random.default_rng(0)
+        for ids in (random.integers(0, 256**3, size), np.zeros(size, int), random.integers(0, 5, size).cumsum(1)):
+            content = panoptic_png(ids)
+            Image.open(io.BytesIO(content)).verify()  # its checksums
+            picture = Image.open(io.BytesIO(content))
+            assert picture.mode == "RGB" and (rgb_to_panoptic(picture) == ids).all()
+
+    def test_any_ids_are_numbered_in_the_order_of_the_segments(self):
+        ids = np.random.default_rng(0).integers(-1, 9, (50, 60))
+        ids[ids == 8] = 2**40
+        infos = [
+            {"id": number, "category_id": category} for number, category in ((7, 3), (2**40, 4), (100, 5), (0, 6))
+        ]
+        found, described = numbered(ids, infos)
+        expected = sum(number * (ids == info["id"]) for number, info in enumerate(infos, start=1))
+        assert (found == expected).all() and found.dtype == np.int32
+        assert [(info["id"], info["category_id"]) for info in described] == [(1, 3), (2, 4), (4, 6)]
+        for info in described:
+            rows, columns = np.nonzero(expected == info["id"])
+            corner, far_corner = (columns.min(), rows.min()), (columns.max() + 1, rows.max() + 1)
+            assert info["area"] == len(rows) and info["bbox"] == [*corner, *np.subtract(far_corner, corner)]
+
     def test_round_trip_of_all_bytes(self):
         ids = np.array([[0, 1, 255, 256], [65535, 65536, 16777214, 16777215]])
         rgb = panoptic_to_rgb(ids)

@@ -51,6 +51,7 @@ NAMES = [
     "fisa.pretrained.patchwork.load",
     "fisa.processing.coco_panoptic.CocoPanopticWriter",
     "fisa.processing.coco_panoptic.numbered",
+    "fisa.processing.coco_panoptic.panoptic_png",
     "fisa.processing.coco_panoptic.panoptic_to_rgb",
     "fisa.processing.coco_panoptic.rgb_to_panoptic",
     "fisa.processing.coco_panoptic.segments_info",

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from fisa.processing.resampling import areas, at_points, first_largest, label_pixels, tiles
-from fisa.processing.winners import first_inside, strongest_claims
+from fisa.processing.winners import exact_area, first_inside, strongest_claims
 
 
 SIZES = [
@@ -68,6 +68,11 @@ def test_winners(grid, size, weighted):
     assert torch.equal(codes, (2 * expected + inside).int())
     area = ((claims if weighted else probs) >= 0.4).sum((1, 2))
     assert (least <= area).all() and (area <= most).all()
+
+    for k, proposal in enumerate(proposals):
+        weight = scores[k] if weighted else 1
+        found_area = exact_area(masks, proposal, size, inside=lambda probs, weight=weight: probs * weight >= 0.4)
+        assert abs(found_area - area[k]) <= 1  # a pixel may be on the edge
 
     found = first_inside(masks, proposals, size, mask_threshold=0.7)
     inside = torch.cat([probs >= 0.7, torch.ones(1, *size, dtype=torch.bool)])

@@ -101,6 +101,12 @@ def test_it_is_shown_in_a_line():
     assert "dog, and 92 more; not found: word 0, " in repr(many) and len(repr(many)) < 200
 
 
+@pytest.mark.parametrize("labels", [[], ["dog"]])
+def test_a_map_with_more_segments_than_labels_is_refused(labels):
+    with pytest.raises(ValueError, match=f"segment 2, and there are {len(labels)} labels"):
+        Segmentation.from_map(torch.tensor([[0, 2]]), labels=labels)
+
+
 @pytest.fixture
 def segmentation() -> Segmentation:
     """Of a photo of 6 × 4 pixels: a dog over grass, a second dog that is hidden, and a bone that nobody found."""
