@@ -23,6 +23,7 @@ from fisa.processing.vocabulary import Vocabulary
 
 HUB_TIMEOUT = 10  # seconds
 TRIAL_BYTES = 4096
+STANDARD_OUTPUT = "-"
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -189,6 +190,11 @@ def output_folder(text: str) -> Path:
     except OSError as error:
         raise argparse.ArgumentTypeError(f"{text} cannot be written to: {error.strerror}") from error
     return Path(text)
+
+
+def output_place(text: str) -> Path | str:
+    """A folder to write to or "-", standard output, as the type of an argument; see [`output_folder`]."""
+    return text if text == STANDARD_OUTPUT else output_folder(text)
 
 
 def existing_part(text: str) -> Path:

@@ -4,7 +4,9 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import closing, redirect_stdout
 from pathlib import Path
+from typing import TextIO
 
 import torch
 from safetensors import SafetensorError
@@ -13,6 +15,7 @@ from transformers import pipeline
 
 import fisa
 from fisa.commands.options import (
+    STANDARD_OUTPUT,
     OneLineParser,
     add_others_option,
     add_vocabulary_options,
@@ -21,13 +24,16 @@ from fisa.commands.options import (
     given_vocabulary,
     load_parts,
     model_name,
-    output_folder,
+    output_place,
     stored_vocabulary,
 )
+from fisa.formats import FORMATS, require
+from fisa.formats.json_lines import json_line
 from fisa.labelling.folders import Result, Summary, label_photos
 from fisa.labelling.labeller import Labeller
 from fisa.labelling.photo_search import ANNOTATIONS, find_photos
 from fisa.labelling.processes import Processes
+from fisa.labelling.streaming import stream_photos
 from fisa.processing.downloads import DOWNLOAD_BYTES, DOWNLOAD_SECONDS
 from fisa.processing.pipeline_fisa import SUBTASKS
 from fisa.processing.segmentation import Segment
@@ -39,13 +45,16 @@ EXAMPLES = """examples:
   fisa-segment holiday/ "more/*.png" https://example.com/cat.jpg --model FOLDER --labels-file words.txt --output found
   fisa-segment street.jpg --model FOLDER --subtask semantic --labels "road [stuff], car, sky [stuff]"
   fisa-segment photo.jpg --model FOLDER --labels "dog" --others "cat, grass, sky" --min-score 0.3
+  fisa-segment holiday/ --model FOLDER --labels "dog, grass" --format coco yolo
+  fisa-segment holiday/ --model FOLDER --labels "dog, grass" --output - | jq .segments[].label
 
 In a labels file a line is a class: its name, then synonyms, with commas between; [stuff] or [thing] may follow.
 A .json file holds a list of names, a dictionary from names to synonyms, or COCO categories.
 A run that was stopped or killed goes on when it is started again, and ends with the same files. Started by
 `accelerate launch --multi_gpu --num_processes N -m fisa.commands.segment ...`, processes share the photos.
 Exit status: 0 all done, 1 some photos could not be read (the others are done), 2 a wrong argument, a folder that holds
-other results or cannot be written to, 130 stopped by Ctrl-C (the photos until then are done).
+other results or cannot be written to, 130 stopped by Ctrl-C (the photos until then are done), 141 nobody reads what
+--output - prints.
 """
 
 
@@ -53,7 +62,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Segment photos as the command line says; returns the exit status."""
     parser = _parser()
     options = parser.parse_args(arguments)
+    if options.output != STANDARD_OUTPUT:
+        with Processes.started().warned_once():
+            loaded = _loaded(parser, options)
+        return _fill_folder(options, *loaded, parser=parser)
+    lines = sys.stdout
+    with redirect_stdout(sys.stderr):  # whatever a library has to say
+        return _print_lines(options, *_loaded(parser, options), lines=lines)
+
+
+def _loaded(parser: argparse.ArgumentParser, options: argparse.Namespace) -> tuple[Labeller, list[str]]:
+    """What labels, and the photos; ends the process where an argument is wrong."""
     try:
+        _check_output(options)
         words, others = given_vocabulary(options), given_others(options)
         photos = find_photos(options.photos, recursive=options.recursive)
         labeller = Labeller(
@@ -71,8 +92,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         if words is None:
             stored_vocabulary(labeller.pipeline.model.config)  # there may be none
-    except (OSError, ValueError, SafetensorError) as error:
+    except (ImportError, OSError, ValueError, SafetensorError) as error:
         parser.error(str(error))
+    return labeller, photos
+
+
+def _check_output(options: argparse.Namespace) -> None:
+    if options.output != STANDARD_OUTPUT:
+        formats = options.format
+    elif options.format or options.overwrite:
+        raise ValueError("--output - prints and writes no files: leave out --format and --overwrite.")
+    elif Processes.started().count > 1:
+        raise ValueError("--output - prints the lines of one process; name a folder as --output of several.")
+    else:
+        formats = ["jsonl"]
+    for format in formats:
+        require(format)
+
+
+def _fill_folder(
+    options: argparse.Namespace, labeller: Labeller, photos: list[str], *, parser: argparse.ArgumentParser
+) -> int:
     is_silent = options.quiet or Processes.started().count > 1
     try:
         summary = label_photos(
@@ -80,6 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             photos,
             options.output,
             overwrite=options.overwrite,
+            formats=options.format,
             report=(lambda result: None) if is_silent else _print_result,
             show_progress=False if options.quiet or len(photos) == 1 else None,
         )
@@ -94,9 +135,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if not options.quiet:
         _print_summary(summary, options.output / ANNOTATIONS)
-    if summary.skipped:
-        print(f"could not be read: {', '.join(source for source, _ in summary.skipped)}", file=sys.stderr)
-    return 1 if summary.skipped else 0
+    return _status([source for source, _ in summary.skipped])
+
+
+def _print_lines(options: argparse.Namespace, labeller: Labeller, photos: list[str], *, lines: TextIO) -> int:
+    skipped = []
+    bar = tqdm(desc="segmenting", total=len(photos), unit="photo", disable=options.quiet or len(photos) == 1 or None)
+    try:
+        with bar, closing(stream_photos(labeller, photos)) as results:
+            for result in results:
+                if result.segmentation is not None:
+                    lines.write(json_line(result.source, result.segmentation) + "\n")
+                    lines.flush()
+                else:
+                    skipped.append(result.source)
+                    tqdm.write(f"skipped: {result.reason}", file=sys.stderr)
+                bar.update()
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), lines.fileno())  # or else Python complains at its end
+        return 141  # as shells count it
+    except OSError as error:
+        print(f"the results cannot be written: {error}", file=sys.stderr)
+        return 2
+    return _status(skipped)
+
+
+def _status(skipped: Sequence[str]) -> int:
+    if skipped:
+        print(f"could not be read: {', '.join(skipped)}", file=sys.stderr)
+    return 1 if skipped else 0
 
 
 def _print_result(result: Result) -> None:
@@ -186,7 +255,18 @@ def _parser() -> argparse.ArgumentParser:
         help="mixed: CLIP's image tower in bfloat16, the mask generator as it is (default: as stored)",
     )
     parser.add_argument(
-        "--output", type=output_folder, default="segments", help="folder for the results (default: %(default)s)"
+        "--output",
+        type=output_place,
+        default="segments",
+        help="folder for the results (default: %(default)s), or - for JSON lines on standard output, a photo per line",
+    )
+    parser.add_argument(
+        "--format",
+        nargs="+",
+        choices=list(FORMATS),
+        default=[],
+        metavar="NAME",
+        help=f"write the results in further formats too: {', '.join(FORMATS)}",
     )
     parser.add_argument("--recursive", action="store_true", help="search the folders in folders too")
     parser.add_argument(

@@ -1,7 +1,7 @@
 """Results in the formats that others read: [`write`] knows them all."""
 
 from fisa.formats.results import LabelledPhoto, Results
-from fisa.formats.writers import FORMATS, write
+from fisa.formats.writers import FORMATS, require, write
 
 
-__all__ = ["FORMATS", "LabelledPhoto", "Results", "write"]
+__all__ = ["FORMATS", "LabelledPhoto", "Results", "require", "write"]

@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fisa.formats.results import LabelledPhoto, Results
+from fisa.formats.results import Results
 from fisa.processing.files import written_whole
+from fisa.processing.segmentation import Segmentation
 
 
 def write_json_lines(results: Results, path: Path) -> None:
@@ -15,20 +16,19 @@ def write_json_lines(results: Results, path: Path) -> None:
         results ([`Results`])
         path (`Path`): of the file.
     """
-    with written_whole(path) as aside, open(aside, "w", encoding="utf-8") as file:
+    with written_whole(path) as aside, open(aside, "w", encoding="ascii") as file:
         for photo in results:
-            file.write(json_line(photo) + "\n")
+            file.write(json_line(photo.source, photo.segmentation) + "\n")
 
 
-def json_line(photo: LabelledPhoto) -> str:
+def json_line(source: str, segmentation: Segmentation) -> str:
     """A photo in one line of JSON: `photo`, `width`, `height` and `segments`, each of them with `label`, `is_thing`,
     `score`, `area`, `bbox` and `segmentation` in COCO's run lengths."""
-    segmentation = photo.segmentation
     width, height = segmentation.size
     segments: list[dict[str, Any]] = []
     for annotation in segmentation.to_coco():
         segment = segmentation[annotation["id"] - 1]
         kept = {name: annotation[name] for name in ("area", "bbox", "segmentation")}
         segments.append({"label": segment.label, "is_thing": segment.is_thing, "score": segment.score} | kept)
-    row = {"photo": photo.source, "width": width, "height": height, "segments": segments}
-    return json.dumps(row, ensure_ascii=False)
+    row = {"photo": source, "width": width, "height": height, "segments": segments}
+    return json.dumps(row)

@@ -2,21 +2,24 @@
 
 import io
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fisa.processing.files import written_whole
+from fisa.processing.files import remove_whole, written_whole
 from fisa.processing.photos import load_photo
 
 
 # Whatever reads a format reads these; photos of other kinds become PNG.
 COMMON_ENDINGS = (".bmp", ".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
+MARK = ".fisa"  # a file that tells the folders written here from those of others
 
 
 @contextmanager
 def replaced_folder(path: Path) -> Iterator[Path]:
     """A temporary folder, which replaces `path` and what an earlier run wrote there at the end of the block.
+
+    A killed process leaves the older folder, the new one or none, never a part of one under this name.
 
     Raises:
         ValueError: `path` holds what no earlier run wrote.
@@ -25,18 +28,21 @@ def replaced_folder(path: Path) -> Iterator[Path]:
     with written_whole(path) as aside:
         aside.mkdir()
         try:
+            (aside / MARK).touch()
             yield aside
             if path.exists():
-                foreign = {entry.name for entry in path.iterdir()} - {entry.name for entry in aside.iterdir()}
-                if foreign:
-                    raise ValueError(
-                        f"{path} holds other files ({', '.join(sorted(foreign)[:3])}); move them, or name another "
-                        "folder."
-                    )
-                shutil.rmtree(path)
+                _refuse_foreign(path, own={entry.name for entry in aside.iterdir()})
+                remove_whole(path)
         except BaseException:
             shutil.rmtree(aside)
             raise
+
+
+def _refuse_foreign(path: Path, *, own: Collection[str]) -> None:
+    found = {entry.name for entry in path.iterdir()}
+    foreign = sorted(found - set(own) if MARK in found else found)
+    if foreign:
+        raise ValueError(f"{path} holds other files ({', '.join(foreign[:3])}); move them, or name another folder.")
 
 
 def photo_file(source: str) -> tuple[str, bytes]:

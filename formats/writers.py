@@ -10,22 +10,39 @@ from fisa.formats.json_lines import write_json_lines
 from fisa.formats.parquet import write_parquet
 from fisa.formats.results import Results
 from fisa.formats.yolo import write_yolo
+from fisa.processing.extras import library
 
 
 class Format(NamedTuple):
-    """How a format is written, and what its file or folder is called."""
+    """How a format is written, what its file or folder is called, and which libraries that takes."""
 
     write: Callable[[Results, Path], None]
     place: str
+    libraries: tuple[str, ...]
 
 
 FORMATS = {
-    "coco": Format(write_coco_instances, "instances.json"),
-    "coco-polygons": Format(partial(write_coco_instances, polygons=True), "instances_polygons.json"),
-    "yolo": Format(write_yolo, "yolo"),
-    "jsonl": Format(write_json_lines, "segments.jsonl"),
-    "parquet": Format(write_parquet, "parquet"),
+    "coco": Format(write_coco_instances, "instances.json", ("hotcoco",)),
+    "coco-polygons": Format(
+        partial(write_coco_instances, polygons=True), "instances_polygons.json", ("hotcoco", "supervision")
+    ),
+    "yolo": Format(write_yolo, "yolo", ("supervision",)),
+    "jsonl": Format(write_json_lines, "segments.jsonl", ("hotcoco",)),
+    "parquet": Format(write_parquet, "parquet", ("datasets",)),
 }
+
+
+def require(format: str) -> None:
+    """Make sure that a format can be written here, before work is done for it.
+
+    Raises:
+        ValueError: there is no such format.
+        ImportError: a library is missing; the message says which.
+    """
+    if format not in FORMATS:
+        raise ValueError(f"There is no format {format!r}; choose from {', '.join(FORMATS)}.")
+    for name in FORMATS[format].libraries:
+        library(name, extra="formats", purpose=f"Writing the format {format}")
 
 
 def write(results: Results, format: str, folder: Path) -> Path:
@@ -50,8 +67,7 @@ def write(results: Results, format: str, folder: Path) -> Path:
     'instances.json'
     ```
     """
-    if format not in FORMATS:
-        raise ValueError(f"There is no format {format!r}; choose from {', '.join(FORMATS)}.")
+    require(format)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / FORMATS[format].place
     FORMATS[format].write(results, path)

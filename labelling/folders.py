@@ -13,6 +13,7 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
+from fisa.formats import require
 from fisa.labelling.journal import Journal
 from fisa.labelling.labeller import Labeller, reason_of, stacks
 from fisa.labelling.processes import Processes
@@ -65,6 +66,7 @@ def label_photos(
     output: Path,
     *,
     overwrite: bool = False,
+    formats: Sequence[str] = (),
     report: Callable[[Result], None] = lambda result: None,
     show_progress: bool | None = None,
 ) -> Summary | None:
@@ -83,6 +85,8 @@ def label_photos(
         sources (`Sequence[str]`): paths and addresses of photos; see [`find_photos`].
         output (`Path`): the folder, made if it is not there.
         overwrite (`bool`, defaults to `False`): whether results that are there are made anew.
+        formats (`Sequence[str]`, *optional*): others than COCO's panoptic, in which the results are written at the
+            end; see [`fisa.formats.write`].
         report (*optional*): is told of each photo that this process has done or skipped.
         show_progress (`bool`, *optional*): a bar with photos a second and the time left; on a terminal if not given.
 
@@ -90,7 +94,9 @@ def label_photos(
         [`Summary`]; `None` in processes other than the first.
 
     Raises:
-        ValueError: the folder holds results of other settings, or another run is writing to it.
+        ValueError: the folder holds results of other settings, or another run is writing to it; or there is no such
+            format, or it cannot be written.
+        ImportError: a library that a format takes is missing.
         OSError: results cannot be written; those so far are kept.
         KeyboardInterrupt: after `panoptic.json` of what was done until then is written.
 
@@ -106,6 +112,8 @@ def label_photos(
     1
     ```
     """
+    for format in formats:
+        require(format)
     processes = Processes.started()
     folder = ResultFolder(output, labeller.categories, rank=processes.rank, names_missing=labeller.names_missing)
     with folder.locked() if processes.is_main else nullcontext():
@@ -143,6 +151,7 @@ def label_photos(
             classes = folder.assemble(tasks) if processes.is_main else None
         if classes is None:
             return None
+        folder.write_formats(formats)
         seconds = time.perf_counter() - started
         return Summary(len(tasks), len(tasks) - len(pending), seconds, folder.skipped(tasks), classes)
 

@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 from PIL import Image
 
+from fisa.formats.places import MARK
+
 
 ADDRESSES = ("http://", "https://", "file://", "data:")
 OVERLAY = "_overlay.png"
@@ -32,7 +34,8 @@ class PhotoKey(NamedTuple):
 def find_photos(places: Iterable[str], *, recursive: bool = False) -> list[str]:
     """Paths and addresses of the photos that a call names, in their order; within folders and patterns sorted.
 
-    What `fisa-segment` wrote itself is left out: its overlay pictures, and the maps beside a journal.
+    What `fisa-segment` wrote itself is left out: its overlay pictures, the maps beside a journal, and the copies of
+    photos in other formats.
 
     Args:
         places: files, folders, patterns (`"more/*.png"`) and addresses. A file whose name looks like a pattern is a
@@ -78,14 +81,14 @@ def find_photos(places: Iterable[str], *, recursive: bool = False) -> list[str]:
 
 
 def is_result(path: Path) -> bool:
-    """Whether `fisa-segment` wrote this picture itself: an overlay, or a map beside a journal."""
+    """Whether `fisa-segment` wrote this picture itself: an overlay, a map beside a journal, or a format's copy."""
     if path.name.endswith(OVERLAY):
         try:
             with Image.open(path) as picture:
                 return picture.info.get("Software") == MAKER
         except (OSError, ValueError, SyntaxError):
             return False
-    return _holds_maps(path.parent)
+    return any(map(_holds_results, (path.parent, path.parent.parent)))
 
 
 def photo_keys(sources: Iterable[str], folder: Path) -> list[PhotoKey]:
@@ -149,13 +152,15 @@ def _photos_in(folder: str, *, recursive: bool) -> list[str]:
     found = []
     for place, folders, files in os.walk(folder):
         found += [os.path.join(place, name) for name in files if _has_photo_ending(name)]
-        folders[:] = [name for name in folders if recursive and name[0] != "." and not _holds_maps(Path(place, name))]
+        folders[:] = [
+            name for name in folders if recursive and name[0] != "." and not _holds_results(Path(place, name))
+        ]
     return sorted(str(Path(path)) for path in found)
 
 
-def _holds_maps(folder: Path) -> bool:
-    annotations = Path(ANNOTATIONS).stem
-    return folder.name == annotations and (folder.parent / JOURNAL).exists()
+def _holds_results(folder: Path) -> bool:
+    holds_maps = folder.name == Path(ANNOTATIONS).stem and (folder.parent / JOURNAL).exists()
+    return holds_maps or (folder / MARK).exists()
 
 
 def _has_photo_ending(path: str) -> bool:

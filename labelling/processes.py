@@ -1,11 +1,15 @@
 """The processes of a run, as `accelerate launch` and `torchrun` start them."""
 
+import logging
 import os
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch.distributed as dist
+from transformers.utils import logging as transformers_logging
 
 
 T = TypeVar("T")
@@ -37,6 +41,24 @@ class Processes:
     def is_main(self) -> bool:
         """Whether this is the process that says what there is to do, and puts the results together."""
         return self.rank == 0
+
+    @contextmanager
+    def warned_once(self) -> Iterator[None]:
+        """A block that all processes run alike: what it warns of, and its progress, is the main process's to show."""
+        if self.is_main:
+            yield
+            return
+        before, had_bars = logging.root.manager.disable, transformers_logging.is_progress_bar_enabled()
+        logging.disable(logging.WARNING)
+        transformers_logging.disable_progress_bar()
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                yield
+        finally:
+            logging.disable(before)
+            if had_bars:
+                transformers_logging.enable_progress_bar()
 
     def from_main(self, make: Callable[[], T]) -> T:
         """What the main process makes, in all of them.

@@ -13,10 +13,11 @@ from filelock import FileLock, Timeout
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from fisa.formats import FORMATS, Results, write
 from fisa.labelling.journal import Journal, Line
 from fisa.labelling.photo_search import ANNOTATIONS, JOURNAL, MAKER, OVERLAY, PhotoKey, photo_keys, result_names
 from fisa.processing.coco_panoptic import numbered, write_annotations, write_map
-from fisa.processing.files import remove_leftovers, written_whole
+from fisa.processing.files import remove_leftovers, remove_whole, written_whole
 from fisa.processing.segmentation import Segmentation
 from fisa.visualization import draw_segments
 
@@ -189,6 +190,19 @@ class ResultFolder:
         write_annotations(self.annotations, images=images(), annotations=annotations(), categories=self.categories)
         return classes
 
+    def write_formats(self, formats: Sequence[str]) -> None:
+        """Write what `panoptic.json` says in other formats, each complete or absent.
+
+        Raises:
+            ValueError: a folder of other things is in the way, or a photo cannot be read again.
+        """
+        known = self._formats()
+        for format in formats:
+            if format not in known:
+                self.journal.append({"written as": format})
+            write(Results(self.annotations), format, self.path)
+        self.journal.close()
+
     def skipped(self, tasks: Sequence[Task]) -> list[tuple[str, str]]:
         """The sources of the photos that are not done, and why."""
         reasons = {}
@@ -223,11 +237,16 @@ class ResultFolder:
                 places[version] = _Place(journal, line.start, line.record["name"])
         return places
 
+    def _formats(self) -> set[str]:
+        return {line.record["written as"] for _, line in self._lines() if "written as" in line.record}
+
     def _remove_all(self) -> None:
         for place in self._places().values():
             for file in (self.maps / f"{place.name}.png", self.path / f"{place.name}{OVERLAY}"):
                 file.unlink(missing_ok=True)
         self.annotations.unlink(missing_ok=True)
+        for format in self._formats():
+            remove_whole(self.path / FORMATS[format].place)
         self.journal.close()
         for journal in reversed(self._journals()):  # last the one that says whose results these are
             journal.path.unlink()

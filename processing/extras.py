@@ -1,6 +1,7 @@
 """Libraries that the package does without until somebody asks for what they do."""
 
 import importlib
+import warnings
 from typing import Any
 
 
@@ -18,7 +19,9 @@ def library(module: str, *, extra: str, purpose: str) -> Any:
         ImportError: it is not installed; the message says how to install it.
     """
     try:
-        return importlib.import_module(module)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what it could use too, and does without
+            return importlib.import_module(module)
     except ModuleNotFoundError as error:
         name = module.partition(".")[0]
         if error.name is None or error.name.partition(".")[0] != name:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import time
 import uuid
 from collections.abc import Iterable, Iterator
@@ -32,8 +33,7 @@ def written_whole(path: str | os.PathLike) -> Iterator[Path]:
         ...     aside.write_text("{}")
     """
     path = Path(path)
-    # The start of the name tells whose it is; the whole of a long one would make it too long for file systems.
-    aside = path.with_name(f"{path.name[:40]}.{uuid.uuid4().hex}{PARTIAL}")
+    aside = _aside(path)
     try:
         yield aside
     except BaseException:
@@ -52,11 +52,29 @@ def write_whole(path: str | os.PathLike, content: str | bytes) -> None:
         aside.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
+def remove_whole(path: Path) -> None:
+    """Delete a file or a folder, or do nothing if it is not there; a killed process leaves no part under its name."""
+    if not path.is_dir():
+        path.unlink(missing_ok=True)
+        return
+    aside = _aside(path)
+    os.replace(path, aside)
+    shutil.rmtree(aside)
+
+
 def remove_leftovers(folder: Path, *, older_than: float = 3600.0) -> None:
-    """Delete the files that killed processes left half written, `older_than` seconds ago or more."""
+    """Delete the files and folders that killed processes left half written, `older_than` seconds ago or more."""
     for partial in folder.glob(f"*.{'[0-9a-f]' * 32}{PARTIAL}"):
         if time.time() - partial.stat().st_mtime > older_than:
-            partial.unlink(missing_ok=True)
+            if partial.is_dir() and not partial.is_symlink():
+                shutil.rmtree(partial)
+            else:
+                partial.unlink(missing_ok=True)
+
+
+def _aside(path: Path) -> Path:
+    # The start of the name tells whose it is; the whole of a long one would make it too long for file systems.
+    return path.with_name(f"{path.name[:40]}.{uuid.uuid4().hex}{PARTIAL}")
 
 
 def weights_digest(description: Any, weights: Iterable[tuple[str, torch.Tensor]]) -> str:

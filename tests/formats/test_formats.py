@@ -204,6 +204,15 @@ class TestRefused:
             write(results, "yolo", tmp_path)
         assert [path.name for path in tmp_path.rglob("*")] == ["yolo", "diary.txt"]
 
+    @pytest.mark.parametrize("format", ["yolo", "parquet"])
+    def test_data_sets_of_the_same_form_that_others_made(self, format, results, tmp_path):
+        own = write(results, format, tmp_path)
+        (own / ".fisa").unlink()
+        before = {path: path.stat().st_mtime_ns for path in own.rglob("*")}
+        with pytest.raises(ValueError, match=f"{format} holds other files"):
+            write(results, format, tmp_path)
+        assert {path: path.stat().st_mtime_ns for path in own.rglob("*")} == before
+
     def test_photos_that_are_gone(self, results, tmp_path):
         annotations = tmp_path / "panoptic.json"
         content = json.loads(results.maps.with_suffix(".json").read_text())

@@ -134,6 +134,22 @@ def test_other_settings_are_refused_by_name_and_replaced_on_demand(labeller, che
     assert results("undisturbed") == undisturbed | {"mine.txt": b""}
 
 
+def test_formats_go_with_the_results_they_were_made_of(labeller, checkpoint, photos, undisturbed):
+    Path("undisturbed/segments.jsonl").write_text("mine")
+    label_photos(labeller, photos, Path("undisturbed"), formats=["coco", "yolo"])
+    made = {"instances.json", "yolo"}
+    assert made <= {path.name for path in Path("undisturbed").iterdir()}
+    label_photos(Labeller(checkpoint, labels="sky"), ["a.png"], Path("undisturbed"), overwrite=True)
+    left = {path.name for path in Path("undisturbed").iterdir()}
+    assert not made & left and Path("undisturbed/segments.jsonl").read_text() == "mine"
+
+
+def test_a_format_that_cannot_be_written_is_refused_before_any_photo_is_read(labeller, photos):
+    with pytest.raises(ValueError, match="no format 'voc'"):
+        label_photos(labeller, photos, Path("out"), formats=["coco", "voc"])
+    assert not Path("out").exists()
+
+
 def test_a_second_run_at_once_is_refused_by_name(labeller, photos):
     with ResultFolder(Path("out"), []).locked(), pytest.raises(ValueError, match="out is being written to by another"):
         label_photos(labeller, photos, Path("out"))

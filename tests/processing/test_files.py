@@ -40,6 +40,13 @@ def test_a_killed_process_leaves_the_file_of_before(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_folders_that_killed_processes_left_are_removed_too(tmp_path):
+    leftover = tmp_path / f"yolo.{'0' * 32}{PARTIAL}"
+    (leftover / "images").mkdir(parents=True)
+    remove_leftovers(tmp_path, older_than=-1)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_folder_too_is_complete_or_absent(tmp_path):
     folder = tmp_path / "scenes"
     with written_whole(folder) as aside:

@@ -1,9 +1,11 @@
-"""Folders of photos: killed runs, several processes, and a disk that is full end with an undisturbed run's files."""
+"""Folders of photos: killed runs, several processes, and a disk that is full end with an undisturbed run's files, in
+all formats that are asked for."""
 
 import json
 import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +18,8 @@ from fisa.miniature import miniature
 from tests.roads.walking import walk
 
 
-COMMAND = ("fisa-segment", "in", "--recursive", "--model", "model", "--labels", "house, tree", "--threshold", "0")
+OPTIONS = ("--model", "model", "--labels", "house, tree", "--threshold", "0", "--format", "coco", "yolo", "parquet")
+COMMAND = ("fisa-segment", "in", "--recursive", *OPTIONS)
 KILLS = 3
 
 
@@ -79,12 +82,36 @@ def test_runs_that_are_killed_at_any_moment_end_like_an_undisturbed_one(place):
     assert again <= 4  # two photos were on the way
 
 
+def test_a_run_that_is_killed_while_it_writes_formats_leaves_whole_ones(place):
+    out = place / "cut"
+    shutil.copytree(place / "undisturbed", out)
+    run, patience = started(*COMMAND, "--output", "cut", cwd=place), time.monotonic() + 60
+    while not list(out.glob("yolo.*.partial")) and run.poll() is None and time.monotonic() < patience:
+        time.sleep(0.0005)
+    run.kill()
+    run.wait()
+    named = {path: content for path, content in results(out).items() if ".partial" not in path}
+    whole = results(place / "undisturbed")
+    assert named.items() <= whole.items()
+    assert len([path for path in named if path.startswith("yolo")]) in (0, 2 * 20 + 2)
+    walk(*COMMAND, "--output", "cut", cwd=place, status=1)
+    assert results(out) == whole
+
+
+def test_what_was_written_is_not_read_as_photos(place):
+    shutil.copytree(place / "in" / "deep", place / "beside" / "deep")
+    shutil.copytree(place / "undisturbed", place / "beside" / "undisturbed")
+    command = ("fisa-segment", "beside", "--recursive", *OPTIONS, "--output", "beside/segments")
+    assert "12 of 12 photos segmented" in walk(*command, cwd=place)
+    assert "12 of them were done before" in walk(*command, cwd=place)
+
+
 def test_processes_share_the_photos_and_end_like_one(place):
     port = random.Random(str(place)).randrange(20000, 30000)
     launcher = ("accelerate", "launch", "--multi_gpu", "--num_processes", 2, "--main_process_port", port)
-    _, _, *arguments = COMMAND
-    said = walk(*launcher, "-m", "fisa.commands.segment", "in/**/*.png", *arguments, "--output", "shared", cwd=place)
+    said = walk(*launcher, "-m", "fisa.commands.segment", "in/**/*.png", *OPTIONS, "--output", "shared", cwd=place)
     assert said.count("20 of 20 photos segmented") == 1
+    assert said.count("Loading weights: 100%") == 1  # what all processes would say, the first says alone
     assert results(place / "shared") == results(place / "undisturbed")
     shares = [lines(place / "shared" / name) for name in ("journal.jsonl", "journal-1.jsonl")]
     assert min(shares) >= 10
