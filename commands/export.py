@@ -11,8 +11,6 @@ from fisa.commands.options import (
     OneLineParser,
     add_others_option,
     add_vocabulary_options,
-    given_others,
-    given_vocabulary,
     load_parts,
     model_name,
     output_folder,
@@ -35,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
-        vocabulary, others = given_vocabulary(options), given_others(options)
+        vocabulary, others = options.vocabulary, options.others
         if others and options.open:
             raise ValueError("--others are built into a graph with its classes; with --open they are an input.")
         model, processor = load_parts(options.model, dtype=torch.float32)

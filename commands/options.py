@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,9 +17,9 @@ from transformers.utils import PROCESSOR_NAME, cached_file
 from fisa.configuration.configuration_fisa import FisaConfig
 from fisa.modeling_fisa.modeling_fisa import FisaForUniversalSegmentation
 from fisa.pretrained import patchwork
-from fisa.processing.others import given_others as read_others
+from fisa.processing.others import SETTINGS
 from fisa.processing.processing_fisa import FisaProcessor
-from fisa.processing.vocabulary import Vocabulary
+from fisa.processing.vocabulary import Vocabulary, is_file_name
 
 
 HUB_TIMEOUT = 10  # seconds
@@ -34,35 +35,65 @@ class OneLineParser(argparse.ArgumentParser):
 
 
 def add_vocabulary_options(group: argparse._ArgumentGroup) -> None:
-    """The options by which a command takes its classes; [`given_vocabulary`] reads them."""
-    group.add_argument("--labels", help="the classes, with commas between (default: those stored in the model)")
-    group.add_argument("--labels-file", help="a .txt or .json file with the classes")
+    """The options by which a command takes its classes, as `vocabulary`: `None` if it was given none."""
+    group.add_argument(
+        "--labels",
+        type=_labels,
+        dest="vocabulary",
+        metavar="WORDS",
+        help="the classes, with commas between (default: those stored in the model)",
+    )
+    group.add_argument(
+        "--labels-file",
+        type=_labels_of_file,
+        dest="vocabulary",
+        metavar="FILE",
+        help="a .txt or .json file with the classes",
+    )
 
 
 def add_others_option(parser: argparse.ArgumentParser, *, default: str) -> None:
-    """The option by which a command takes the words that compete; [`given_others`] reads it."""
+    """The option by which a command takes the words that compete, as an argument by name: none if it was not given."""
     parser.add_argument(
         "--others",
+        type=_others,
+        default={},
         metavar="WORDS",
         help="words that compete with the classes and are left out of the result: names with commas between, a .txt "
         f"or .json file of them, auto (everyday words, and those that the model knows) or none (default: {default})",
     )
 
 
-def given_others(options: argparse.Namespace) -> dict[str, Any]:
-    """The words that compete, as an argument by name; none where the option was not given."""
-    if options.others is None:
-        return {}
-    setting = {"auto": "auto", "none": None}
-    name = options.others.strip().casefold()
-    return {"others": setting[name] if name in setting else read_others(options.others)}
+def _labels(text: str) -> Vocabulary:
+    if is_file_name(text):
+        raise argparse.ArgumentTypeError(
+            f'"{text}" reads like the name of a file: give files to --labels-file, or say that it is a word: '
+            f'"{text} [thing]"'
+        )
+    return _refused_in_a_line(Vocabulary.parse, text)
 
 
-def given_vocabulary(options: argparse.Namespace) -> Vocabulary | None:
-    """The classes that a command was given, `None` if it was given none."""
-    if options.labels_file is not None:
-        return Vocabulary.from_file(options.labels_file)
-    return None if options.labels is None else Vocabulary.parse(options.labels)
+def _labels_of_file(text: str) -> Vocabulary:
+    return _refused_in_a_line(Vocabulary.from_file, text)
+
+
+def _others(text: str) -> dict[str, Any]:
+    setting = text.strip().casefold()
+    if setting in ("auto", "none"):
+        return {"others": None if setting == "none" else setting}
+    if setting in SETTINGS:
+        raise argparse.ArgumentTypeError(
+            f'"{text}" is neither auto nor none, and hardly a word; say "{text} [thing]" if it is one'
+        )
+    return {"others": _labels_of_file(text) if is_file_name(text) else _refused_in_a_line(Vocabulary.parse, text)}
+
+
+def _refused_in_a_line(read: Callable[[str], Vocabulary], text: str) -> Vocabulary:
+    """What `read` reads, its errors being the option's."""
+    try:
+        return read(text)
+    except (OSError, TypeError, ValueError) as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def stored_vocabulary(config: FisaConfig) -> Vocabulary:

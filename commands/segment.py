@@ -1,9 +1,10 @@
 """What a person runs: `fisa-segment PHOTO… --labels "dog, grass, frisbee"` writes pictures and COCO panoptic files."""
 
 import argparse
+import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing, redirect_stdout
 from pathlib import Path
 from typing import TextIO
@@ -20,8 +21,6 @@ from fisa.commands.options import (
     add_others_option,
     add_vocabulary_options,
     available_device,
-    given_others,
-    given_vocabulary,
     load_parts,
     model_name,
     output_place,
@@ -58,6 +57,27 @@ other results or cannot be written to, 130 stopped by Ctrl-C (the photos until t
 """
 
 
+def _number(kind: Callable[[str], float], is_right: Callable[[float], bool], rule: str) -> Callable[[str], float]:
+    """A number as the type of an argument; `rule` says which ones are right."""
+
+    def read(text: str) -> float:
+        try:
+            number = kind(text)
+        except ValueError:
+            number = math.nan
+        if not is_right(number):
+            raise argparse.ArgumentTypeError(f"{text} is not {rule}")
+        return number
+
+    return read
+
+
+_fraction = _number(float, lambda number: 0 <= number <= 1, "a number between 0 and 1")
+_count = _number(int, lambda number: number >= 0, "a whole number, 0 or more")
+_positive = _number(int, lambda number: number >= 1, "a whole number, 1 or more")
+_limit = _number(float, lambda number: number > 0, "a number greater than 0")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Segment photos as the command line says; returns the exit status."""
     parser = _parser()
@@ -75,11 +95,10 @@ def _loaded(parser: argparse.ArgumentParser, options: argparse.Namespace) -> tup
     """What labels, and the photos; ends the process where an argument is wrong."""
     try:
         _check_output(options)
-        words, others = given_vocabulary(options), given_others(options)
         photos = find_photos(options.photos, recursive=options.recursive)
         labeller = Labeller(
             _segmenter(options),
-            labels=words,
+            labels=options.vocabulary,
             batch_size=options.batch_size,
             text_cache=options.text_cache,
             zoom=options.zoom,
@@ -88,9 +107,9 @@ def _loaded(parser: argparse.ArgumentParser, options: argparse.Namespace) -> tup
             timeout=options.timeout,
             max_download_bytes=int(options.max_download_bytes),
             min_score=options.min_score,
-            **others,
+            **options.others,
         )
-        if words is None:
+        if options.vocabulary is None:
             stored_vocabulary(labeller.pipeline.model.config)  # there may be none
     except (ImportError, OSError, ValueError, SafetensorError) as error:
         parser.error(str(error))
@@ -282,34 +301,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quiet", action="store_true", help="print errors alone")
     parser.add_argument("--version", action="version", version=f"%(prog)s {fisa.__version__}")
     return parser
-
-
-def _fraction(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
-    return value
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text} is less than 0")
-    return value
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is less than 1")
-    return value
-
-
-def _limit(text: str) -> float:
-    value = float(text)
-    if not value > 0:
-        raise argparse.ArgumentTypeError(f"{text} is not greater than 0")
-    return value
 
 
 def _segmenter(options: argparse.Namespace) -> fisa.FisaPipeline:

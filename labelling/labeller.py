@@ -17,10 +17,11 @@ from fisa.data.categories import categories_of
 from fisa.labelling.room import Room, is_out_of_memory
 from fisa.processing.coco_panoptic import numbered, panoptic_png
 from fisa.processing.files import weights_digest
+from fisa.processing.others import given_others, is_auto
 from fisa.processing.photos import load_photo
 from fisa.processing.pipeline_fisa import DOWNLOAD_LIMITS, FisaPipeline
 from fisa.processing.segmentation import Segmentation
-from fisa.processing.vocabulary import Vocabulary, VocabularyLike
+from fisa.processing.vocabulary import Class, Vocabulary, VocabularyLike
 
 
 T = TypeVar("T")
@@ -72,6 +73,8 @@ class Labeller:
         self._batch_size = batch_size
         # No others are something else than those that the model chooses if nothing is said.
         self._options = {name: value for name, value in options.items() if value is not None or name == "others"}
+        if "others" in options and not is_auto(options["others"]):
+            self._options["others"] = given_others(options["others"])  # a file of them may change
 
     def __getstate__(self) -> dict[str, Any]:
         cached = ("pipeline", "vocabulary", "categories", "room")
@@ -255,7 +258,7 @@ def _sample(weight: torch.Tensor) -> torch.Tensor:
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(name): _plain(item) for name, item in value.items() if name not in WITHOUT_INFLUENCE}
-    if isinstance(value, Vocabulary):
+    if isinstance(value, Vocabulary | Class):
         return value.to_config()
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]

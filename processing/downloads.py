@@ -3,12 +3,24 @@
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from numbers import Real
+from typing import Any
 
 from huggingface_hub.utils import httpx
 
 
 DOWNLOAD_SECONDS = 60.0
 DOWNLOAD_BYTES = 100_000_000
+
+
+def limit(name: str, value: Any) -> Any:
+    """A limit of downloads.
+
+    Raises:
+        ValueError: it is not a number greater than 0.
+    """
+    if not isinstance(value, Real) or isinstance(value, bool) or not float(value) > 0:
+        raise ValueError(f"`{name}` is {value!r}; a limit must be a number greater than 0.")
+    return value
 
 
 def download(url: str, *, timeout: float | None = None, max_bytes: int | None = None) -> bytes:
@@ -24,11 +36,8 @@ def download(url: str, *, timeout: float | None = None, max_bytes: int | None = 
             message says which.
         ValueError: a limit is not a number greater than 0.
     """
-    timeout = DOWNLOAD_SECONDS if timeout is None else timeout
-    max_bytes = DOWNLOAD_BYTES if max_bytes is None else max_bytes
-    for name, limit in (("timeout", timeout), ("max_download_bytes", max_bytes)):
-        if not isinstance(limit, Real) or isinstance(limit, bool) or not limit > 0:
-            raise ValueError(f"`{name}` is {limit!r}; a limit must be a number greater than 0.")
+    timeout = DOWNLOAD_SECONDS if timeout is None else limit("timeout", timeout)
+    max_bytes = DOWNLOAD_BYTES if max_bytes is None else limit("max_download_bytes", max_bytes)
     transfer = _transfer(url, max_bytes=max_bytes)
     try:
         # In a thread of its own, because a notebook's thread already runs an event loop.

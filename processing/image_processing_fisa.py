@@ -43,7 +43,7 @@ from fisa.processing.post_processing import (
     segmentations,
     semantic_segmentation,
 )
-from fisa.processing.segment_rules import THRESHOLDS, share
+from fisa.processing.segment_rules import THRESHOLDS, count, share
 from fisa.processing.segmentation import Segmentation
 from fisa.processing.stored_settings import naming_file, refuse_no_dictionary
 
@@ -407,8 +407,7 @@ class FisaImageProcessor(PilBackend):
         kwargs["zoom_size"] = (
             kwargs["size"] if zoom_size is None else _checked_size("zoom_size", zoom_size, {"height", "width"})
         )
-        if kwargs["zoom"] < 0:
-            raise ValueError(f"`zoom` was {kwargs['zoom']}; it is a number of proposals, 0 for none.")
+        kwargs["zoom"] = count("zoom", kwargs["zoom"])
         if mask_generator_size is not None:
             mask_generator_size = _checked_size(
                 "mask_generator_size", mask_generator_size, {"height", "width"}, {"shortest_edge", "longest_edge"}

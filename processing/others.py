@@ -7,20 +7,27 @@ from os import PathLike
 from typing import Literal, NamedTuple, TypeAlias
 
 from fisa.processing.everyday import EVERYDAY_CLASSES
-from fisa.processing.vocabulary import Class, Vocabulary, VocabularyLike, plain_name, read_class_lines
+from fisa.processing.vocabulary import (
+    Class,
+    Vocabulary,
+    VocabularyLike,
+    is_file_name,
+    plain_name,
+    read_class_lines,
+)
 from fisa.processing.word_meanings import WiderWords
 
 
 Others: TypeAlias = VocabularyLike | PathLike | Literal["auto"] | None
 """The words that compete: words or a file of them, `"auto"` for what the model's config says, `None` for none."""
 
-FILE_ENDINGS = (".txt", ".json")
 # What generators without words of their own have for labels.
 _NO_WORD = re.compile(
     r"things?|stuff|objects?|background|others?|void|unlabell?ed|ignored?|n/a|(label|class)?[ _]?\d+", re.I
 )
 
-_NAMES_OF_SETTINGS = {"auto", "none", "everyday", "known"}
+SETTINGS = ("auto", "none", "everyday", "known")
+"""Words that say how others are chosen, here or in a model's config, and are hardly meant to compete."""
 
 _PLURALS = (("s", ""), ("ies", "y"), *((f"{sound}es", sound) for sound in ("s", "x", "z", "ch", "sh", "o")))
 
@@ -119,11 +126,12 @@ def given_others(others: VocabularyLike | PathLike | None) -> tuple[Class, ...]:
     """The others that a caller names: words in any form that [`Vocabulary.parse`] takes, or a file of them.
 
     Args:
-        others: a string that ends in `.txt` or `.json` is a path, like a `Path`; `None` and an empty list are none.
+        others: a string that reads like the name of a file (`"words.txt"`) is a path, like a `Path`; `None` and an
+            empty list are none.
 
     Raises:
-        OSError: there is no such file. TypeError, ValueError: as for [`Vocabulary`]; or a string that is one of the
-            names of settings, such as "none", and was hardly meant as a word.
+        FileNotFoundError: there is no such file. TypeError, ValueError: as for [`Vocabulary.parse`]; or a string that
+            is one of `SETTINGS`.
 
     Example:
 
@@ -132,16 +140,19 @@ def given_others(others: VocabularyLike | PathLike | None) -> tuple[Class, ...]:
     (['dog', 'wall'], ())
     ```
     """
-    if isinstance(others, PathLike) or (isinstance(others, str) and others.lower().endswith(FILE_ENDINGS)):
+    if isinstance(others, PathLike) or (isinstance(others, str) and is_file_name(others)):
         return tuple(Vocabulary.from_file(others))
-    if isinstance(others, str) and others.strip().casefold() in _NAMES_OF_SETTINGS:
+    if isinstance(others, str) and others.strip().casefold() in SETTINGS:
         raise ValueError(
             f'`others` is "{others}", which is no word to compete: give None for none, "auto" for what the model\'s '
             f'`default_others` says, or the words themselves; ["{others}"] if it is one.'
         )
-    if others is None or (isinstance(others, Sized) and len(others) == 0):
+    if others is None or (isinstance(others, Sized) and not isinstance(others, str) and len(others) == 0):
         return ()
-    return tuple(Vocabulary.parse(others))
+    try:
+        return tuple(Vocabulary.parse(others))
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"`others`: {error}") from error
 
 
 def known_others(stored: VocabularyLike | None, generator_labels: Iterable[str]) -> tuple[Class, ...]:

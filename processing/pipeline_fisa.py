@@ -1,6 +1,6 @@
 """FisaPipeline: transformers' image segmentation pipeline with the class names as an argument of the call."""
 
-from collections.abc import Mapping, Sized
+from collections.abc import Callable, Mapping, Sized
 from dataclasses import replace
 from os import PathLike
 from typing import Any, NamedTuple
@@ -10,13 +10,14 @@ import torch
 from torch.utils.data import Dataset
 from transformers import BatchFeature, ImageSegmentationPipeline, PreTrainedModel, PreTrainedTokenizerBase
 
+from fisa.processing.downloads import limit
 from fisa.processing.image_processing_fisa import FisaImageProcessor
 from fisa.processing.others import Others, is_auto
 from fisa.processing.others import given_others as read_others
 from fisa.processing.photos import is_collection, read_photo
 from fisa.processing.post_processing import Subtask
 from fisa.processing.processing_fisa import FisaProcessor
-from fisa.processing.segment_rules import THRESHOLDS, share
+from fisa.processing.segment_rules import THRESHOLDS, count, share, switch
 from fisa.processing.segmentation import Segmentation
 from fisa.processing.vocabulary import Vocabulary
 
@@ -25,6 +26,12 @@ SUBTASKS = ("panoptic", "instance", "semantic")
 DOWNLOAD_LIMITS = ("timeout", "max_download_bytes")
 RETURN_TYPES = ("segments", "segmentation")
 WORDS = ("candidate_labels", "others", "include_others", "text_cache")
+CHECKS: dict[str, Callable[[str, Any], Any]] = {
+    **dict.fromkeys(THRESHOLDS, share),
+    **dict.fromkeys(DOWNLOAD_LIMITS, limit),
+    "include_others": switch,
+    "zoom": count,
+}
 ARGUMENTS = (*WORDS, "zoom", "subtask", "return_type", *THRESHOLDS, *DOWNLOAD_LIMITS)
 
 
@@ -184,7 +191,7 @@ class FisaPipeline(ImageSegmentationPipeline):
         for name, choices in {"subtask": SUBTASKS, "return_type": RETURN_TYPES}.items():
             if name in given and given[name] not in choices:
                 raise ValueError(f"`{name}` was {given[name]!r}; it must be one of {', '.join(choices)}.")
-        given |= {name: share(name, given[name]) for name in THRESHOLDS if name in given}
+        given |= {name: check(name, given[name]) for name, check in CHECKS.items() if name in given}
         preprocess = {name: given.pop(name) for name in (*DOWNLOAD_LIMITS, "zoom") if name in given}
         if "candidate_labels" in given:
             given["vocabulary"] = self.processor.parse_vocabulary(given.pop("candidate_labels"))

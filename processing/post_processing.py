@@ -19,6 +19,7 @@ from fisa.processing.segment_rules import (
     PhotoOutputs,
     SegmentRule,
     share,
+    switch,
 )
 from fisa.processing.segmentation import Segmentation
 from fisa.processing.semantic_map import semantic_map
@@ -85,7 +86,7 @@ def segmentations(
         A [`Segmentation`] for each photo. Where there are no segments, the log says why.
 
     Raises:
-        ValueError: for shapes, sizes, thresholds, a subtask or a rule that make no sense.
+        ValueError: for shapes, sizes, a setting, a subtask or a rule that make no sense.
 
     Example:
 
@@ -102,7 +103,7 @@ def segmentations(
         raise ValueError(f"`subtask` is {subtask!r}; it must be one of {', '.join(get_args(Subtask))}.")
     if rule not in RULES:
         raise ValueError(f"`rule` is {rule!r}; it must be one of {', '.join(RULES)}.")
-    min_score = share("min_score", min_score)
+    min_score, include_others = share("min_score", min_score), switch("include_others", include_others)
     segment_rule = RULES[rule](
         threshold=threshold,
         mask_threshold=mask_threshold,
@@ -226,7 +227,7 @@ def instance_segmentation(
     (torch.Size([3, 480, 640]), 3)
     ```
     """
-    if return_coco_annotation and return_binary_maps:
+    if switch("return_coco_annotation", return_coco_annotation) & switch("return_binary_maps", return_binary_maps):
         raise ValueError(
             "`return_coco_annotation` and `return_binary_maps` are both set, and `segmentation` has one form; "
             "choose one of them."
@@ -275,7 +276,7 @@ def semantic_segmentation(
         (C, H, W) float32.
 
     Raises:
-        ValueError: for shapes or sizes that make no sense.
+        ValueError: for shapes, sizes or a setting that make no sense.
 
     Example:
 
@@ -285,9 +286,10 @@ def semantic_segmentation(
     [0, 1]
     ```
     """
+    include_others = switch("include_others", include_others)
     with torch.no_grad(), _in_float32(outputs):
         photos = _photos(outputs, target_sizes)
-        if return_segmentation_scores:
+        if switch("return_segmentation_scores", return_segmentation_scores):
             return [_with_scores(photo, include_others=include_others) for photo in photos]
         return [_label_map(photo, include_others=include_others) for photo in photos]
 

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -27,6 +28,36 @@ def share(name: str, value: Any) -> float:
     if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= float(value) <= 1:
         raise ValueError(f"`{name}` is {value!r}; as a probability or a share it must be a number in [0, 1].")
     return float(value)
+
+
+def switch(name: str, value: Any) -> bool:
+    """A setting that is on or off, as Python's own truth value.
+
+    Raises:
+        ValueError: it is neither `True` nor `False`; "no" would otherwise be on.
+
+    Example:
+        >>> switch("include_others", False)
+        False
+    """
+    if not isinstance(value, bool | np.bool_):
+        raise ValueError(f"`{name}` is {value!r}; it must be True or False.")
+    return bool(value)
+
+
+def count(name: str, value: Any) -> int:
+    """A setting that is a number of things, as Python's own number.
+
+    Raises:
+        ValueError: it is not a whole number from 0 on.
+
+    Example:
+        >>> count("zoom", np.int64(8))
+        8
+    """
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < 0:
+        raise ValueError(f"`{name}` is {value!r}; it must be a whole number, 0 for none.")
+    return int(value)
 
 
 class PhotoOutputs(NamedTuple):

@@ -45,6 +45,10 @@ _STUFF_WORDS = frozenset(_STUFF.split())
 _COCO_MARKS = re.compile(r"(-other|-stuff|-merged)+$")
 _SEPARATOR = re.compile(r"\s*[,;]\s*|\s*\n\s*")
 _FULL_STOP = re.compile(r"\.(?:\s+|$)")
+# A path from some folder on, or a name with the ending of a file: hardly a word.
+_FILE_NAME = re.compile(
+    r"(?:\.{0,2}/|~/|[a-z]:\\).*|[^,;\n]*[^\s.]\.[a-z][a-z0-9]{1,4}|.*\.(?:txt|json)", re.IGNORECASE | re.DOTALL
+)
 _COMMENT = re.compile(r"(^|\s)#.*")
 
 
@@ -148,7 +152,8 @@ class Vocabulary(Sequence[Class]):
         Args:
             labels (`Vocabulary`, `str`, `Iterable` or `Mapping`):
                 - a string of names with commas, semicolons or line breaks between them: `"dog, grass, red car"`; or
-                  each with a full stop behind it, as grounding models take them: `"dog. grass. red car."`;
+                  each with a full stop behind it, as grounding models take them: `"dog. grass. red car."`. One that
+                  reads like the name of a file, `"words.csv"`, is refused;
                 - a list whose items are names, [`Class`]es or dictionaries with `name`, `synonyms` and `is_thing`
                   (COCO's `isthing` and further keys such as `id` and `color` are fine). A name with commas, semicolons
                   or line breaks stays one class, with a warning; a `Class` is taken as it is;
@@ -193,6 +198,7 @@ class Vocabulary(Sequence[Class]):
                 [`Vocabulary.parse`] takes, or a COCO file with `categories`.
 
         Raises:
+            FileNotFoundError: there is no such file.
             ValueError: the file is neither, or its content is refused; the message names the file.
 
         Example:
@@ -206,6 +212,11 @@ class Vocabulary(Sequence[Class]):
         readers = {".txt": read_class_lines, ".json": _read_json}
         if path.suffix.lower() not in readers:
             raise ValueError(f"{path}: a vocabulary is read from a .txt or a .json file, found {path.suffix!r}.")
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{path}: {'that is a folder' if path.is_dir() else 'no such file'}. Name a .txt or .json file of "
+                "classes that is there, or give their names with commas between."
+            )
         try:
             return cls.parse(readers[path.suffix.lower()](path.read_text(encoding="utf-8-sig")))
         except (TypeError, ValueError) as error:
@@ -315,6 +326,16 @@ def plain_name(name: str) -> str:
     return " ".join(_COCO_MARKS.sub("", name.strip()).replace("-", " ").split())
 
 
+def is_file_name(text: str) -> bool:
+    """Whether a string reads like the name of a file rather than like words.
+
+    Example:
+        >>> is_file_name("words.csv"), is_file_name("St. Bernard, dog")
+        (True, False)
+    """
+    return _FILE_NAME.fullmatch(text.strip()) is not None
+
+
 def _sounds_like_stuff(name: str) -> bool:
     # The head of "brick wall" is its last word, that of "glass of water" or "wall-brick" stands before the break.
     head = name.lower().partition("-")[0].partition(" of ")[0].replace("_", " ").split()
@@ -355,6 +376,11 @@ def _split_names(text: str) -> list[str]:
     """Split a string of names. Between commas a full stop is part of a name: "St. Bernard, dog"."""
     if not text:
         return []
+    if is_file_name(text):
+        raise ValueError(
+            f'"{text}" reads like the name of a file, which `Vocabulary.from_file` reads. If it is a word, put it '
+            f'into a list: ["{text}"].'
+        )
     names = _SEPARATOR.split(text)
     if len(names) > 1 or not _FULL_STOP.search(text):
         return names

@@ -118,6 +118,47 @@ def test_limits_that_are_none(place, checkpoint, capsys, flag, value):
     assert flag in message and value in message
 
 
+@pytest.mark.parametrize("command", [segment.main, export.main])
+@pytest.mark.parametrize(
+    ("flag", "value", "said"),
+    [
+        ("--others", "everyday", '"everyday" is neither auto nor none'),
+        ("--others", "Known", "neither auto nor none"),
+        ("--others", "missing.txt", "missing.txt: no such file. Name a .txt or .json file"),
+        ("--others", "missing.csv", "a .txt or a .json file, found '.csv'"),
+        ("--others", "photos.txt", "photos.txt: that is a folder. Name"),
+        ("--others", "", "name at least one class"),
+        ("--others", "cat, cat", 'already in class "cat"'),
+        ("--labels-file", "missing.txt", "missing.txt: no such file. Name a .txt or .json file"),
+        ("--labels", "words.txt", "give files to --labels-file"),
+        ("--labels", "dog,,cat", "empty name"),
+    ],
+)
+def test_words_that_are_none(place, checkpoint, capsys, command, flag, value, said):
+    (place / "photos.txt").mkdir()
+    model = with_model("fisa-export" if command is export.main else "fisa-segment", checkpoint)
+    photos = ["photo.png"] if command is segment.main else []
+    message = refusal(command, [*photos, *model, flag, value, "--output", "results"], capsys)
+    assert f"argument {flag}: " in message and said in message
+    assert "`" not in message and "Errno" not in message and not (place / "results").exists()
+
+
+def test_words_that_read_like_something_else_and_have_a_kind(place, checkpoint):
+    words = ["--labels", "a.csv [thing]", "--others", "everyday [thing]"]
+    assert segment.main(["photo.png", "--model", str(checkpoint), *words, "--output", "results"]) == 0
+    [category] = json.loads((place / "results" / "panoptic.json").read_text())["categories"]
+    assert category["name"] == "a.csv"
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [("--min-score", "no"), ("--threshold", "1.5"), ("--zoom", "many"), ("--zoom", "-1"), ("--batch-size", "0")],
+)
+def test_numbers_that_are_none(place, checkpoint, capsys, flag, value):
+    message = refusal(segment.main, ["photo.png", "--model", checkpoint, f"{flag}={value}"], capsys)
+    assert f"argument {flag}: {value} is not a " in message
+
+
 @pytest.mark.parametrize("device", ["cuda:99", "meta", "toaster"])
 def test_a_device_that_is_not_here(place, checkpoint, capsys, device):
     options = ["--labels", "dog", "--output", "results", "--model", checkpoint, "--device", device]

@@ -103,11 +103,17 @@ def test_a_photo_too_large_for_the_memory_is_named(segmenter, photos):
     assert rows["problem"] == ["there is too little memory for this photo."] * 2
 
 
-def test_settings_tell_apart_all_that_results_depend_on(checkpoint, segmenter):
+def test_settings_tell_apart_all_that_results_depend_on(checkpoint, segmenter, tmp_path):
     settings = Labeller(segmenter, **OPTIONS).settings()
     assert Labeller(str(checkpoint), **OPTIONS, timeout=3).settings() == settings
     for other in ({"labels": "house"}, {"threshold": 0.1}, {"others": None}, {"zoom": 2}):
         assert Labeller(segmenter, **(OPTIONS | other)).settings() != settings
+    words = tmp_path / "others.txt"
+    words.write_text("cat\nwall [stuff]\n")
+    by_file, by_list = (Labeller(segmenter, **OPTIONS, others=others) for others in (words, ["cat", "wall [stuff]"]))
+    assert by_file.settings() == by_list.settings()
+    words.write_text("cat\n")
+    assert Labeller(segmenter, **OPTIONS, others=words).settings() != by_file.settings() == by_list.settings()
     weight = segmenter.model.fisa.visual_projection.weight
     weight.data += 1e-3
     assert Labeller(segmenter, **OPTIONS).settings()["model"] != settings["model"]

@@ -59,6 +59,18 @@ def test_a_misspelt_setting_is_no_word(setting):
     assert len(given_others([setting])) == 1
 
 
+@pytest.mark.parametrize("name", ["missing.txt", "missing.csv", "./missing"])
+def test_what_reads_like_a_file_is_no_word(name):
+    with pytest.raises((FileNotFoundError, ValueError), match=r"missing.*\.txt or (a )?\.json file"):
+        given_others(name)
+
+
+@pytest.mark.parametrize("words", [True, 3, {"dog"}, [3], "", ",", "dog, dog"])
+def test_what_are_no_others_is_said_of_others(words):
+    with pytest.raises((TypeError, ValueError), match="^`others`: "):
+        given_others(words)
+
+
 def test_of_several_lists_each_name_takes_part_once():
     asked, several = Vocabulary.parse("fox"), (*Vocabulary.parse("dog, cat"), *Vocabulary.parse("cats, wall"))
     assert names(competing(asked, several).others) == ["dog", "cat", "wall"]

@@ -302,11 +302,23 @@ def test_an_iterator_goes_on_behind_a_photo_that_cannot_be_read(segmenter, photo
         next(answers)
 
 
-@pytest.mark.parametrize("name", ["threshold", "mask_threshold", "overlap_mask_area_threshold"])
+@pytest.mark.parametrize("name", ["threshold", "mask_threshold", "overlap_mask_area_threshold", "min_score"])
 @pytest.mark.parametrize("value", ["0.5", True, float("nan"), [0.5], 1.5])
 def test_thresholds_that_are_no_numbers_are_refused(segmenter, photo, name, value):
     with pytest.raises(ValueError, match=rf"`{name}` is .*; .* must be a number in \[0, 1\]"):
         segmenter(photo, candidate_labels=["dog"], **{name: value})
+
+
+@pytest.mark.parametrize("value", ["no", 0, 1, []])
+def test_switches_that_are_neither_on_nor_off_are_refused(segmenter, photo, value):
+    with pytest.raises(ValueError, match="`include_others` is .*; it must be True or False"):
+        segmenter(photo, candidate_labels=["dog"], include_others=value)
+
+
+@pytest.mark.parametrize("value", ["8", True, 2.5, -1])
+def test_a_zoom_that_is_no_number_of_proposals_is_refused(segmenter, photo, value):
+    with pytest.raises(ValueError, match="`zoom` is .*; it must be a whole number"):
+        segmenter([photo, photo], candidate_labels=["dog"], zoom=value)
 
 
 @pytest.mark.parametrize("number", [np.float64, np.float32, np.int64])
@@ -320,3 +332,5 @@ def test_thresholds_of_numpy_are_numbers(segmenter, photo, number):
 def test_limits_of_downloads_that_are_no_numbers_are_refused(segmenter, limit, value):
     with pytest.raises(ValueError, match=rf"`{limit}` is .*; a limit must be a number greater than 0"):
         segmenter("http://127.0.0.1:9/photo.png", candidate_labels=["dog"], **{limit: value})
+    with pytest.raises(ValueError, match=rf"`{limit}` is .*; a limit must be a number greater than 0"):
+        segmenter("photo.png", candidate_labels=["dog"], **{limit: value})  # even where nothing is downloaded

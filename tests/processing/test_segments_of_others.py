@@ -129,6 +129,24 @@ def test_whole_masks_of_instances_are_those_of_the_asked():
     assert torch.equal(found["segmentation"], whole["segmentation"][kept]) and len(kept) < len(whole["segmentation"])
 
 
+@pytest.mark.parametrize(
+    ("segment", "switch"),
+    [
+        (segmentations, "include_others"),
+        (panoptic_segmentation, "include_others"),
+        (instance_segmentation, "include_others"),
+        (instance_segmentation, "return_binary_maps"),
+        (instance_segmentation, "return_coco_annotation"),
+        (semantic_segmentation, "include_others"),
+        (semantic_segmentation, "return_segmentation_scores"),
+    ],
+)
+def test_switches_are_on_or_off(segment, switch):
+    _, apart = together_and_apart(1)
+    with pytest.raises(ValueError, match=f"`{switch}` is 'no'; it must be True or False"):
+        segment(apart, **{switch: "no"})
+
+
 @pytest.mark.parametrize("subtask", ["panoptic", "instance"])
 @pytest.mark.parametrize("rule", ["open_vocabulary", "closed_vocabulary"])
 def test_segments_below_the_least_score_are_void(subtask, rule):

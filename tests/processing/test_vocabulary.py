@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from fisa.processing.vocabulary import PROMPT_TEMPLATES, Class, Vocabulary, resolve_templates
+from fisa.processing.vocabulary import PROMPT_TEMPLATES, Class, Vocabulary, is_file_name, resolve_templates
 from tests.quiet import raising_on_any_warning
 
 
@@ -159,6 +159,10 @@ def test_white_space_in_names_is_tidied():
         ({"dog": [], "puppy": ["dog"]}, ['"dog"', '"puppy"']),
         ("straße, STRASSE", ['"STRASSE"', '"straße"']),
         ("sky [stuf]", ["sky [stuf]", "[stuff]"]),
+        ("words.csv", ["words.csv", "file", '["words.csv"]']),
+        (" my words.txt ", ["my words.txt", "`Vocabulary.from_file`"]),
+        ("./words", ["file"]),
+        ("C:\\words", ["file"]),
     ],
 )
 def test_refuses_what_cannot_be_told_apart_or_has_no_name(labels, quotes):
@@ -235,6 +239,21 @@ def test_names_the_file_that_it_refuses(tmp_path, name, content, quote):
     with pytest.raises(ValueError) as error:
         Vocabulary.from_file(path)
     assert str(path) in str(error.value) and quote in str(error.value)
+
+
+def test_a_file_that_is_not_there_is_named_with_what_to_do(tmp_path):
+    (tmp_path / "folder.txt").mkdir()
+    for name, found in (("missing.txt", "no such file"), ("folder.txt", "that is a folder")):
+        with pytest.raises(FileNotFoundError) as error:
+            Vocabulary.from_file(tmp_path / name)
+        assert str(error.value).startswith(f"{tmp_path / name}: {found}. Name a .txt or .json file")
+
+
+@pytest.mark.parametrize("name", ["TV/monitor", "St. Bernard", "U.S.", "3.5 mm jack", "C++"])
+def test_words_with_stops_and_slashes_are_no_files(name):
+    assert Vocabulary.parse(f"{name}, dog").names == [name, "dog"]
+    assert not is_file_name(name)
+    assert Vocabulary.parse(["words.csv", "a.csv [thing]"]).names == ["words.csv", "a.csv"]
 
 
 def test_a_hundred_thousand_names_take_about_a_second():
