@@ -12,7 +12,7 @@ READY = .venv/ready
 LINK_NAMESPACE = rm -rf build/namespace && mkdir -p build/namespace/fisa && \
 	for part in *.py */__init__.py; do ln -s "../../../$${part%/__init__.py}" build/namespace/fisa/; done
 
-.PHONY: help demo test fuzz test-transformers transformers-archive lint docs clean
+.PHONY: help demo test fuzz test-transformers transformers-archive test-importers lint docs clean
 help:  ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  make \1\t\2/p' Makefile
 	@echo "A Python other than the first one found: make PYTHON=/path/to/python ..."
@@ -37,6 +37,19 @@ $(TRANSFORMERS_ARCHIVE): tests/transformers_common/requirements.txt | $(READY)
 	@$(VENV_PYTHON) -m pip download --quiet --disable-pip-version-check --no-deps --no-binary :all: --require-hashes \
 		--requirement tests/transformers_common/requirements.txt --dest .cache
 	@tar -xzf $@ -C .cache
+	@touch $@
+
+IMPORTERS = .cache/importers
+
+test-importers: $(READY) $(IMPORTERS)/ready  ## set up, then let Label Studio's and CVAT's own libraries read results
+	@rm -rf $(IMPORTERS)/results
+	@$(VENV_PYTHON) -m fisa.commands.segment pretrained/scenes --labels "bird, fish, tiger, water [stuff]" --others none \
+		--quiet --format label-studio cvat --output $(IMPORTERS)/results
+	@$(IMPORTERS)/bin/python tests/formats/importers.py $(IMPORTERS)/results
+
+$(IMPORTERS)/ready: tests/formats/importers.txt
+	@"$(PYTHON)" -m venv $(IMPORTERS)
+	@$(IMPORTERS)/bin/python -m pip install -qq --disable-pip-version-check --requirement tests/formats/importers.txt
 	@touch $@
 
 lint: $(READY)  ## set up, then check style, format, spelling and types

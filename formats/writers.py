@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fisa.formats.coco_instances import write_coco_instances
+from fisa.formats.cvat import write_cvat
 from fisa.formats.json_lines import write_json_lines
+from fisa.formats.label_studio import write_label_studio
 from fisa.formats.parquet import write_parquet
 from fisa.formats.results import Results
 from fisa.formats.yolo import write_yolo
@@ -29,6 +31,8 @@ FORMATS = {
     "yolo": Format(write_yolo, "yolo", ("supervision",)),
     "jsonl": Format(write_json_lines, "segments.jsonl", ("hotcoco",)),
     "parquet": Format(write_parquet, "parquet", ("datasets",)),
+    "label-studio": Format(write_label_studio, "label_studio", ("supervision",)),
+    "cvat": Format(write_cvat, "cvat.zip", ("supervision",)),
 }
 
 

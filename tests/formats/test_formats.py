@@ -1,7 +1,10 @@
 """Formats: what other libraries read is what the shipped model found."""
 
 import json
+import zipfile
 from pathlib import Path
+from urllib.parse import unquote
+from xml.etree import ElementTree
 
 import datasets
 import hotcoco
@@ -18,6 +21,7 @@ from transformers import pipeline
 from fisa import FisaPipeline
 from fisa.data.formats import load_segmentation_dataset
 from fisa.formats import FORMATS, Results, write
+from fisa.formats.label_studio import brush_mask
 from fisa.pretrained import patchwork
 from fisa.processing.coco_panoptic import CocoPanopticWriter, rgb_to_panoptic
 from fisa.processing.segmentation import Segmentation
@@ -172,6 +176,78 @@ class TestParquet:
         assert rows["image_id"][:] == [photo.name for photo in results]
 
 
+def opacity(brush: list[int]) -> np.ndarray:
+    """The fourth channel of a brush mask, read bit by bit as Label Studio's editor does."""
+    bits, place = "".join(f"{byte:08b}" for byte in brush), 0
+
+    def read(count: int) -> int:
+        nonlocal place
+        place += count
+        return int(bits[place - count : place], 2)
+
+    values, width = np.zeros(read(32), np.uint8), read(5) + 1
+    sizes, done = [read(4) + 1 for _ in range(4)], 0
+    while done < len(values):
+        is_run, length = read(1), 1 + read(sizes[read(2)])
+        values[done : done + length] = read(width) if is_run else [read(width) for _ in range(length)]
+        done += length
+    return values.reshape(-1, 4)[:, 3]
+
+
+class TestLabelStudio:
+    def test_brush_masks_are_the_masks(self, results, tmp_path):
+        folder = write(results, "label-studio", tmp_path)
+        tasks = json.loads((folder / "tasks.json").read_text())
+        for task, photo in zip(tasks, results, strict=True):
+            for region, segment in zip(task["predictions"][0]["result"], photo.segmentation, strict=True):
+                assert region["value"]["brushlabels"] == [segment.label] and region["score"] == segment.score
+                assert (region["original_width"], region["original_height"]) == photo.segmentation.size
+                mask = photo.segmentation.mask(segment)
+                np.testing.assert_array_equal(opacity(region["value"]["rle"]), 255 * mask.ravel())
+
+    @pytest.mark.parametrize(
+        "mask",
+        [
+            np.random.default_rng(0).random((37, 53)) > 0.5,
+            np.pad(np.ones((300, 300), bool), ((0, 0), (0, 100))),  # runs longer than the format has at once
+            np.ones((128, 128), bool),  # 2 ** 16 values
+            np.arange(129 * 128).reshape(129, 128) > 0,
+            np.zeros((3, 5), bool),
+        ],
+    )
+    def test_masks_of_every_kind_of_run(self, mask):
+        np.testing.assert_array_equal(opacity(brush_mask(mask)), 255 * mask.ravel())
+
+    def test_photos_are_where_tasks_say(self, results, tmp_path):
+        folder = write(results, "label-studio", tmp_path / "a folder")
+        for task, photo in zip(json.loads((folder / "tasks.json").read_text()), results, strict=True):
+            start, _, path = task["data"]["image"].partition("?d=")
+            assert start == "/data/local-files/"
+            assert (folder.parent / unquote(path)).read_bytes() == Path(photo.source).read_bytes()
+        labels = ElementTree.parse(folder / "config.xml").findall("BrushLabels/Label")
+        assert [label.get("value") for label in labels] == [category["name"] for category in results.categories]
+
+
+def test_cvat_has_the_photos_and_their_masks(results, tmp_path):
+    with zipfile.ZipFile(write(results, "cvat", tmp_path)) as archive:
+        root = ElementTree.fromstring(archive.read("annotations.xml"))
+        assert [label.text for label in root.findall("meta/task/labels/label/name")] == [
+            category["name"] for category in results.categories
+        ]
+        for image, photo in zip(root.findall("image"), results, strict=True):
+            assert archive.read(f"images/{image.get('name')}") == Path(photo.source).read_bytes()
+            size = int(image.get("width")), int(image.get("height"))
+            assert size == photo.segmentation.size
+            for mask, segment in zip(image.findall("mask"), photo.segmentation, strict=True):
+                assert mask.get("label") == segment.label
+                left, top, width, height = (int(mask.get(name)) for name in ("left", "top", "width", "height"))
+                counts = [int(count) for count in mask.get("rle").split(",")]
+                found = np.zeros(size[::-1], bool)
+                values = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
+                found[top : top + height, left : left + width] = values.reshape(height, width)
+                np.testing.assert_array_equal(found, photo.segmentation.mask(segment))
+
+
 @pytest.mark.parametrize("format", FORMATS)
 class TestEveryFormat:
     def test_written_again_it_is_the_same(self, format, results, tmp_path):
@@ -204,13 +280,13 @@ class TestRefused:
             write(results, "yolo", tmp_path)
         assert [path.name for path in tmp_path.rglob("*")] == ["yolo", "diary.txt"]
 
-    @pytest.mark.parametrize("format", ["yolo", "parquet"])
+    @pytest.mark.parametrize("format", ["yolo", "parquet", "label_studio"])
     def test_data_sets_of_the_same_form_that_others_made(self, format, results, tmp_path):
-        own = write(results, format, tmp_path)
+        own = write(results, format.replace("_", "-"), tmp_path)
         (own / ".fisa").unlink()
         before = {path: path.stat().st_mtime_ns for path in own.rglob("*")}
         with pytest.raises(ValueError, match=f"{format} holds other files"):
-            write(results, format, tmp_path)
+            write(results, format.replace("_", "-"), tmp_path)
         assert {path: path.stat().st_mtime_ns for path in own.rglob("*")} == before
 
     def test_photos_that_are_gone(self, results, tmp_path):
