@@ -29,7 +29,7 @@ two processor cores. First one scene and six words, of which three are not on it
 MANY_WORDS = """
 Then three scenes and 25 words, of which these were never shown with a mask in training: {unseen}.
 """
-LOOK_CLOSER = ("--zoom", "8")
+OPTIONS = ("--zoom", "8", "--overlay-format", "png")  # look closer, and show each pixel of so small scenes
 GAP = 16  # pixels between pictures
 
 
@@ -42,9 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder = parser.parse_args(arguments).output
     print(FEW_WORDS)
     few = folder / "few_words"
-    status = segment.main([str(SCENES / "easy.jpg"), "--labels", FEW_LABELS, *LOOK_CLOSER, "--output", str(few)])
+    status = segment.main([str(SCENES / "easy.jpg"), "--labels", FEW_LABELS, *OPTIONS, "--output", str(few)])
     print(MANY_WORDS.format(unseen=", ".join(UNSEEN)))
-    status = status or segment.main([str(SCENES), "--labels", LABELS, *LOOK_CLOSER, "--output", str(folder)])
+    status = status or segment.main([str(SCENES), "--labels", LABELS, *OPTIONS, "--output", str(folder)])
     if not status:
         pictures = few / "easy_overlay.png", folder / "shifted_overlay.png", folder / "hard_overlay.png"
         side_by_side(pictures).save(folder / "demo.png")

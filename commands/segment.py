@@ -30,6 +30,7 @@ from fisa.formats import FORMATS, require
 from fisa.formats.json_lines import json_line
 from fisa.labelling.folders import Result, Summary, label_photos
 from fisa.labelling.labeller import Labeller
+from fisa.labelling.overlays import OVERLAY_FORMATS
 from fisa.labelling.photo_search import ANNOTATIONS, find_photos
 from fisa.labelling.processes import Processes
 from fisa.labelling.streaming import stream_photos
@@ -119,8 +120,10 @@ def _loaded(parser: argparse.ArgumentParser, options: argparse.Namespace) -> tup
 def _check_output(options: argparse.Namespace) -> None:
     if options.output != STANDARD_OUTPUT:
         formats = options.format
-    elif options.format or options.overwrite:
-        raise ValueError("--output - prints and writes no files: leave out --format and --overwrite.")
+    elif options.format or options.overwrite or options.overlay_format:
+        raise ValueError(
+            "--output - prints and writes no files: leave out --format, --overwrite and --overlay-format."
+        )
     elif Processes.started().count > 1:
         raise ValueError("--output - prints the lines of one process; name a folder as --output of several.")
     else:
@@ -140,6 +143,7 @@ def _fill_folder(
             options.output,
             overwrite=options.overwrite,
             formats=options.format,
+            overlay_format=None if options.no_overlay else options.overlay_format or "jpg",
             report=(lambda result: None) if is_silent else _print_result,
             show_progress=False if options.quiet or len(photos) == 1 else None,
         )
@@ -192,7 +196,7 @@ def _print_result(result: Result) -> None:
         tqdm.write(f"skipped: {result.reason}", file=sys.stderr)
         return
     pixels = result.segmentation.ids.numel()
-    lines = [f"{result.source} -> {result.overlay}"]
+    lines = [f"{result.source} -> {result.picture}"]
     lines += [_described(segment, pixels) for segment in result.segmentation]
     if result.not_found:
         lines.append(f"  not found: {', '.join(result.not_found)}")
@@ -287,6 +291,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help=f"write the results in further formats too: {', '.join(FORMATS)}",
     )
+    overlays = parser.add_mutually_exclusive_group()
+    overlays.add_argument(
+        "--overlay-format",
+        choices=OVERLAY_FORMATS,
+        help="of the photos with their segments drawn over them: jpg is small and fast, png is exact (default: jpg)",
+    )
+    overlays.add_argument("--no-overlay", action="store_true", help="write maps and annotations alone")
     parser.add_argument("--recursive", action="store_true", help="search the folders in folders too")
     parser.add_argument(
         "--batch-size",

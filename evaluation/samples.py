@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from fisa.processing.coco_panoptic import CocoPanopticWriter, rgb_to_panoptic
-from fisa.processing.files import written_whole
+from fisa.processing.files import write_picture
 from fisa.processing.segmentation import Segmentation
 
 
@@ -57,8 +57,7 @@ class SampleWriter:
                 segmentation=segments["segmentation"],
                 segments_info=segments["segments_info"],
             )
-        with written_whole(self.folder / "photos" / f"{stem}.jpg") as aside:
-            photo.save(aside, format="JPEG", quality=90)
+        write_picture(self.folder / "photos" / f"{stem}.jpg", photo, format="JPEG", quality=90)
 
     def close(self) -> None:
         """Write the JSON files."""

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from fisa.formats import require
 from fisa.labelling.journal import Journal
 from fisa.labelling.labeller import Labeller, reason_of, stacks
+from fisa.labelling.overlays import OverlayFormat
 from fisa.labelling.processes import Processes
 from fisa.labelling.result_folder import ResultFolder, Task
 from fisa.processing.segmentation import Segmentation
@@ -26,10 +27,11 @@ PATIENCE = 0.5  # seconds between two looks at what other processes have done
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one photo: an overlay picture and a segmentation, or the reason why there are none."""
+    """What became of one photo: a picture and a segmentation, or the reason why there are none."""
 
     source: str
-    overlay: Path | None = None
+    picture: Path | None = None
+    """The overlay picture, or the map where no such pictures are made."""
     segmentation: Segmentation | None = None
     not_found: tuple[str, ...] = ()
     """The words that were asked for and are not on it."""
@@ -67,12 +69,13 @@ def label_photos(
     *,
     overwrite: bool = False,
     formats: Sequence[str] = (),
+    overlay_format: OverlayFormat | None = "jpg",
     report: Callable[[Result], None] = lambda result: None,
     show_progress: bool | None = None,
 ) -> Summary | None:
     """Segment photos and write the results to a folder, where the run before was stopped at the latest.
 
-    For each photo there are an overlay picture `NAME_overlay.png` and a map `panoptic/NAME.png`; `panoptic.json`, in
+    For each photo there are an overlay picture `NAME_overlay.jpg` and a map `panoptic/NAME.png`; `panoptic.json`, in
     COCO's format, names those of this call, in their order. Each file is complete or absent, and `journal.jsonl` says
     what is done: a run that was killed goes on when it is called again, does nothing twice, and ends with the same
     files. Photos that changed are done again.
@@ -87,6 +90,8 @@ def label_photos(
         overwrite (`bool`, defaults to `False`): whether results that are there are made anew.
         formats (`Sequence[str]`, *optional*): others than COCO's panoptic, in which the results are written at the
             end; see [`fisa.formats.write`].
+        overlay_format (`"jpg"` or `"png"`, *optional*, defaults to `"jpg"`): `None`: no overlay pictures are made.
+            Photos that are done but for an overlay picture of this format are done again.
         report (*optional*): is told of each photo that this process has done or skipped.
         show_progress (`bool`, *optional*): a bar with photos a second and the time left; on a terminal if not given.
 
@@ -115,7 +120,13 @@ def label_photos(
     for format in formats:
         require(format)
     processes = Processes.started()
-    folder = ResultFolder(output, labeller.categories, rank=processes.rank, names_missing=labeller.names_missing)
+    folder = ResultFolder(
+        output,
+        labeller.categories,
+        rank=processes.rank,
+        names_missing=labeller.names_missing,
+        overlay_format=overlay_format,
+    )
     with folder.locked() if processes.is_main else nullcontext():
         started = time.perf_counter()
 

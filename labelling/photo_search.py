@@ -12,11 +12,10 @@ from typing import NamedTuple
 from PIL import Image
 
 from fisa.formats.places import MARK
+from fisa.labelling.overlays import is_overlay
 
 
 ADDRESSES = ("http://", "https://", "file://", "data:")
-OVERLAY = "_overlay.png"
-MAKER = "fisa"  # what overlay pictures say in PNG's field `Software`
 ANNOTATIONS, JOURNAL = "panoptic.json", "journal.jsonl"
 PHOTO_ENDINGS = frozenset(Image.registered_extensions())
 LONGEST_NAME = 240  # bytes: file systems take 255, and an ending follows
@@ -82,13 +81,7 @@ def find_photos(places: Iterable[str], *, recursive: bool = False) -> list[str]:
 
 def is_result(path: Path) -> bool:
     """Whether `fisa-segment` wrote this picture itself: an overlay, a map beside a journal, or a format's copy."""
-    if path.name.endswith(OVERLAY):
-        try:
-            with Image.open(path) as picture:
-                return picture.info.get("Software") == MAKER
-        except (OSError, ValueError, SyntaxError):
-            return False
-    return any(map(_holds_results, (path.parent, path.parent.parent)))
+    return is_overlay(path) or any(map(_holds_results, (path.parent, path.parent.parent)))
 
 
 def photo_keys(sources: Iterable[str], folder: Path) -> list[PhotoKey]:

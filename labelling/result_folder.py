@@ -11,15 +11,14 @@ from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
 from fisa.formats import FORMATS, Results, write
 from fisa.labelling.journal import Journal, Line
-from fisa.labelling.photo_search import ANNOTATIONS, JOURNAL, MAKER, OVERLAY, PhotoKey, photo_keys, result_names
+from fisa.labelling.overlays import OVERLAY_FORMATS, OverlayFormat, is_overlay, overlay_path, write_overlay
+from fisa.labelling.photo_search import ANNOTATIONS, JOURNAL, PhotoKey, photo_keys, result_names
 from fisa.processing.coco_panoptic import numbered, write_annotations, write_map
-from fisa.processing.files import remove_leftovers, remove_whole, written_whole
+from fisa.processing.files import remove_leftovers, remove_whole
 from fisa.processing.segmentation import Segmentation
-from fisa.visualization import draw_segments
 
 
 _Stamp = tuple[int, int] | None  # bytes, and the time of the last change
@@ -62,12 +61,19 @@ class ResultFolder:
         categories (`Sequence[Mapping[str, Any]]`): as COCO has them.
         rank (`int`, defaults to 0): which of several processes writes here; each has a journal of its own.
         names_missing (`bool`, defaults to `False`): whether annotations say which classes were `not_found`.
+        overlay_format (`"jpg"` or `"png"`, *optional*, defaults to `"jpg"`): `None`: no overlay pictures are made.
     """
 
     def __init__(
-        self, path: Path, categories: Sequence[Mapping[str, Any]], *, rank: int = 0, names_missing: bool = False
+        self,
+        path: Path,
+        categories: Sequence[Mapping[str, Any]],
+        *,
+        rank: int = 0,
+        names_missing: bool = False,
+        overlay_format: OverlayFormat | None = "jpg",
     ):
-        self.path, self.names_missing = path, names_missing
+        self.path, self.names_missing, self.overlay_format = path, names_missing, overlay_format
         self.categories = categories
         self._category_ids = [category["id"] for category in categories]
         self.journal = Journal(path / (JOURNAL if rank == 0 else f"{Path(JOURNAL).stem}-{rank}.jsonl"))
@@ -105,7 +111,8 @@ class ResultFolder:
 
         Args:
             sources: paths and addresses of the photos.
-            settings: what the results depend on.
+            settings: what maps and annotations depend on. The format of overlay pictures is none of them: where one
+                of that format is not there, the photo is done again.
             overwrite: whether results of other settings go.
 
         Returns:
@@ -131,29 +138,25 @@ class ResultFolder:
         places = self._places()
         names = result_names(keys, {key: place.name for (key, _), place in places.items()})
         tasks = [Task(*columns) for columns in zip(sources, keys, map(_stamp, sources), names)]
-        overlays, maps = ({file.name for file in os.scandir(folder)} for folder in (self.path, self.maps))
-        are_done = [
-            task.version in places and f"{task.name}{OVERLAY}" in overlays and f"{task.name}.png" in maps
-            for task in tasks
-        ]
-        return tasks, are_done
+        there = {Path(file.path) for folder in (self.path, self.maps) for file in os.scandir(folder)}
+        return tasks, [task.version in places and there.issuperset(self._files(task.name)) for task in tasks]
 
     def add(self, task: Task, photo: Image.Image, segmentation: Segmentation) -> Path:
-        """Write a photo's results, then the journal's line; returns the path of the overlay picture."""
+        """Write a photo's results, then the journal's line; returns the path of the overlay picture, or of the map
+        where there is none."""
         ids, infos = numbered(**segmentation.to_panoptic(self._category_ids))
-        write_map(self.maps / f"{task.name}.png", ids)
-        overlay = self.path / f"{task.name}{OVERLAY}"
-        maker = PngInfo()
-        maker.add_text("Software", MAKER)
-        with written_whole(overlay) as aside:
-            draw_segments(photo, segmentation).save(aside, format="PNG", pnginfo=maker)
+        map_path, *overlay = self._files(task.name)
+        write_map(map_path, ids)
+        self._remove_overlays(task.name, kept=overlay)
+        for path in overlay:
+            write_overlay(path, photo, segmentation)
         width, height = segmentation.size
         self.journal.append(
             self._head(task)
             | {"name": task.name, "stamp": task.stamp, "height": height, "width": width, "segments_info": infos}
             | ({"not_found": list(segmentation.not_found)} if self.names_missing else {})
         )
-        return overlay
+        return overlay[0] if overlay else map_path
 
     def skip(self, task: Task, reason: str) -> None:
         """Note a photo that could not be segmented. The next run tries again."""
@@ -212,6 +215,18 @@ class ResultFolder:
         places = self._places()
         return [(task.source, reasons[task.key]) for task in tasks if task.version not in places]
 
+    def _files(self, name: str) -> list[Path]:
+        """What there is for a photo that is done: the map and, if any is made, the overlay picture."""
+        overlay = [] if self.overlay_format is None else [overlay_path(self.path, name, self.overlay_format)]
+        return [self.maps / f"{name}.png", *overlay]
+
+    def _remove_overlays(self, name: str, *, kept: Sequence[Path] = ()) -> None:
+        """Remove what earlier calls drew of a photo, in any format."""
+        for format in OVERLAY_FORMATS:
+            path = overlay_path(self.path, name, format)
+            if path not in kept and is_overlay(path):
+                path.unlink()
+
     def _head(self, task: Task) -> dict[str, Any]:
         return {"photo": task.key.place} | ({"repetition": task.key.repetition} if task.key.repetition > 1 else {})
 
@@ -242,8 +257,8 @@ class ResultFolder:
 
     def _remove_all(self) -> None:
         for place in self._places().values():
-            for file in (self.maps / f"{place.name}.png", self.path / f"{place.name}{OVERLAY}"):
-                file.unlink(missing_ok=True)
+            (self.maps / f"{place.name}.png").unlink(missing_ok=True)
+            self._remove_overlays(place.name)
         self.annotations.unlink(missing_ok=True)
         for format in self._formats():
             remove_whole(self.path / FORMATS[format].place)

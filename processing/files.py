@@ -1,6 +1,7 @@
 """Files that are complete or absent, and the digest of weights."""
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 
 
 PARTIAL = ".partial"
@@ -60,6 +62,16 @@ def remove_whole(path: Path) -> None:
     aside = _aside(path)
     os.replace(path, aside)
     shutil.rmtree(aside)
+
+
+def write_picture(path: str | os.PathLike, picture: Image.Image, **options: Any) -> None:
+    """Write a picture, complete or absent, with the options of Pillow's `save`; see [`written_whole`].
+
+    Pillow encodes it in memory: where it writes JPEGs to a file itself, it does not notice that the disk is full.
+    """
+    content = io.BytesIO()
+    picture.save(content, **options)
+    write_whole(path, content.getvalue())
 
 
 def remove_leftovers(folder: Path, *, older_than: float = 3600.0) -> None:

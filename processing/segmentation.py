@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from fisa.processing.drawing import paint, paint_with_legend
 from fisa.processing.extras import library
-from fisa.processing.files import written_whole
+from fisa.processing.files import write_picture
 from fisa.processing.photos import load_photo
 from fisa.processing.segment import Box, Segment
 from fisa.processing.vocabulary import listed
@@ -286,8 +286,7 @@ class Segmentation:
             raise ValueError(f"{path}: Pillow writes no pictures that end in {path.suffix!r}; try .png or .jpg.")
         picture = self.plot(photo)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(path) as aside:
-            picture.save(aside, format=formats[path.suffix.lower()])
+        write_picture(path, picture, format=formats[path.suffix.lower()])
 
     def crop(self, segment: Segment, photo: Any = None) -> Image.Image:
         """Cut a segment out of the photo.

@@ -179,7 +179,7 @@ def test_file_names_of_real_life(tmp_path, checkpoint, photo, name):
     output = tmp_path / "out"
     arguments = [str(tmp_path / name), "--labels", "house", "--model", str(checkpoint), "--output", str(output)]
     assert segment.main(arguments) == 0
-    assert len(list(output.glob("*_overlay.png"))) == 1
+    assert len(list(output.glob("*_overlay.jpg"))) == 1
     [entry] = json.loads((output / "panoptic.json").read_text())["annotations"]
     assert (output / "panoptic" / entry["file_name"]).exists()
 
@@ -188,4 +188,4 @@ def test_a_name_that_begins_with_a_dash_follows_two(tmp_path, checkpoint, photo,
     monkeypatch.chdir(tmp_path)
     photo.save("-dash.png")
     assert segment.main(["--labels", "house", "--model", str(checkpoint), "--output", "out", "--", "-dash.png"]) == 0
-    assert (tmp_path / "out" / "-dash_overlay.png").exists()
+    assert (tmp_path / "out" / "-dash_overlay.jpg").exists()

@@ -71,10 +71,10 @@ def test_broken_photo_is_reported_and_the_others_are_done(run, folder, tmp_path,
     status, annotations = run(folder, "--labels", "house")
     assert status == 1
     assert [image["file_name"].rpartition("/")[2] for image in annotations["images"]] == ["a.png", "b.png", "c.jpg"]
-    assert sorted(path.name for path in (tmp_path / "out").glob("*.png")) == [
-        "a_overlay.png",
-        "b_overlay.png",
-        "c_overlay.png",
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.jpg")) == [
+        "a_overlay.jpg",
+        "b_overlay.jpg",
+        "c_overlay.jpg",
     ]
     printed = capsys.readouterr()
     assert "broken.jpg" in printed.err
@@ -120,11 +120,22 @@ def test_downloads_have_limits(run, folder, capsys):
         server.server_close()
 
 
+def test_overlays_are_left_out_or_pngs_where_asked(run, folder, tmp_path, capsys):
+    run(folder / "a.png", "--labels", "house", "--no-overlay")
+    map_path = tmp_path / "out" / "panoptic" / "a.png"
+    assert f"a.png -> {map_path}\n" in capsys.readouterr().out
+    assert not list((tmp_path / "out").glob("*overlay*"))
+    run(folder / "a.png", "--labels", "house", "--overlay-format", "png")
+    assert Image.open(tmp_path / "out" / "a_overlay.png").format == "PNG"
+    with pytest.raises(SystemExit):
+        run(folder / "a.png", "--no-overlay", "--overlay-format", "png")
+
+
 @pytest.mark.parametrize("subtask", ["panoptic", "instance", "semantic"])
 def test_every_subtask_writes_results(run, folder, tmp_path, subtask):
     status, annotations = run(folder / "a.png", "--labels", "house, tree [thing]", "--subtask", subtask)
     assert status == 0 and annotations["annotations"][0]["segments_info"]
-    overlay = Image.open(tmp_path / "out" / "a_overlay.png")
+    overlay = Image.open(tmp_path / "out" / "a_overlay.jpg")
     assert overlay.width >= 640 and overlay.height >= 480
 
 

@@ -5,11 +5,16 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from fisa.labelling import Labeller
 from fisa.labelling.folders import label_photos
+from fisa.labelling.overlays import write_overlay
 from fisa.labelling.result_folder import ResultFolder
+from fisa.processing.segmentation import Segmentation
 from tests.drawn_picture import draw_picture
 
 
@@ -45,7 +50,7 @@ def undisturbed(labeller, photos):
 
 
 def written(folder):
-    return {path: path.stat().st_mtime_ns for path in Path(folder).rglob("*.png")}
+    return {path: path.stat().st_mtime_ns for path in Path(folder).rglob("*.??g")}
 
 
 def test_what_is_written(labeller, photos, undisturbed):
@@ -55,7 +60,7 @@ def test_what_is_written(labeller, photos, undisturbed):
     assert undisturbed.keys() == {"panoptic.json"} | {
         name
         for entry in content["annotations"]
-        for name in (f"panoptic/{entry['file_name']}", f"{Path(entry['file_name']).stem}_overlay.png")
+        for name in (f"panoptic/{entry['file_name']}", f"{Path(entry['file_name']).stem}_overlay.jpg")
     }
     again = label_photos(labeller, photos, Path("undisturbed"))
     assert (again.photos, again.before, again.done) == (7, 6, 6)
@@ -63,7 +68,7 @@ def test_what_is_written(labeller, photos, undisturbed):
     assert source == "d.png" and "cannot be read" in reason
 
 
-@pytest.mark.parametrize("step", ["write_map", "draw_segments", "append"])
+@pytest.mark.parametrize("step", ["write_map", "write_overlay", "append"])
 @pytest.mark.parametrize("count", [1, 3])
 def test_a_run_that_broke_off_goes_on(labeller, photos, undisturbed, monkeypatch, step, count):
     """As a full disk does it, in each of the steps that write."""
@@ -115,11 +120,42 @@ def test_a_photo_that_changed_is_done_again_and_one_that_went_is_not_listed(labe
 
 
 def test_results_that_were_deleted_are_made_again(labeller, photos, undisturbed):
-    os.remove("undisturbed/a_overlay.png")
+    os.remove("undisturbed/a_overlay.jpg")
     os.remove("undisturbed/panoptic/b.png")
     os.remove("undisturbed/panoptic.json")
     assert label_photos(labeller, photos, Path("undisturbed")).before == 4
     assert results("undisturbed") == undisturbed
+
+
+def test_overlays_are_jpgs_pngs_or_none(labeller, photos, undisturbed):
+    """They are no setting: the results in a folder stay, and what is asked for is there in the end."""
+    annotations = {name: content for name, content in undisturbed.items() if "overlay" not in name}
+    label_photos(labeller, photos, Path("out"), overlay_format=None)
+    assert results("out") == annotations
+    Image.new("RGB", (2, 2)).save("out/a_overlay.png")  # somebody's own
+    assert label_photos(labeller, photos, Path("out")).before == 0
+    assert results("out").keys() == undisturbed.keys() | {"a_overlay.png"}
+    os.remove("out/a_overlay.png")
+    assert label_photos(labeller, photos, Path("out"), overlay_format="png").before == 0
+    found = results("out")
+    assert found.keys() == {name.replace("overlay.jpg", "overlay.png") for name in undisturbed}
+    with Image.open("out/a_overlay.png") as drawn, Image.open("undisturbed/a_overlay.jpg") as encoded:
+        difference = np.abs(np.asarray(drawn).astype(int) - np.asarray(encoded.convert("RGB")))
+    assert 0 < difference.mean() < 3
+    assert label_photos(labeller, photos, Path("out"), overlay_format=None).before == 6
+    assert results("out") == found  # they are still right
+    shutil.copy("f.png", "a.png")
+    os.utime("a.png", (1, 1))
+    label_photos(labeller, photos, Path("out"), overlay_format=None)
+    assert found.keys() - results("out").keys() == {"a_overlay.png"}  # it would be of the photo as it was
+
+
+def test_a_photo_longer_than_a_jpeg_can_be_has_an_overlay(tmp_path):
+    size = (70_000, 4)
+    nothing = Segmentation.from_map(torch.zeros(size[::-1], dtype=torch.int32), labels=[])
+    write_overlay(tmp_path / "long_overlay.jpg", Image.new("RGB", size), nothing)
+    with Image.open(tmp_path / "long_overlay.jpg") as picture:
+        assert picture.width == 65_500
 
 
 def test_other_settings_are_refused_by_name_and_replaced_on_demand(labeller, checkpoint, photos, undisturbed):
@@ -129,7 +165,7 @@ def test_other_settings_are_refused_by_name_and_replaced_on_demand(labeller, che
         label_photos(other, photos, Path("undisturbed"))
     assert results("undisturbed") == undisturbed | {"mine.txt": b""}
     label_photos(other, ["a.png"], Path("undisturbed"), overwrite=True)
-    assert results("undisturbed").keys() == {"a_overlay.png", "panoptic/a.png", "panoptic.json", "mine.txt"}
+    assert results("undisturbed").keys() == {"a_overlay.jpg", "panoptic/a.png", "panoptic.json", "mine.txt"}
     label_photos(labeller, photos, Path("undisturbed"), overwrite=True)
     assert results("undisturbed") == undisturbed | {"mine.txt": b""}
 
@@ -159,16 +195,16 @@ def test_a_second_run_at_once_is_refused_by_name(labeller, photos):
 def test_whatever_a_photo_breaks_the_others_are_done(labeller, photos, undisturbed, monkeypatch):
     from fisa.labelling import result_folder
 
-    draw = result_folder.draw_segments
+    draw = result_folder.write_overlay
 
-    def breaking(photo, segmentation):
+    def breaking(path, photo, segmentation):
         if breaking.again:
             breaking.again = False
             raise ZeroDivisionError("a bug of some library")
-        return draw(photo, segmentation)
+        return draw(path, photo, segmentation)
 
     breaking.again = True
-    monkeypatch.setattr(result_folder, "draw_segments", breaking)
+    monkeypatch.setattr(result_folder, "write_overlay", breaking)
     reasons = [reason for _, reason in label_photos(labeller, photos, Path("out")).skipped]
     assert len(reasons) == 2 and "ZeroDivisionError: a bug of some library" in reasons
     assert label_photos(labeller, photos, Path("out")).done == 6

@@ -4,10 +4,12 @@ import os
 import random
 
 import pytest
+import torch
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
+from fisa.labelling.overlays import write_overlay
 from fisa.labelling.photo_search import PhotoKey, find_photos, photo_keys, result_names
+from fisa.processing.segmentation import Segmentation
 
 
 @pytest.fixture
@@ -35,16 +37,16 @@ def test_brackets_are_a_name_before_they_are_a_pattern(album):
 
 
 def test_results_are_no_photos_wherever_they_lie(album):
-    said = PngInfo()
-    said.add_text("Software", "fisa")
-    for name in ("b_overlay.png", "deep/copied_overlay.png"):
-        Image.new("RGB", (2, 2)).save(album / name, pnginfo=said)
-    Image.new("RGB", (2, 2)).save(album / "mine_overlay.png")
+    nothing = Segmentation.from_map(torch.zeros(2, 2, dtype=torch.int32), labels=[])
+    for name in ("b_overlay.png", "a_overlay.jpg", "deep/copied_overlay.png"):
+        write_overlay(album / name, Image.new("RGB", (2, 2)), nothing)
+    for name in ("mine_overlay.png", "mine_overlay.jpg"):
+        Image.new("RGB", (2, 2)).save(album / name)
     (album / "panoptic").mkdir()
     (album / "panoptic" / "b.png").write_bytes(b"")
     assert "panoptic/b.png" in names(find_photos(["album"], recursive=True))  # any folder may be called so
     (album / "journal.jsonl").write_text("")
-    photos = ["a.JPG", "b.png", "deep/c[1].png", "deep/er/d.png", "mine_overlay.png"]
+    photos = ["a.JPG", "b.png", "deep/c[1].png", "deep/er/d.png", "mine_overlay.jpg", "mine_overlay.png"]
     assert names(find_photos(["album"], recursive=True)) == photos
     assert names(find_photos(["album/*.png"])) == ["b.png", "mine_overlay.png"]
     assert names(find_photos(["album/b.png", "album/b_overlay.png"])) == ["b.png"]

@@ -1,14 +1,16 @@
 """Files that are complete or absent, whenever a process is stopped; digests that follow the weights alone."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
 
 import pytest
 import torch
+from PIL import Image
 
-from fisa.processing.files import PARTIAL, remove_leftovers, weights_digest, write_whole, written_whole
+from fisa.processing.files import PARTIAL, remove_leftovers, weights_digest, write_picture, write_whole, written_whole
 
 
 def test_an_error_leaves_what_was_there_before(tmp_path):
@@ -45,6 +47,25 @@ def test_folders_that_killed_processes_left_are_removed_too(tmp_path):
     (leftover / "images").mkdir(parents=True)
     remove_leftovers(tmp_path, older_than=-1)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG"])
+def test_pictures_are_whole_or_an_error_says_why(tmp_path, format):
+    picture = Image.effect_noise((300, 200), 50)
+    write_picture(tmp_path / "whole", picture, format=format)
+    size = (tmp_path / "whole").stat().st_size
+
+    def little_room():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size - 1, size - 1))
+
+    code = (
+        "import sys\nfrom PIL import Image\nfrom fisa.processing.files import write_picture\n"
+        "write_picture('part', Image.open(sys.argv[1]), format=sys.argv[2], quality=100)"
+    )
+    command = [sys.executable, "-c", code, "whole", format]
+    run = subprocess.run(command, cwd=tmp_path, preexec_fn=little_room, capture_output=True, text=True)
+    assert run.returncode and "File too large" in run.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["whole"]
 
 
 def test_a_folder_too_is_complete_or_absent(tmp_path):

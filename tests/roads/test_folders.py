@@ -74,7 +74,7 @@ def test_runs_that_are_killed_at_any_moment_end_like_an_undisturbed_one(place):
         done = lines(out / "journal.jsonl")
         if (out / "panoptic.json").exists():
             json.loads((out / "panoptic.json").read_text())
-    before = {path: path.stat().st_mtime_ns for path in out.rglob("*.png")}
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*.??g")}
     assert 0 < len(before) < 40
     said = walk(*COMMAND, "--output", "killed", cwd=place, status=1)
     assert "were done before" in said and results(out) == results(place / "undisturbed")
