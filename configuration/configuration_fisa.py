@@ -125,10 +125,11 @@ class FisaConfig(PreTrainedConfig):
             The words that compete with the stored vocabulary and are not returned, in the form of
             [`FisaConfig.vocabulary`]. One with `speaks_for`, a class index, is a further prompt of that class instead.
             `None`: the stored classes are all there is.
-        default_others (`"everyday"`, `"known"` or `list[str]`, defaults to `"everyday"`):
+        default_others (`"everyday"`, `"known"`, `list[str]` or `list[dict]`, defaults to `"everyday"`):
             What `others="auto"` stands for. `"known"`: the stored vocabulary, the others stored with it, and the mask
             generator's labels. `"everyday"`: these and a list of everyday things and stuff. Or a list of words, as
-            [`~fisa.processing.vocabulary.Vocabulary.parse`] takes them; an empty one for none.
+            [`~fisa.processing.vocabulary.Vocabulary.parse`] takes them, which stays the same whatever vocabulary is
+            stored; an empty one for none.
 
     Example:
 
@@ -171,7 +172,7 @@ class FisaConfig(PreTrainedConfig):
     is_thing: list[bool] | None = None
     kind_is_known: list[bool] | None = None
     others: list[dict[str, Any]] | None = None
-    default_others: Literal["everyday", "known"] | list[str] = "everyday"
+    default_others: Literal["everyday", "known"] | list[str] | list[dict[str, Any]] = "everyday"
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Assign a setting, with the checks of the constructor.

@@ -28,8 +28,8 @@ SETTINGS = {
     "seve_layers": [0],
     "seve_width": 128,
     "seve_num_heads": 4,
-    # The text tower has read no other words.
-    "default_others": "known",
+    # The text tower has read no other words. They compete whatever vocabulary is stored.
+    "default_others": vocabulary().to_config(),
 }
 
 

@@ -5,11 +5,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import torch
 from peft import PeftModel
 from PIL import Image
 from transformers import pipeline
 
-from fisa import FisaForUniversalSegmentation, FisaPipeline, FisaProcessor
+from fisa import FisaForUniversalSegmentation, FisaPipeline, FisaProcessor, Vocabulary
 from fisa.pretrained.patchwork import ADAPTER
 from tests.roads.walking import walk
 
@@ -88,6 +89,35 @@ for folder in sys.argv[3:]:
         found = segmenter(Image.open(sys.argv[1]), **options)
         print(json.dumps([[[segment.label, segment.score] for segment in found], found.not_found]))
 """
+
+
+def test_storing_own_words_leaves_the_words_that_compete(shipped, scene, home, tmp_path):
+    scene.save(tmp_path / "scene.png")
+    model, processor = FisaForUniversalSegmentation.from_pretrained(shipped), FisaProcessor.from_pretrained(shipped)
+    known = Vocabulary.parse(model.config.vocabulary)
+    asked, inputs = LABELS.removesuffix(", guitar"), processor(images=scene, zoom=0, return_tensors="pt")
+    closed = model.encode_vocabulary(processor, asked)
+    with torch.no_grad():
+        expected = model(**inputs, **closed).class_queries_logits
+    here = FisaPipeline(model=model, processor=processor)(scene, candidate_labels=asked, return_type="segmentation")
+    assert here.not_found == ("pizza",)
+    for words in ("armchair", asked):
+        model.set_vocabulary(processor, words)
+        assert model.competition("zorble", "auto").others == tuple(known)
+    with torch.no_grad():
+        assert torch.equal(model(**inputs).class_queries_logits, expected)  # stored alone, they are a closed set
+    for part in (model, processor):
+        part.save_pretrained(tmp_path / "own")
+    printed = walk("python", "-c", EVERY_FOLDER, "scene.png", asked, "own", cwd=tmp_path, HF_HOME=str(home))
+    for line in [line for line in printed.splitlines() if line.startswith("[[")]:
+        segments, missing = json.loads(line)
+        assert [label for label, _ in segments] == [segment.label for segment in here] and missing == ["pizza"]
+    loaded = FisaForUniversalSegmentation.from_pretrained(tmp_path / "own")
+    for words in ("armchair", asked):
+        loaded.set_vocabulary(processor, words, others="auto")
+    once = model.encode_vocabulary(processor, asked, others="auto")
+    assert loaded.config.all_labels == once.id2label and len(once.id2label) > 200
+    assert torch.equal(loaded.fisa.stored_vocabulary.encoded().others.class_embeds, once.others.class_embeds)
 
 
 def test_folders_of_every_kind_answer_alike(saved, shipped, scene, home, tmp_path):
