@@ -46,8 +46,10 @@ EXAMPLES = """examples:
   fisa-segment street.jpg --model FOLDER --subtask semantic --labels "road [stuff], car, sky [stuff]"
   fisa-segment photo.jpg --model FOLDER --labels "dog" --others "cat, grass, sky" --min-score 0.3
   fisa-segment holiday/ --model FOLDER --labels "dog, grass" --format coco yolo
+  fisa-segment photos.txt "shards/*.tar" --model FOLDER --labels "dog, grass"
   fisa-segment holiday/ --model FOLDER --labels "dog, grass" --output - | jq .segments[].label
 
+In a list of photos (.txt) a line is a file, a URL or a tar archive, whose photos are read from where they lie in it.
 In a labels file a line is a class: its name, then synonyms, with commas between; [stuff] or [thing] may follow.
 A .json file holds a list of names, a dictionary from names to synonyms, or COCO categories.
 A run that was stopped or killed goes on when it is started again, and ends with the same files. Started by
@@ -227,7 +229,9 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("photos", nargs="+", metavar="PHOTO", help="files, folders, patterns or URLs")
+    parser.add_argument(
+        "photos", nargs="+", metavar="PHOTO", help="files, folders, patterns, URLs, tar archives or lists"
+    )
     parser.add_argument(
         "--model",
         type=model_name,

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from fisa.processing.archives import read_member, split_address
 from fisa.processing.files import remove_whole, written_whole
 from fisa.processing.photos import load_photo
 
@@ -47,9 +48,13 @@ def _refuse_foreign(path: Path, *, own: Collection[str]) -> None:
 
 def photo_file(source: str) -> tuple[str, bytes]:
     """The ending and the content of a photo's file: its own where it is a common one, else a PNG of it, upright."""
+    in_archive = split_address(source)
     path = Path(source)
-    if path.suffix.lower() in COMMON_ENDINGS and path.is_file():
-        return path.suffix.lower(), path.read_bytes()
+    ending = path.suffix.lower() if in_archive is None else Path(in_archive[1]).suffix.lower()
+    if ending in COMMON_ENDINGS and in_archive is not None:
+        return ending, read_member(*in_archive)
+    if ending in COMMON_ENDINGS and path.is_file():
+        return ending, path.read_bytes()
     png = io.BytesIO()
     load_photo(source).save(png, format="PNG")
     return ".png", png.getvalue()

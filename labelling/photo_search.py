@@ -13,9 +13,11 @@ from PIL import Image
 
 from fisa.formats.places import MARK
 from fisa.labelling.overlays import is_overlay
+from fisa.processing.archives import ENDING, SCHEME, member_address, photos_in_archive, split_address
 
 
-ADDRESSES = ("http://", "https://", "file://", "data:")
+ADDRESSES = ("http://", "https://", "file://", "data:", SCHEME)
+LIST_ENDING = ".txt"
 ANNOTATIONS, JOURNAL = "panoptic.json", "journal.jsonl"
 PHOTO_ENDINGS = frozenset(Image.registered_extensions())
 LONGEST_NAME = 240  # bytes: file systems take 255, and an ending follows
@@ -37,8 +39,9 @@ def find_photos(places: Iterable[str], *, recursive: bool = False) -> list[str]:
     photos in other formats.
 
     Args:
-        places: files, folders, patterns (`"more/*.png"`) and addresses. A file whose name looks like a pattern is a
-            file.
+        places: files, folders, patterns (`"more/*.png"`) and addresses; tar archives, such as WebDataset's shards, for
+            the photos in them; and text files with a file, an address or an archive per line. A file whose name looks
+            like a pattern is a file.
         recursive: whether the folders in folders are searched too; not those whose names begin with a dot.
 
     Raises:
@@ -62,9 +65,12 @@ def find_photos(places: Iterable[str], *, recursive: bool = False) -> list[str]:
         if is_folder:
             found = _photos_in(place, recursive=recursive)
         elif is_pattern:
-            found = sorted(path for path in glob.glob(place, recursive=True) if _has_photo_ending(path))
+            found = sorted(path for path in glob.glob(place, recursive=True) if _is_meant(path, pattern=place))
+        elif place.lower().endswith(LIST_ENDING) and os.path.isfile(place):
+            found = _listed(place)
         else:
             found = [place]
+        found = [photo for path in found for photo in _in_archive(path)]
         # An overlay among files that a shell found for a pattern is left out like one in a folder.
         own = {path for path in found if is_result(Path(path))}
         found = [path for path in found if path not in own]
@@ -90,7 +96,7 @@ def photo_keys(sources: Iterable[str], folder: Path) -> list[PhotoKey]:
     times: Counter[str] = Counter()
     keys = []
     for source in sources:
-        place = source if "://" in source or source.startswith("data:") else _path_from(folder, source)
+        place = _place(folder, source)
         times[place] += 1
         keys.append(PhotoKey(place, times[place]))
     return keys
@@ -123,7 +129,9 @@ def result_names(keys: Sequence[PhotoKey], known: Mapping[PhotoKey, str] | None 
 
 
 def _candidates(key: PhotoKey) -> Iterator[str]:
-    plain = Path(key.place.split("?")[0] if "://" in key.place else key.place).stem.strip(".") or "photo"
+    in_archive = split_address(key.place)
+    path = in_archive[1] if in_archive else key.place.split("?")[0] if "://" in key.place else key.place
+    plain = Path(path).stem.strip(".") or "photo"
     digest = hashlib.sha256(f"{key.repetition}:{key.place}".encode("utf-8", "surrogatepass")).hexdigest()
     start = os.fsdecode(os.fsencode(plain)[: LONGEST_NAME - 65].decode("utf-8", "ignore").encode())
     numbered = plain if key.repetition == 1 else f"{plain}-{key.repetition}"
@@ -134,11 +142,39 @@ def _is_free(name: str, taken: Collection[str]) -> bool:
     return name.casefold() not in taken and len(os.fsencode(name)) <= LONGEST_NAME
 
 
+def _place(folder: Path, source: str) -> str:
+    if in_archive := split_address(source):
+        archive, name = in_archive
+        return member_address(_path_from(folder, archive), name)
+    return source if "://" in source or source.startswith("data:") else _path_from(folder, source)
+
+
 def _path_from(folder: Path, source: str) -> str:
     try:
         return Path(os.path.relpath(source, folder)).as_posix()
     except ValueError:  # on another drive
         return Path(os.path.abspath(source)).as_posix()
+
+
+def _listed(path: str) -> list[str]:
+    """The lines of a text file that are not empty."""
+    text = Path(path).read_bytes().decode("utf-8-sig", "surrogateescape")  # names of files may be any bytes
+    lines = [line.rstrip("\r") for line in text.split("\n")]
+    if not any(map(str.strip, lines)):
+        raise ValueError(f"{path} is empty; a list of photos has a path or an address per line.")
+    return [line for line in lines if line.strip()]
+
+
+def _in_archive(path: str) -> list[str]:
+    """The photos of an archive; of a path that is none, itself."""
+    if path.lower().endswith(ENDING) and os.path.isfile(path):
+        return photos_in_archive(path, endings=PHOTO_ENDINGS)
+    return [path]
+
+
+def _is_meant(path: str, *, pattern: str) -> bool:
+    """Whether a pattern means this file: a photo, or an archive where it asks for these."""
+    return _has_photo_ending(path) or (pattern.lower().endswith(ENDING) and path.lower().endswith(ENDING))
 
 
 def _photos_in(folder: str, *, recursive: bool) -> list[str]:

@@ -16,6 +16,7 @@ from fisa.formats import FORMATS, Results, write
 from fisa.labelling.journal import Journal, Line
 from fisa.labelling.overlays import OVERLAY_FORMATS, OverlayFormat, is_overlay, overlay_path, write_overlay
 from fisa.labelling.photo_search import ANNOTATIONS, JOURNAL, PhotoKey, photo_keys, result_names
+from fisa.processing.archives import find_member, split_address
 from fisa.processing.coco_panoptic import numbered, write_annotations, write_map
 from fisa.processing.files import remove_leftovers, remove_whole
 from fisa.processing.segmentation import Segmentation
@@ -35,7 +36,7 @@ class Task(NamedTuple):
     """As the call names it."""
     key: PhotoKey
     stamp: _Stamp
-    """What changes with the file's content; addresses have none."""
+    """What changes with the file's content; addresses on the web have none."""
     name: str
     """Of its results, without an ending."""
 
@@ -273,6 +274,9 @@ def _key(record: Mapping[str, Any]) -> PhotoKey:
 
 def _stamp(source: str) -> _Stamp:
     try:
+        if in_archive := split_address(source):
+            member = find_member(*in_archive)
+            return member.size, member.modified
         status = os.stat(source)
     except (OSError, ValueError):
         return None

@@ -16,6 +16,7 @@ from PIL import ExifTags, Image
 from transformers.image_utils import ChannelDimension
 from transformers.utils import is_torch_tensor
 
+from fisa.processing.archives import ENDING, problem_of, read_member, split_address
 from fisa.processing.downloads import download
 
 
@@ -101,8 +102,9 @@ def load_photo(
             A PIL image; a NumPy array or torch tensor of shape (H, W), (H, W, C) or (C, H, W), with one to four
             channels and values of 8 or 16 bits, booleans, or floating point from 0 to 1 or 0 to 255; the bytes of an
             image file, a binary file object, or a dictionary with `bytes` or `path`, as `datasets` stores images; a
-            path, an address (http://, https://, file://, data:) or the base64 text of an image file. Transparency is
-            laid over white. 16-bit pixels that use fewer bits (10, 12 or 14) are read as such, with a warning.
+            path, an address (http://, https://, file://, data:, or tar://photo.jpg::shard.tar for a file in an
+            archive) or the base64 text of an image file. Transparency is laid over white. 16-bit pixels that use
+            fewer bits (10, 12 or 14) are read as such, with a warning.
         upright (`bool`, defaults to `True`):
             Whether a PIL image is turned as its EXIF data say. `False`: it stays as the caller holds it, and so do a
             pipeline's masks of it. Files are always turned, as viewers do.
@@ -198,6 +200,10 @@ def _photo_of_file(source: Any, *, timeout: float | None, max_download_bytes: in
 
 
 def _opened(source: str, *, timeout: float | None, max_download_bytes: int | None) -> Any:
+    if in_archive := split_address(source):
+        return io.BytesIO(read_member(*in_archive))
+    if source.lower().endswith(ENDING) and os.path.isfile(source):
+        raise ValueError(problem_of(source))
     address = urlsplit(source)
     if address.scheme in ("http", "https"):
         return io.BytesIO(download(source, timeout=timeout, max_bytes=max_download_bytes))
@@ -209,7 +215,7 @@ def _opened(source: str, *, timeout: float | None, max_download_bytes: int | Non
         return open(source, "rb")
     except OSError as error:
         if "://" in source:
-            raise ValueError("addresses start with http://, https://, file:// or data:.") from error
+            raise ValueError("addresses start with http://, https://, file://, data: or tar://.") from error
         return io.BytesIO(_from_base64(source, error))
 
 

@@ -2,6 +2,8 @@
 
 import os
 import random
+import shutil
+import tarfile
 
 import pytest
 import torch
@@ -52,6 +54,33 @@ def test_results_are_no_photos_wherever_they_lie(album):
     assert names(find_photos(["album/b.png", "album/b_overlay.png"])) == ["b.png"]
     with pytest.raises(ValueError, match="1 pictures that fisa-segment made"):
         find_photos(["album/deep/*_overlay.png"])
+
+
+def test_lists_have_a_photo_per_line(album):
+    text = "\ufeffalbum/b.png\r\nhttps://example.com/a.jpg?size=1\n\n gone [1].png\nalbum/b.png\n"
+    (album / "list.txt").write_bytes(text.encode() + b"caf\xe9.png")
+    photos = ["album/b.png", "https://example.com/a.jpg?size=1", " gone [1].png", "album/b.png", "caf\udce9.png"]
+    assert find_photos(["album/list.txt"]) == photos
+    assert find_photos(["album/a.JPG", "album/list.txt"]) == ["album/a.JPG", *photos]
+    with pytest.raises(ValueError, match="notes.txt is empty"):
+        find_photos(["album/notes.txt"])
+
+
+def test_archives_are_places_where_they_are_named(album):
+    with tarfile.open(album / "0.tar", "w") as archive:
+        for name in ("a.JPG", "deep/er/d.png", "notes.txt"):
+            archive.add(album / name, name)
+    shutil.copy(album / "0.tar", album / "1.tar")
+    inside = [f"tar://{name}::album/0.tar" for name in ("a.JPG", "deep/er/d.png")]
+    both = inside + [address.replace("0.tar", "1.tar") for address in inside]
+    assert find_photos(["album/0.tar"]) == inside and find_photos(["album/*.tar"]) == both
+    (album / "list.txt").write_text("album/0.tar\nalbum/1.tar\n")
+    assert find_photos(["album/list.txt"]) == both
+    assert names(find_photos(["album"])) == names(find_photos(["album/*"])) == ["a.JPG", "b.png"]
+    keys = photo_keys(both, album / "results")
+    assert keys[0].place == "tar://a.JPG::../0.tar" and keys == photo_keys(both, album / "results")
+    wanted = ["a", "d", *(name for name in result_names(keys)[2:])]
+    assert result_names(keys) == wanted and len(set(wanted)) == 4
 
 
 def test_names_do_not_depend_on_the_order_or_on_what_is_done():

@@ -1,0 +1,96 @@
+"""Photos in tar archives: which they are, and what is said of archives that are damaged."""
+
+import io
+import os
+import tarfile
+
+import numpy as np
+import pytest
+
+from fisa.processing.archives import find_member, photos_in_archive, read_member
+from fisa.processing.photos import load_photo
+from tests.drawn_picture import draw_picture
+
+
+ENDINGS = {".jpg", ".png"}
+
+
+def png(angle: int) -> bytes:
+    file = io.BytesIO()
+    draw_picture().rotate(angle).resize((60, 40)).save(file, format="PNG")
+    return file.getvalue()
+
+
+def write_archive(path, files: dict[str, bytes]) -> str:
+    with tarfile.open(path, "w") as archive:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size, info.mtime = len(content), 7
+            archive.addfile(info, io.BytesIO(content))
+    return str(path)
+
+
+def names(archive):
+    return [address.removeprefix("tar://").removesuffix(f"::{archive}") for address in photos_in_archive(
+        archive, endings=ENDINGS
+    )]  # fmt: skip
+
+
+def test_photos_are_read_as_from_files(tmp_path):
+    files = {f"deep/{number}::x.png": png(10 * number) for number in range(3)}
+    archive = write_archive(tmp_path / "shard.tar", files)
+    for address, content in zip(photos_in_archive(archive, endings=ENDINGS), files.values(), strict=True):
+        np.testing.assert_array_equal(np.asarray(load_photo(address)), np.asarray(load_photo(content)))
+    assert find_member(archive, "deep/1::x.png")[1:] == (len(files["deep/1::x.png"]), 7)
+
+
+def test_what_says_something_of_a_photo_is_none(tmp_path):
+    files = ["7.jpg", "7.seg.png", "7.json", "7.txt", "holiday.2024.jpg", "._8.jpg", "8.jpg", "deep/7.seg.png"]
+    archive = write_archive(tmp_path / "shard.tar", dict.fromkeys(files, b""))
+    assert names(archive) == ["7.jpg", "holiday.2024.jpg", "8.jpg", "deep/7.seg.png"]
+
+
+def test_links_and_names_that_come_twice(tmp_path):
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(png(3))
+    os.link(tmp_path / "a.png", tmp_path / "c.png")
+    archive = str(tmp_path / "shard.tar")
+    with tarfile.open(archive, "w") as file:
+        for name in ("a.png", "c.png", "b.png"):
+            file.add(tmp_path / name, name)
+        (tmp_path / "b.png").write_bytes(png(5))
+        file.add(tmp_path / "b.png", "b.png")
+    assert names(archive) == ["a.png", "c.png", "b.png"]
+    assert read_member(archive, "c.png") == png(3) and read_member(archive, "b.png") == png(5)
+
+
+@pytest.mark.parametrize("kind", ["cut in a file", "cut between files", "damaged head", "compressed", "no archive"])
+def test_damaged_archives_give_what_is_whole_and_say_so(tmp_path, kind):
+    files = {f"{number}.png": png(number) for number in range(4)}
+    archive = write_archive(tmp_path / "shard.tar", files)
+    content = (tmp_path / "shard.tar").read_bytes()
+    last = find_member(archive, "3.png").offset
+    whole, broken = {
+        "cut in a file": (3, content[: last + 100]),
+        "cut between files": (3, content[: last - 512]),
+        "damaged head": (3, content[: last - 512] + b"x" * 512 + content[last:]),
+        "compressed": (0, b"\x1f\x8b" + content),
+        "no archive": (0, b"hello"),
+    }[kind]
+    (tmp_path / "shard.tar").write_bytes(broken)
+    assert names(archive) == [*list(files)[:whole], archive]
+    with pytest.raises(ValueError, match="the archive is damaged (behind '2.png'|at its start)"):
+        load_photo(archive)
+    if whole:
+        assert read_member(archive, "2.png") == files["2.png"]
+        with pytest.raises(ValueError, match="has no file '3.png'; the archive is damaged"):
+            load_photo(f"tar://3.png::{archive}")
+
+
+def test_archives_that_are_not_there(tmp_path):
+    with pytest.raises(ValueError, match="cannot be read as an image: .*No such file"):
+        load_photo(f"tar://1.png::{tmp_path / 'none.tar'}")
+    empty = write_archive(tmp_path / "empty.tar", {"notes.txt": b""})
+    assert names(empty) == [empty]
+    with pytest.raises(ValueError, match="an archive without a photo"):
+        load_photo(empty)
