@@ -15,7 +15,7 @@ from fisa.processing.vocabulary import (
     plain_name,
     read_class_lines,
 )
-from fisa.processing.word_meanings import WiderWords
+from fisa.processing.word_meanings import WiderWords, calls_people_by, differ_in_number
 
 
 Others: TypeAlias = VocabularyLike | PathLike | Literal["auto"] | None
@@ -68,7 +68,8 @@ def competing(asked: Vocabulary, others: Iterable[Class]) -> Competition:
 
     An other that means a class or a kind of it speaks for the class, the nearest if there are several: where dogs and
     cats would be found, "animal" is. Of the rest, an other of which a class is a kind stays away: "dog" would take
-    what "poodle" asks for. All else competes, "wheel" with "car" too.
+    what "poodle" asks for. So does one that a class may be as well: "man" would take what "pedestrian" asks for. All
+    else competes, "wheel" with "car" too.
 
     Args:
         asked ([`Vocabulary`]): the classes that were asked for.
@@ -88,6 +89,7 @@ def competing(asked: Vocabulary, others: Iterable[Class]) -> Competition:
     asked_words, other_words = WiderWords(names), WiderWords([other.name for other in others])
     wider_asked = [asked_words.above(name).keys() for name in names]
     too_wide = {place for name in names for place in other_words.above(name)}
+    asked_by = {calls_people_by(name) for name in names} - {None}
     known = {name.casefold() for name in names}
     voices: list[list[str]] = [[] for _ in asked]
     staying = []
@@ -100,7 +102,7 @@ def competing(asked: Vocabulary, others: Iterable[Class]) -> Competition:
                 steps, key=lambda word: (steps[word] > 0, -len(wider_asked[word] & steps.keys()), steps[word])
             )
             voices[class_ids[nearest]] += [name for name in other.prompts if name.casefold() not in known]
-        elif place not in too_wide:
+        elif place not in too_wide and ((by := calls_people_by(other.name)) is None or asked_by <= {by}):
             staying.append(other)
     return Competition(tuple(staying), tuple(map(tuple, voices)))
 
@@ -182,4 +184,4 @@ def _spellings(name: str) -> frozenset[str]:
     """A name in lower case, without COCO's marks, as it is and in all singulars that it may have."""
     words = plain_name(name.casefold().replace("_", " "))
     singulars = {words.removesuffix(plural) + singular for plural, singular in _PLURALS if words.endswith(plural)}
-    return frozenset({words} | singulars)
+    return frozenset({words, *(singular for singular in singulars if not differ_in_number(words, singular))})

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Literal
 
 from fisa.processing.vocabulary import plain_name
 from fisa.processing.wordnet_table import WORDNET_TABLE
@@ -23,6 +24,8 @@ _SPELLINGS = {"grey": "gray", "colour": "color", "coloured": "colored", "woollen
 # WordNet has people as a group, and humans as apes.
 _SPELLINGS |= {"people": "person", "human": "person", "humans": "person"}
 # In this order: "plates" are plates before they are plats, and "boxes" are found by the last ending.
+# What people are called by age and sex, whatever they do: a pedestrian, too, is one of these.
+_BY_AGE_AND_SEX = frozenset("adult baby boy child gentleman girl guy kid lady man teenager toddler woman".split())
 PLURALS = (("s", ""), ("ies", "y"), ("ves", "f"), ("ves", "fe"), ("men", "man"), ("es", ""))
 
 
@@ -81,6 +84,39 @@ class WiderWords:
             for place, height in steps.items()
             if self._meanings[place].qualities <= low.qualities
         }
+
+
+@cache
+def calls_people_by(name: str) -> Literal["age and sex", "role"] | None:
+    """What a name calls people by, `None` if it calls none. A man may be a pedestrian too, though neither word is a
+    kind of the other.
+
+    Example:
+
+    ```python
+    >>> calls_people_by("tall man"), calls_people_by("pedestrian"), calls_people_by("dog")
+    ('age and sex', 'role', None)
+    ```
+    """
+    if not WiderWords(["person"]).above(name):
+        return None
+    heads = {meaning(name).head, meaning(name.split()[-1]).head}
+    return "role" if heads.isdisjoint(_BY_AGE_AND_SEX) else "age and sex"
+
+
+def differ_in_number(plural: str, singular: str) -> bool:
+    """Whether a name is no plural of another one that is spelt like its singular: glasses are not several glasses.
+
+    Example:
+
+    ```python
+    >>> differ_in_number("glasses", "glass"), differ_in_number("dogs", "dog")
+    (True, False)
+    ```
+    """
+    return bool(meaning(plural).senses and meaning(singular).senses) and not (
+        WiderWords([singular]).above(plural) or WiderWords([plural]).above(singular)
+    )
 
 
 @cache

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from fisa.processing.others import everyday
-from fisa.processing.word_meanings import WiderWords, meaning
+from fisa.processing.word_meanings import WiderWords, calls_people_by, meaning
 
 
 def is_kind_of(name, wider):
@@ -45,6 +45,7 @@ def is_same(name, other):
         ("person", "people"),
         ("human", "humans"),
         ("human", "person"),
+        ("palm", "palm tree"),
     ],
 )
 def test_names_of_the_same(name, other):
@@ -72,6 +73,9 @@ def test_names_of_the_same(name, other):
         ("blue zorble", "zorble"),
         ("woman", "people"),
         ("shirt", "clothes"),
+        ("palm", "tree"),
+        ("girl", "child"),
+        ("driver", "person"),
     ],
 )
 def test_kinds(name, wider):
@@ -102,6 +106,21 @@ def test_kinds(name, wider):
 )
 def test_no_kinds(name, other):
     assert not is_kind_of(name, other) and not is_kind_of(other, name)
+
+
+@pytest.mark.parametrize("name", ["pedestrian", "player", "driver", "tennis players", "queen", "person in red"])
+def test_people_by_role(name):
+    assert calls_people_by(name) == "role"
+
+
+@pytest.mark.parametrize("name", ["man", "women", "tall man", "man with a hat", "old man", "baby", "little girl"])
+def test_people_by_age_and_sex(name):
+    assert calls_people_by(name) == "age and sex"
+
+
+@pytest.mark.parametrize("name", ["dog", "snowman", "crowd", "zorble"])
+def test_no_people(name):
+    assert calls_people_by(name) is None
 
 
 def test_plurals_of_everyday_words_mean_them():
