@@ -1,6 +1,7 @@
 """An exported folder loads anywhere: without the package by trust_remote_code, with it by the plain Auto classes."""
 
 import importlib
+import json
 import re
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from safetensors.torch import load_file
 from transformers import AutoModel, AutoModelForUniversalSegmentation, AutoProcessor, pipeline
 
 import fisa
-from fisa import hub
+from fisa import FisaPipeline, hub
 from fisa.miniature import miniature
 
 
@@ -33,6 +34,7 @@ except ModuleNotFoundError:
 """
 
 LOAD_AND_RUN = """
+import json
 import sys
 import torch
 from safetensors.torch import save_file
@@ -51,9 +53,11 @@ for task, labels in words.items():
     segmenter = pipeline(task, model=folder, trust_remote_code=True, device="cpu")
     segments = segmenter(photo, threshold=0.0, overlap_mask_area_threshold=0.0, **labels)
     print(task, [segment["label"] for segment in segments])
-others = {"others": ["dog", "grass"], "include_others": True, "return_type": "segmentation"}
-found = segmenter(photo, candidate_labels="house", threshold=0.0, overlap_mask_area_threshold=0.0, **others)
-print("others", {(segment.label, segment.is_other) for segment in found}, found.not_found)
+options = {"threshold": 0.0, "overlap_mask_area_threshold": 0.0, "return_type": "segmentation"}
+for others in ("dog, grass", "person, window"):
+    found = segmenter(photo, candidate_labels="house", others=others, include_others=True, **options)
+    segments = [(segment.label, segment.is_other, segment.score, segment.area) for segment in found]
+    print("others", json.dumps([segments, found.not_found]))
 outputs = {"stored": stored, "called": called, "zoomed": zoomed}
 outputs = {name: output.class_queries_logits for name, output in outputs.items()}
 save_file(outputs | {"masks": called.masks_queries_logits.contiguous()}, "outputs.safetensors")
@@ -87,7 +91,17 @@ def run(code: str, place) -> str:
 def test_loads_without_the_package_and_gives_bit_equal_outputs(exported, checkpoint):
     printed = run(WITHOUT_PACKAGE + LOAD_AND_RUN, exported)
     assert "image-segmentation ['" in printed and "open-vocabulary-image-segmentation ['" in printed
-    assert re.search(r"others {\('(house', False|dog', True|grass', True)\)", printed)
+    answers = [json.loads(line.removeprefix("others ")) for line in printed.splitlines() if line.startswith("others ")]
+    here = pipeline("image-segmentation", model=str(checkpoint), pipeline_class=FisaPipeline)
+    options = {"threshold": 0.0, "overlap_mask_area_threshold": 0.0, "return_type": "segmentation"}
+    winners = set()
+    for others, answer in zip(("dog, grass", "person, window"), answers, strict=True):
+        words = {"candidate_labels": "house", "others": others, "include_others": True}
+        found = here(str(exported / "photo.jpg"), **words, **options)
+        assert answer[0] == [[segment.label, segment.is_other, segment.score, segment.area] for segment in found]
+        assert tuple(answer[1]) == found.not_found
+        winners |= {(segment.label == "house", segment.is_other) for segment in found}
+    assert winners == {(True, False), (False, True)}  # the asked word against some, others against it
     there = load_file(exported / "outputs.safetensors")
     model = AutoModelForUniversalSegmentation.from_pretrained(checkpoint).eval()
     processor = AutoProcessor.from_pretrained(checkpoint)

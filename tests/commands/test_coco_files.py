@@ -2,6 +2,8 @@
 
 import json
 
+import numpy as np
+from hotcoco.panoptic import pq_compute
 from PIL import Image
 
 from fisa.commands import segment
@@ -30,6 +32,29 @@ def read(path):
     for category in content["categories"]:
         category["synonyms"] = []
     return content
+
+
+def test_readers_of_coco_panoptic_take_files_with_words_that_were_not_found(tmp_path, checkpoint, photo):
+    photo.save(tmp_path / "photo.png")
+    words = ["--labels", "house, tree, sky [stuff]", "--others", "dog, grass", "--threshold", "0"]
+    output = tmp_path / "segments"
+    arguments = [*words, "--model", str(checkpoint), "--output", str(output)]
+    assert segment.main([str(tmp_path / "photo.png"), *arguments]) == 0
+    path = output / "panoptic.json"
+    content = json.loads(path.read_text())
+    [annotation] = content["annotations"]
+    ids = np.asarray(Image.open(output / "panoptic" / annotation["file_name"])).astype(int) @ (1, 256, 256**2)
+    areas = dict(zip(*(column.tolist() for column in np.unique(ids, return_counts=True))))
+    assert areas.pop(0) > 0  # what others won
+    assert areas == {info["id"]: info["area"] for info in annotation["segments_info"]}
+    named = {info["category_id"] for info in annotation["segments_info"]}
+    names = {category["id"]: category["name"] for category in content["categories"]}
+    assert named and annotation["not_found"] == [names[number] for number in names if number not in named] != []
+    quality = pq_compute(path, path)
+    assert quality["All"]["pq"] == 1 and quality["All"]["n"] == len(named)
+    del annotation["not_found"]
+    (output / "plain.json").write_text(json.dumps(content))
+    assert pq_compute(output / "plain.json", path, gt_folder=output / "panoptic") == quality
 
 
 def test_segment_and_train_write_one_form(tmp_path, checkpoint):
