@@ -28,6 +28,7 @@ from fisa.commands.options import (
 )
 from fisa.formats import FORMATS, require
 from fisa.formats.json_lines import json_line
+from fisa.labelling.data_sets import DatasetPhotos
 from fisa.labelling.folders import Result, Summary, label_photos
 from fisa.labelling.labeller import Labeller
 from fisa.labelling.overlays import OVERLAY_FORMATS
@@ -46,6 +47,7 @@ EXAMPLES = """examples:
   fisa-segment street.jpg --model FOLDER --subtask semantic --labels "road [stuff], car, sky [stuff]"
   fisa-segment photo.jpg --model FOLDER --labels "dog" --others "cat, grass, sky" --min-score 0.3
   fisa-segment holiday/ --model FOLDER --labels "dog, grass" --format coco yolo
+  fisa-segment --dataset photos.parquet --image-column image --model FOLDER --labels "dog, grass" --format parquet
   fisa-segment photos.txt "shards/*.tar" --model FOLDER --labels "dog, grass"
   fisa-segment holiday/ --model FOLDER --labels "dog, grass" --output - | jq .segments[].label
 
@@ -94,11 +96,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _print_lines(options, *_loaded(parser, options), lines=lines)
 
 
-def _loaded(parser: argparse.ArgumentParser, options: argparse.Namespace) -> tuple[Labeller, list[str]]:
+def _loaded(
+    parser: argparse.ArgumentParser, options: argparse.Namespace
+) -> tuple[Labeller, Sequence[str] | DatasetPhotos]:
     """What labels, and the photos; ends the process where an argument is wrong."""
     try:
         _check_output(options)
-        photos = find_photos(options.photos, recursive=options.recursive)
+        photos = _photos(options)
         labeller = Labeller(
             _segmenter(options),
             labels=options.vocabulary,
@@ -119,6 +123,14 @@ def _loaded(parser: argparse.ArgumentParser, options: argparse.Namespace) -> tup
     return labeller, photos
 
 
+def _photos(options: argparse.Namespace) -> Sequence[str] | DatasetPhotos:
+    if bool(options.photos) == bool(options.dataset):
+        raise ValueError("give photos or --dataset, one of them.")
+    if options.dataset:
+        return DatasetPhotos(options.dataset, split=options.split, column=options.image_column)
+    return find_photos(options.photos, recursive=options.recursive)
+
+
 def _check_output(options: argparse.Namespace) -> None:
     if options.output != STANDARD_OUTPUT:
         formats = options.format
@@ -135,8 +147,13 @@ def _check_output(options: argparse.Namespace) -> None:
 
 
 def _fill_folder(
-    options: argparse.Namespace, labeller: Labeller, photos: list[str], *, parser: argparse.ArgumentParser
+    options: argparse.Namespace,
+    labeller: Labeller,
+    photos: Sequence[str] | DatasetPhotos,
+    *,
+    parser: argparse.ArgumentParser,
 ) -> int:
+    total = _total(photos)
     is_silent = options.quiet or Processes.started().count > 1
     try:
         summary = label_photos(
@@ -147,7 +164,7 @@ def _fill_folder(
             formats=options.format,
             overlay_format=None if options.no_overlay else options.overlay_format or "jpg",
             report=(lambda result: None) if is_silent else _print_result,
-            show_progress=False if options.quiet or len(photos) == 1 else None,
+            show_progress=False if options.quiet or total == 1 else None,
         )
     except KeyboardInterrupt:
         print(f"stopped; what was done until then: {options.output / ANNOTATIONS}", file=sys.stderr)
@@ -163,9 +180,11 @@ def _fill_folder(
     return _status([source for source, _ in summary.skipped])
 
 
-def _print_lines(options: argparse.Namespace, labeller: Labeller, photos: list[str], *, lines: TextIO) -> int:
-    skipped = []
-    bar = tqdm(desc="segmenting", total=len(photos), unit="photo", disable=options.quiet or len(photos) == 1 or None)
+def _print_lines(
+    options: argparse.Namespace, labeller: Labeller, photos: Sequence[str] | DatasetPhotos, *, lines: TextIO
+) -> int:
+    skipped, total = [], _total(photos)
+    bar = tqdm(desc="segmenting", total=total, unit="photo", disable=options.quiet or total == 1 or None)
     try:
         with bar, closing(stream_photos(labeller, photos)) as results:
             for result in results:
@@ -185,6 +204,10 @@ def _print_lines(options: argparse.Namespace, labeller: Labeller, photos: list[s
         print(f"the results cannot be written: {error}", file=sys.stderr)
         return 2
     return _status(skipped)
+
+
+def _total(photos: Sequence[str] | DatasetPhotos) -> int | None:
+    return photos.total if isinstance(photos, DatasetPhotos) else len(photos)
 
 
 def _status(skipped: Sequence[str]) -> int:
@@ -230,7 +253,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "photos", nargs="+", metavar="PHOTO", help="files, folders, patterns, URLs, tar archives or lists"
+        "photos", nargs="*", metavar="PHOTO", help="files, folders, patterns, URLs, tar archives or lists"
     )
     parser.add_argument(
         "--model",
@@ -302,6 +325,18 @@ def _parser() -> argparse.ArgumentParser:
         help="of the photos with their segments drawn over them: jpg is small and fast, png is exact (default: jpg)",
     )
     overlays.add_argument("--no-overlay", action="store_true", help="write maps and annotations alone")
+    parser.add_argument(
+        "--dataset",
+        metavar="NAME",
+        help="photos of a data set, read as a stream: its name on the Hub, a folder, or a Parquet, JSON or CSV file",
+    )
+    parser.add_argument("--split", default="train", help="of the data set (default: %(default)s)")
+    parser.add_argument(
+        "--image-column",
+        default="image",
+        metavar="COLUMN",
+        help="of the data set: photos, or their paths or addresses (default: %(default)s)",
+    )
     parser.add_argument("--recursive", action="store_true", help="search the folders in folders too")
     parser.add_argument(
         "--batch-size",

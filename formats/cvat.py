@@ -34,7 +34,7 @@ def write_cvat(results: Results, path: Path) -> None:
         head = _head([category["name"] for category in results.categories], size=len(results))
         annotations.write(head.removesuffix(b"</annotations>"))
         for photo in results:
-            ending, content = photo_file(photo.source)
+            ending, content = photo_file(photo.file())
             # Without the time of writing: the same results make the same bytes.
             archive.writestr(zipfile.ZipInfo(f"images/{photo.name}{ending}"), content)
             annotations.write(ElementTree.tostring(_image(photo, ending), encoding="utf-8") + b"\n")

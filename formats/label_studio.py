@@ -41,7 +41,7 @@ def write_label_studio(results: Results, folder: Path) -> None:
             for photo in results:
                 address = photo.source
                 if not address.startswith(("http://", "https://")):
-                    ending, content = photo_file(photo.source)
+                    ending, content = photo_file(photo.file())
                     (aside / "images" / f"{photo.name}{ending}").write_bytes(content)
                     address = f"/data/local-files/?d={quote(f'{folder.name}/images/{photo.name}{ending}')}"
                 file.write(f"{separator}\n{json.dumps(_task(photo, address))}")

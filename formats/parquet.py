@@ -65,7 +65,7 @@ def _features(datasets: Any, results: Results) -> Any:
 
 def _row(photo: LabelledPhoto) -> dict[str, Any]:
     segmentation = photo.segmentation
-    ending, content = photo_file(photo.source)
+    ending, content = photo_file(photo.file())
     segments = [
         {
             "id": segment.id,

@@ -2,9 +2,12 @@
 
 import io
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from PIL import Image
 
 from fisa.processing.archives import read_member, split_address
 from fisa.processing.files import remove_whole, written_whole
@@ -46,15 +49,30 @@ def _refuse_foreign(path: Path, *, own: Collection[str]) -> None:
         raise ValueError(f"{path} holds other files ({', '.join(foreign[:3])}); move them, or name another folder.")
 
 
-def photo_file(source: str) -> tuple[str, bytes]:
-    """The ending and the content of a photo's file: its own where it is a common one, else a PNG of it, upright."""
-    in_archive = split_address(source)
-    path = Path(source)
-    ending = path.suffix.lower() if in_archive is None else Path(in_archive[1]).suffix.lower()
-    if ending in COMMON_ENDINGS and in_archive is not None:
-        return ending, read_member(*in_archive)
-    if ending in COMMON_ENDINGS and path.is_file():
-        return ending, path.read_bytes()
+def photo_file(photo: Any) -> tuple[str, bytes]:
+    """The ending and the content of a photo's file: its own where it is a common one, else a PNG of it, upright.
+
+    Args:
+        photo: a path, an address, the bytes of a file, or a dictionary with `bytes` or `path`.
+    """
+    if isinstance(photo, Mapping):
+        photo = photo["path"] if photo.get("bytes") is None else photo["bytes"]
+    ending, content = _of_bytes(photo) if isinstance(photo, bytes) else _of_source(photo)
+    if ending in COMMON_ENDINGS and content is not None:
+        return ending, content
     png = io.BytesIO()
-    load_photo(source).save(png, format="PNG")
+    load_photo(photo).save(png, format="PNG")
     return ".png", png.getvalue()
+
+
+def _of_bytes(content: bytes) -> tuple[str, bytes]:
+    with Image.open(io.BytesIO(content)) as image:
+        return f".{image.format}".lower().replace("jpeg", "jpg"), content
+
+
+def _of_source(source: str) -> tuple[str, bytes | None]:
+    in_archive = split_address(source)
+    if in_archive is not None:
+        return Path(in_archive[1]).suffix.lower(), read_member(*in_archive)
+    path = Path(source)
+    return path.suffix.lower(), path.read_bytes() if path.is_file() else None

@@ -1,8 +1,9 @@
 """What all formats are written from: a folder's photos and their segmentations, one after the other."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,14 @@ class LabelledPhoto:
         name (`str`): unique among the results, and fit for a file's name.
         source (`str`): the photo's path or address.
         segmentation ([`Segmentation`]): upright; each `class_id` is a place in the results' categories.
+        file (`Callable`): gives the photo as [`load_photo`] takes it; to be called once, in the photos' order.
     """
 
     id: int
     name: str
     source: str
     segmentation: Segmentation
+    file: Callable[[], Any]
 
 
 class Results:
@@ -39,6 +42,8 @@ class Results:
     Args:
         annotations (`Path`): the JSON file. Its maps lie in a folder of the same name without the ending, and photos
             with relative paths where they lay for the command that wrote it.
+        files (`Iterable`, *optional*): for sources that are no paths or addresses, pairs of a source and a function
+            that gives its photo as [`load_photo`] takes it, in the order of the results; others may lie between them.
 
     Raises:
         ValueError: the file is not COCO's panoptic JSON.
@@ -52,7 +57,8 @@ class Results:
     ```
     """
 
-    def __init__(self, annotations: Path):
+    def __init__(self, annotations: Path, *, files: Iterable[tuple[str, Callable[[], Any]]] | None = None):
+        self._files = files
         self.maps = annotations.with_suffix("")
         content = json.loads(annotations.read_text(encoding="utf-8"))
         missing = {"images", "annotations", "categories"} - set(content)
@@ -66,6 +72,7 @@ class Results:
         return len(self._annotations)
 
     def __iter__(self) -> Iterator[LabelledPhoto]:
+        files = None if self._files is None else iter(self._files)
         places = {category["id"]: place for place, category in enumerate(self.categories)}
         for number, annotation in enumerate(self._annotations, start=1):
             with Image.open(self.maps / annotation["file_name"]) as image:
@@ -73,10 +80,11 @@ class Results:
             infos = annotation["segments_info"]
             ids, _ = numbered(rgb_to_panoptic(colors), infos)
             segments = [places[info["category_id"]] for info in infos]
+            source = self._images[annotation["image_id"]]["file_name"]
             yield LabelledPhoto(
                 number,
                 Path(annotation["file_name"]).stem,
-                self._images[annotation["image_id"]]["file_name"],
+                source,
                 Segmentation.from_map(
                     torch.from_numpy(ids),
                     labels=[self.categories[place]["name"] for place in segments],
@@ -84,4 +92,14 @@ class Results:
                     scores=[info.get("score") for info in infos],
                     are_things=[bool(self.categories[place]["isthing"]) for place in segments],
                 ),
+                partial(_file_of, source, files),
             )
+
+
+def _file_of(source: str, files: Iterator[tuple[str, Callable[[], Any]]] | None) -> Any:
+    if files is None:
+        return source
+    for name, read in files:
+        if name == source:
+            return read()
+    raise ValueError(f"{source} is no longer where it was.")

@@ -27,7 +27,7 @@ def write_yolo(results: Results, folder: Path) -> None:
         for name in ("images", "labels"):
             (aside / name).mkdir()
         for photo in results:
-            ending, content = photo_file(photo.source)
+            ending, content = photo_file(photo.file())
             (aside / "images" / f"{photo.name}{ending}").write_bytes(content)
             lines = formats.detections_to_yolo_annotations(
                 photo.segmentation.to_supervision(),

@@ -3,22 +3,23 @@
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 from PIL import Image
 from tqdm import tqdm
 
 from fisa.formats import require
+from fisa.labelling.data_sets import DatasetPhotos
 from fisa.labelling.journal import Journal
 from fisa.labelling.labeller import Labeller, reason_of, stacks
 from fisa.labelling.overlays import OverlayFormat
 from fisa.labelling.processes import Processes
-from fisa.labelling.result_folder import ResultFolder, Task
+from fisa.labelling.result_folder import ResultFolder, Task, Version
 from fisa.processing.segmentation import Segmentation
 
 
@@ -64,7 +65,7 @@ class Summary:
 
 def label_photos(
     labeller: Labeller,
-    sources: Sequence[str],
+    sources: Sequence[str] | DatasetPhotos,
     output: Path,
     *,
     overwrite: bool = False,
@@ -85,7 +86,8 @@ def label_photos(
 
     Args:
         labeller ([`Labeller`])
-        sources (`Sequence[str]`): paths and addresses of photos; see [`find_photos`].
+        sources (`Sequence[str]` or [`DatasetPhotos`]): paths and addresses of photos, see [`find_photos`]; or a data
+            set.
         output (`Path`): the folder, made if it is not there.
         overwrite (`bool`, defaults to `False`): whether results that are there are made anew.
         formats (`Sequence[str]`, *optional*): others than COCO's panoptic, in which the results are written at the
@@ -120,6 +122,7 @@ def label_photos(
     for format in formats:
         require(format)
     processes = Processes.started()
+    rows = sources if isinstance(sources, DatasetPhotos) else None
     folder = ResultFolder(
         output,
         labeller.categories,
@@ -130,45 +133,76 @@ def label_photos(
     with folder.locked() if processes.is_main else nullcontext():
         started = time.perf_counter()
 
-        def plan() -> tuple[list[Task], list[bool], str]:
-            return *folder.begin(sources, labeller.settings(), overwrite=overwrite), uuid.uuid4().hex
+        def plan() -> tuple[list[Task], set[Version], str]:
+            of_rows = {} if rows is None else rows.settings(output)
+            folder.begin(labeller.settings() | of_rows, overwrite=overwrite)
+            listed = [] if isinstance(sources, DatasetPhotos) else folder.tasks(sources)
+            return listed, folder.done(), uuid.uuid4().hex
 
-        tasks, are_done, run = processes.from_main(plan)
-        pending = [task for task, is_done in zip(tasks, are_done) if not is_done]
+        listed, done, run = processes.from_main(plan)
+        work = _Work(listed if rows is None else map(Task.of_row, rows), done)
+        photos = len(work.tasks) if rows is None else rows.total
         bar = tqdm(
-            total=len(tasks),
-            initial=len(tasks) - len(pending),
+            total=photos,
+            initial=work.before,
             desc="segmenting",
             unit="photo",
             disable=None if show_progress is None else not show_progress or not processes.is_main,
         )
         others = _Others(output, range(1, processes.count) if processes.is_main else (), run)
-        share = pending[processes.rank :: processes.count]
         try:
             if not processes.is_main:
                 folder.journal.append({"started": run})
-            with bar, closing(_labelled(labeller, folder, share, photos=len(tasks))) as labelled:
-                for results in labelled:
+            share, now = work.share(processes), 0
+            with bar, closing(_labelled(labeller, folder, share, photos=photos)) as labelled:
+                for results in chain(labelled, others.patience()):
                     for result in results:
                         report(result)
-                    bar.update(len(results) + others.progress())
-                while others.are_at_work:
-                    time.sleep(PATIENCE)
-                    bar.update(others.progress())
+                    now += len(results) + others.progress()
+                    bar.update(work.before + now - bar.n)
             if not processes.is_main:
                 folder.journal.append({"finished": run})
         finally:
             folder.journal.close()
-            classes = folder.assemble(tasks) if processes.is_main else None
+            classes = folder.assemble(work.tasks) if processes.is_main else None
         if classes is None:
             return None
-        folder.write_formats(formats)
+        folder.write_formats(formats, rows=rows)
         seconds = time.perf_counter() - started
-        return Summary(len(tasks), len(tasks) - len(pending), seconds, folder.skipped(tasks), classes)
+        return Summary(len(work.tasks), work.before, seconds, folder.skipped(work.tasks), classes)
+
+
+class _Work:
+    """The photos of a run, all known beforehand or coming one after the other.
+
+    Args:
+        tasks: a list of all, or what they come from.
+        done: the versions of photos that earlier runs did.
+    """
+
+    def __init__(self, tasks: Iterable[Task], done: set[Version]):
+        self._coming, self._done = tasks, done
+        self.tasks = tasks if isinstance(tasks, list) else []
+        """All that are known."""
+        self.before = sum(task.version in done for task in self.tasks)
+        """How many of these earlier runs did."""
+
+    def share(self, processes: Processes) -> Iterator[Task]:
+        """What is left for one of several processes to do."""
+        left = 0
+        for task in self._coming:
+            is_done = task.version in self._done
+            if self._coming is not self.tasks:
+                self.tasks.append(task._replace(read=None))
+                self.before += is_done
+            if not is_done:
+                if left % processes.count == processes.rank:
+                    yield task
+                left += 1
 
 
 def _labelled(
-    labeller: Labeller, folder: ResultFolder, tasks: Sequence[Task], *, photos: int
+    labeller: Labeller, folder: ResultFolder, tasks: Iterable[Task], *, photos: int | None
 ) -> Generator[list[Result], None, None]:
     """Results as they come, stack by stack; empty lists while none come."""
     waiting = iter(stacks(tasks, labeller.room.stack))
@@ -190,7 +224,7 @@ def _labelled(
 
 
 def _label(labeller: Labeller, folder: ResultFolder, tasks: Sequence[Task]) -> list[Result]:
-    results = labeller.label([task.source for task in tasks])
+    results = labeller.label([task.read or task.source for task in tasks])
     return [_recorded(folder, task, result) for task, result in zip(tasks, results)]
 
 
@@ -221,6 +255,12 @@ class _Others:
     def are_at_work(self) -> bool:
         """Whether any of them has not finished yet."""
         return bool(self._read)
+
+    def patience(self) -> Iterator[list[Result]]:
+        """Empty lists while they are at work."""
+        while self.are_at_work:
+            time.sleep(PATIENCE)
+            yield []
 
     def progress(self) -> int:
         """How many photos they have done or skipped since the last call."""

@@ -119,7 +119,7 @@ class Labeller:
         """Read and segment photos.
 
         Args:
-            images: as [`load_photo`] takes them.
+            images: as [`load_photo`] takes them, or functions that return such.
 
         Returns:
             For each photo the photo itself, upright, and its segmentation; or the error that kept it from both.
@@ -191,7 +191,7 @@ class Labeller:
     def _read(self, image: Any) -> Image.Image | Exception:
         limits = {name: value for name, value in self._options.items() if name in DOWNLOAD_LIMITS}
         try:
-            return load_photo(image, **limits)
+            return load_photo(image() if callable(image) else image, **limits)
         except Exception as error:  # whatever a decoder raises concerns this photo alone
             return error
 

@@ -5,7 +5,7 @@ import contextlib
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 from PIL import Image
 
 from fisa.formats import FORMATS, Results, write
+from fisa.labelling.data_sets import Row, file_stamp
 from fisa.labelling.journal import Journal, Line
 from fisa.labelling.overlays import OVERLAY_FORMATS, OverlayFormat, is_overlay, overlay_path, write_overlay
 from fisa.labelling.photo_search import ANNOTATIONS, JOURNAL, PhotoKey, photo_keys, result_names
@@ -23,7 +24,7 @@ from fisa.processing.segmentation import Segmentation
 
 
 _Stamp = tuple[int, int] | None  # bytes, and the time of the last change
-_Version = tuple[PhotoKey, _Stamp]
+Version = tuple[PhotoKey, _Stamp]
 
 FORMAT = 1
 LOCK = "journal.lock"
@@ -39,9 +40,16 @@ class Task(NamedTuple):
     """What changes with the file's content; addresses on the web have none."""
     name: str
     """Of its results, without an ending."""
+    read: Callable[[], Any] | None = None
+    """Gives the photo as [`load_photo`] takes it, where the source alone does not."""
+
+    @classmethod
+    def of_row(cls, row: Row) -> "Task":
+        """The task that a photo of a data set is."""
+        return cls(row.source, PhotoKey(row.place), row.stamp, row.name, row.read)
 
     @property
-    def version(self) -> _Version:
+    def version(self) -> Version:
         """What the results are of."""
         return self.key, self.stamp
 
@@ -105,19 +113,13 @@ class ResultFolder:
                 f"{self.path} is being written to by another run; wait for its end or name another --output."
             ) from error
 
-    def begin(
-        self, sources: Sequence[str], settings: Mapping[str, Any], *, overwrite: bool
-    ) -> tuple[list[Task], list[bool]]:
-        """Say what there is to do.
+    def begin(self, settings: Mapping[str, Any], *, overwrite: bool) -> None:
+        """Make the folder ready for results.
 
         Args:
-            sources: paths and addresses of the photos.
             settings: what maps and annotations depend on. The format of overlay pictures is none of them: where one
                 of that format is not there, the photo is done again.
             overwrite: whether results of other settings go.
-
-        Returns:
-            A task for each photo, and whether it is done.
 
         Raises:
             ValueError: there are results of other settings, and `overwrite` is not set.
@@ -135,12 +137,21 @@ class ResultFolder:
             remove_leftovers(folder, older_than=0)
         if earlier is None:
             self.journal.append({"format": FORMAT, "settings": dict(settings)})
+
+    def tasks(self, sources: Sequence[str]) -> list[Task]:
+        """A task for each photo.
+
+        Args:
+            sources: their paths and addresses.
+        """
         keys = photo_keys(sources, self.path)
-        places = self._places()
-        names = result_names(keys, {key: place.name for (key, _), place in places.items()})
-        tasks = [Task(*columns) for columns in zip(sources, keys, map(_stamp, sources), names)]
+        names = result_names(keys, {key: place.name for (key, _), place in self._places().items()})
+        return [Task(*columns) for columns in zip(sources, keys, map(_stamp, sources), names)]
+
+    def done(self) -> set[Version]:
+        """The versions of photos whose results are all there."""
         there = {Path(file.path) for folder in (self.path, self.maps) for file in os.scandir(folder)}
-        return tasks, [task.version in places and there.issuperset(self._files(task.name)) for task in tasks]
+        return {version for version, place in self._places().items() if there.issuperset(self._files(place.name))}
 
     def add(self, task: Task, photo: Image.Image, segmentation: Segmentation) -> Path:
         """Write a photo's results, then the journal's line; returns the path of the overlay picture, or of the map
@@ -194,8 +205,12 @@ class ResultFolder:
         write_annotations(self.annotations, images=images(), annotations=annotations(), categories=self.categories)
         return classes
 
-    def write_formats(self, formats: Sequence[str]) -> None:
+    def write_formats(self, formats: Sequence[str], *, rows: Iterable[Row] | None = None) -> None:
         """Write what `panoptic.json` says in other formats, each complete or absent.
+
+        Args:
+            formats: names of [`FORMATS`].
+            rows: the data set whose photos they are, if they are of one.
 
         Raises:
             ValueError: a folder of other things is in the way, or a photo cannot be read again.
@@ -204,7 +219,8 @@ class ResultFolder:
         for format in formats:
             if format not in known:
                 self.journal.append({"written as": format})
-            write(Results(self.annotations), format, self.path)
+            files = None if rows is None else ((row.source, row.read) for row in rows)
+            write(Results(self.annotations, files=files), format, self.path)
         self.journal.close()
 
     def skipped(self, tasks: Sequence[Task]) -> list[tuple[str, str]]:
@@ -243,7 +259,7 @@ class ResultFolder:
     def _settings(self) -> dict[str, Any] | None:
         return next((line.record["settings"] for _, line in self._lines() if "settings" in line.record), None)
 
-    def _places(self) -> dict[_Version, _Place]:
+    def _places(self) -> dict[Version, _Place]:
         """By photo and version of its file."""
         places = {}
         for journal, line in self._lines():
@@ -273,14 +289,14 @@ def _key(record: Mapping[str, Any]) -> PhotoKey:
 
 
 def _stamp(source: str) -> _Stamp:
+    in_archive = split_address(source)
+    if in_archive is None:
+        return file_stamp(source)
     try:
-        if in_archive := split_address(source):
-            member = find_member(*in_archive)
-            return member.size, member.modified
-        status = os.stat(source)
-    except (OSError, ValueError):
+        member = find_member(*in_archive)
+    except OSError:
         return None
-    return status.st_size, status.st_mtime_ns
+    return member.size, member.modified
 
 
 def _differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> str:

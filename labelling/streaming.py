@@ -1,20 +1,23 @@
 """Photos in, segmentations out, in their order and without files: for programs that read them from a pipe."""
 
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import Future
 from itertools import islice
+from typing import Any
 
+from fisa.labelling.data_sets import DatasetPhotos
 from fisa.labelling.folders import Result
 from fisa.labelling.labeller import Labeller, reason_of, stacks
 
 
-def stream_photos(labeller: Labeller, sources: Sequence[str]) -> Generator[Result, None, None]:
+def stream_photos(labeller: Labeller, sources: Sequence[str] | DatasetPhotos) -> Generator[Result, None, None]:
     """Segment photos one after the other; some are read and in the model ahead of the one that is returned.
 
     Args:
         labeller ([`Labeller`])
-        sources (`Sequence[str]`): paths and addresses of photos; see [`find_photos`].
+        sources (`Sequence[str]` or [`DatasetPhotos`]): paths and addresses of photos, see [`find_photos`]; or a data
+            set.
 
     Returns:
         What became of each photo, in the order of `sources`; nothing is written.
@@ -30,10 +33,15 @@ def stream_photos(labeller: Labeller, sources: Sequence[str]) -> Generator[Resul
     photo.jpg (640, 480)
     ```
     """
-    waiting = stacks(sources, labeller.room.stack)
+    photos: Iterable[tuple[str, Any]]
+    if isinstance(sources, DatasetPhotos):
+        total, photos = sources.total, ((row.source, row.read) for row in sources)
+    else:
+        total, photos = len(sources), zip(sources, sources)
+    waiting = stacks(photos, labeller.room.stack)
     ahead = labeller.room.calls + 1  # one more than the model takes: it reads meanwhile
     running: deque[Future[list[Result]]] = deque()
-    with labeller.workers(ahead, photos=len(sources)) as workers:
+    with labeller.workers(ahead, photos=total) as workers:
         try:
             running.extend(workers.submit(_segmented, labeller, stack) for stack in islice(waiting, 1))
             while running:  # the first encodes the words for all that follow
@@ -46,10 +54,11 @@ def stream_photos(labeller: Labeller, sources: Sequence[str]) -> Generator[Resul
                 future.cancel()
 
 
-def _segmented(labeller: Labeller, sources: Sequence[str]) -> list[Result]:
+def _segmented(labeller: Labeller, photos: Sequence[tuple[str, Any]]) -> list[Result]:
+    sources, images = zip(*photos)
     return [
         Result(source, reason=reason_of(result))
         if isinstance(result, Exception)
         else Result(source, segmentation=result[1])
-        for source, result in zip(sources, labeller.label(sources))
+        for source, result in zip(sources, labeller.label(images))
     ]

@@ -1,8 +1,9 @@
-"""Where photos come from: lists of files, addresses and archives, walked twice and through a kill."""
+"""Where photos come from: lists of files, addresses and archives, and data sets, walked twice and through a kill."""
 
 import io
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
+import datasets
 import pytest
 
 from fisa.miniature import miniature
@@ -105,3 +107,78 @@ def test_a_shard_that_is_cut_off_is_named_and_what_is_whole_of_it_done(place):
     said = walk("fisa-segment", "cut.tar", "whole.tar", *OPTIONS, "--output", "cut", cwd=place, status=1)
     assert "5 of 8 photos segmented" in said
     assert "skipped: 'cut.tar' cannot be read as an image: the archive is damaged behind '002.json'" in said
+
+
+@pytest.fixture(scope="module")
+def data_set(place):
+    """Eight rows of Parquet, of which one holds no photo and one nothing."""
+    files = [(place / "in" / f"{number}.png").read_bytes() for number in range(6)]
+    files[2:2], files[5:5] = [b"no photo"], [None]
+    rows = [content and {"bytes": content, "path": None} for content in files]
+    features = datasets.Features({"picture": datasets.Image(), "id": datasets.Value("int8")})
+    data = datasets.Dataset.from_dict({"picture": rows, "id": list(range(8))}, features=features)
+    data.to_parquet(place / "photos.parquet")
+    return ("--dataset", "photos.parquet", "--image-column", "picture", *OPTIONS)
+
+
+@pytest.fixture(scope="module")
+def of_data_set(place, data_set):
+    """The results of an undisturbed run over the data set."""
+    command = ("fisa-segment", *data_set, "--format", "parquet", "jsonl", "--output", "rows")
+    said = walk(*command, cwd=place, status=1)
+    assert "6 of 8 photos segmented" in said
+    assert "could not be read: photos.parquet/train/2, photos.parquet/train/5" in said
+    return results(place / "rows")
+
+
+def test_a_data_set_becomes_a_data_set(place, data_set, of_data_set):
+    rows = datasets.load_dataset(str(place / "rows" / "parquet"), split="train", cache_dir=str(place / "cache"))
+    assert rows["image_id"][:] == [f"train-{number:08}" for number in (0, 1, 3, 4, 6, 7)]
+    for row, number in zip(rows.cast_column("image", datasets.Image(decode=False)), range(6), strict=True):
+        assert row["image"]["bytes"] == (place / "in" / f"{number}.png").read_bytes()
+    command = ("fisa-segment", *data_set, "--format", "parquet", "jsonl", "--output", "rows")
+    assert "6 of them were done before" in walk(*command, cwd=place, status=1)
+    assert results(place / "rows") == of_data_set
+
+
+def test_a_data_set_by_two_processes_and_as_lines(place, data_set, of_data_set):
+    port = random.Random(str(place)).randrange(20000, 30000)
+    launcher = ("python", "-m", "torch.distributed.run", "--nproc_per_node", 2, "--master_port", port)
+    command = ("-m", "fisa.commands.segment", *data_set, "--format", "parquet", "jsonl", "--output", "shared")
+    said = subprocess.run(
+        [sys.executable, *map(str, launcher[1:]), *command],
+        cwd=place,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+    )  # whose status is that of the launcher, since photos were skipped
+    assert "6 of 8 photos segmented" in said.stdout, said.stderr[-2000:]
+    assert results(place / "shared") == of_data_set
+    journals = [place / "shared" / name for name in ("journal.jsonl", "journal-1.jsonl")]
+    assert [journal.read_text().count('"photo"') for journal in journals] == [4, 4]
+    lines = walk("fisa-segment", *data_set, "--output", "-", "--quiet", cwd=place, status=1)
+    assert lines.startswith(of_data_set["segments.jsonl"].decode())
+
+
+def test_another_data_set_does_not_mix_with_the_first(place, data_set, of_data_set):
+    shutil.copy(place / "photos.parquet", place / "others.parquet")
+    other = ["others.parquet" if part == "photos.parquet" else part for part in data_set]
+    said = walk("fisa-segment", *other, "--output", "rows", cwd=place, status=2)
+    assert "data set: ../photos.parquet, now ../others.parquet" in said
+    said = walk("fisa-segment", "in", *OPTIONS, "--output", "rows", cwd=place, status=2)
+    assert "data set: ../photos.parquet, now not set" in said
+    assert results(place / "rows") == of_data_set
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--dataset", "photos.parquet"), "photos.parquet has no column image; there are picture, id."),
+        (("--dataset", "photos.parquet", "--image-column", "id"), "The column id of photos.parquet holds no photos"),
+        (("--dataset", "none.parquet"), "none.parquet cannot be read as a data set with a split train"),
+        (("in", "--dataset", "photos.parquet"), "give photos or --dataset, one of them."),
+        ((), "give photos or --dataset, one of them."),
+    ],
+)
+def test_mistakes_are_one_sentence(place, data_set, arguments, said):
+    assert said in walk("fisa-segment", *arguments, *OPTIONS, "--output", "mistaken", cwd=place, status=2)
