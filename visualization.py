@@ -5,28 +5,31 @@ from typing import Any
 
 from PIL import Image
 
-from fisa.processing.drawing import class_color, draw_legend
+from fisa.processing.drawing import draw_legend
+from fisa.processing.lettering import Lettering
+from fisa.processing.palette import class_colors
 from fisa.processing.photos import load_photo
 from fisa.processing.segmentation import Segmentation
 
 
-__all__ = ["class_color", "draw_legend", "draw_segments", "paint_segments"]
+__all__ = ["Lettering", "class_colors", "draw_legend", "draw_segments", "paint_segments"]
 
 
-def draw_segments(image: Any, segments: Segmentation | Sequence[Mapping[str, Any]]) -> Image.Image:
+def draw_segments(image: Any, segments: Segmentation | Sequence[Mapping[str, Any]], **options: Any) -> Image.Image:
     """Draw the segments that a pipeline returns over the photo.
 
     Args:
         image: the photo: a PIL image, array, path or URL.
         segments: a [`Segmentation`] of the photo, or dictionaries with `label`, `mask` (an "L" image of the photo's
             size, 0 outside) and, if there is one, `score`. Where masks overlap, later ones lie on top.
+        options: `colors` and `font` of [`Segmentation.plot`].
 
     Returns:
         An RGB picture: the photo in its own size at the top, with each segment filled, outlined and named where there
         is room for its name, and below it a legend of the classes and their shares of the pixels.
 
     Raises:
-        ValueError: a mask or the map is not of the photo's size.
+        ValueError: a mask or the map is not of the photo's size, or the font cannot be read.
 
     Example:
 
@@ -37,10 +40,10 @@ def draw_segments(image: Any, segments: Segmentation | Sequence[Mapping[str, Any
     ```
     """
     photo = load_photo(image, upright=False)  # as the masks lie
-    return _segmentation_of(photo, segments).plot(photo)
+    return _segmentation_of(photo, segments).plot(photo, **options)
 
 
-def paint_segments(image: Any, segments: Segmentation | Sequence[Mapping[str, Any]]) -> Image.Image:
+def paint_segments(image: Any, segments: Segmentation | Sequence[Mapping[str, Any]], **options: Any) -> Image.Image:
     """As [`draw_segments`], without the legend: a picture of the photo's size.
 
     Example:
@@ -51,7 +54,7 @@ def paint_segments(image: Any, segments: Segmentation | Sequence[Mapping[str, An
     ```
     """
     photo = load_photo(image, upright=False)  # as the masks lie
-    return _segmentation_of(photo, segments).plot(photo, legend=False)
+    return _segmentation_of(photo, segments).plot(photo, legend=False, **options)
 
 
 def _segmentation_of(photo: Image.Image, segments: Segmentation | Sequence[Mapping[str, Any]]) -> Segmentation:

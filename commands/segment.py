@@ -36,6 +36,7 @@ from fisa.labelling.photo_search import ANNOTATIONS, find_photos
 from fisa.labelling.processes import Processes
 from fisa.labelling.streaming import stream_photos
 from fisa.processing.downloads import DOWNLOAD_BYTES, DOWNLOAD_SECONDS
+from fisa.processing.lettering import checked_font
 from fisa.processing.pipeline_fisa import SUBTASKS
 from fisa.processing.segmentation import Segment
 
@@ -134,9 +135,9 @@ def _photos(options: argparse.Namespace) -> Sequence[str] | DatasetPhotos:
 def _check_output(options: argparse.Namespace) -> None:
     if options.output != STANDARD_OUTPUT:
         formats = options.format
-    elif options.format or options.overwrite or options.overlay_format:
+    elif options.format or options.overwrite or options.overlay_format or options.font:
         raise ValueError(
-            "--output - prints and writes no files: leave out --format, --overwrite and --overlay-format."
+            "--output - prints and writes no files: leave out --format, --overwrite, --overlay-format and --font."
         )
     elif Processes.started().count > 1:
         raise ValueError("--output - prints the lines of one process; name a folder as --output of several.")
@@ -163,6 +164,7 @@ def _fill_folder(
             overwrite=options.overwrite,
             formats=options.format,
             overlay_format=None if options.no_overlay else options.overlay_format or "jpg",
+            font=options.font,
             report=(lambda result: None) if is_silent else _print_result,
             show_progress=False if options.quiet or total == 1 else None,
         )
@@ -337,6 +339,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="COLUMN",
         help="of the data set: photos, or their paths or addresses (default: %(default)s)",
     )
+    parser.add_argument(
+        "--font",
+        type=_font,
+        metavar="FILE",
+        help="writes the names; what it lacks comes from the fonts that ship, which have most scripts",
+    )
     parser.add_argument("--recursive", action="store_true", help="search the folders in folders too")
     parser.add_argument(
         "--batch-size",
@@ -351,6 +359,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quiet", action="store_true", help="print errors alone")
     parser.add_argument("--version", action="version", version=f"%(prog)s {fisa.__version__}")
     return parser
+
+
+def _font(text: str) -> str:
+    try:
+        return checked_font(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _segmenter(options: argparse.Namespace) -> fisa.FisaPipeline:

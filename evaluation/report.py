@@ -6,18 +6,20 @@ predictions, like figures 3 and 5 of the paper.
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from fisa.evaluation.headlines import headlines
 from fisa.evaluation.samples import Sample, read_samples
 from fisa.processing.drawing import FAINT_INK, INK, PAPER, draw_legend
+from fisa.processing.lettering import Lettering
+from fisa.processing.palette import Color, class_colors
 from fisa.processing.segmentation import Segmentation
 from fisa.visualization import paint_segments
 
@@ -161,25 +163,27 @@ def draw_changes(changes: Sequence[tuple[str, float]], measure: str, *, names: t
 
 def draw_side_by_side(pairs: Sequence[tuple[Sample, Sample]], *, names: tuple[str, str]) -> Image.Image:
     """One row per photo: photo, ground truth, both predictions; below them the colours of the classes shown."""
-    font = ImageFont.load_default(size=16)
+    letters = Lettering(16)
+    samples = [sample for pair in pairs for sample in pair]
+    labels = sorted({segment.label for sample in samples for segment in (*sample.truth, *sample.prediction)})
+    colors = class_colors(labels, asked=labels)
     rows = [
         [
             _panel_photo(first.photo),
-            *(_panel(first.photo, part) for part in (first.truth, first.prediction, second.prediction)),
+            *(_panel(first.photo, part, colors) for part in (first.truth, first.prediction, second.prediction)),
         ]
         for first, second in pairs
     ]
-    samples = [sample for pair in pairs for sample in pair]
-    labels = {segment.label for sample in samples for segment in (*sample.truth, *sample.prediction)}
     width = 4 * PANEL_WIDTH + 5 * GAP
-    title_height = 2 * font.size
-    legend = draw_legend(sorted(labels), font=font, width=width) if labels else Image.new("RGB", (width, GAP), PAPER)
+    title_height = 2 * letters.size
+    legend = draw_legend(colors, letters=letters, width=width) if labels else Image.new("RGB", (width, GAP), PAPER)
     height = title_height + sum(row[0].height + GAP for row in rows) + legend.height
     sheet = Image.new("RGB", (legend.width, height), PAPER)
     draw = ImageDraw.Draw(sheet)
     for column, title in enumerate(("photo", "ground truth", *names)):
         x = GAP + column * (PANEL_WIDTH + GAP)
-        draw.text((x, title_height / 2), title, FAINT_INK if column == 0 else INK, font, anchor="lm")
+        title_line = letters.line(title, width=PANEL_WIDTH)
+        title_line.draw(draw, (x, title_height / 2), FAINT_INK if column == 0 else INK)
     y = title_height
     for row in rows:
         for column, panel in enumerate(row):
@@ -194,9 +198,9 @@ def _panel_photo(photo: Image.Image) -> Image.Image:
     return photo.resize(size, Image.Resampling.LANCZOS)
 
 
-def _panel(photo: Image.Image, segmentation: Segmentation) -> Image.Image:
+def _panel(photo: Image.Image, segmentation: Segmentation, colors: Mapping[str, Color]) -> Image.Image:
     panel = _panel_photo(photo)
-    return paint_segments(panel, segmentation.resized(panel.size))
+    return paint_segments(panel, segmentation.resized(panel.size), colors=colors)
 
 
 def _pairs(before: Path, after: Path) -> list[tuple[Sample, Sample]]:

@@ -20,6 +20,7 @@ from fisa.labelling.labeller import Labeller, reason_of, stacks
 from fisa.labelling.overlays import OverlayFormat
 from fisa.labelling.processes import Processes
 from fisa.labelling.result_folder import ResultFolder, Task, Version
+from fisa.processing.lettering import checked_font
 from fisa.processing.segmentation import Segmentation
 
 
@@ -71,6 +72,7 @@ def label_photos(
     overwrite: bool = False,
     formats: Sequence[str] = (),
     overlay_format: OverlayFormat | None = "jpg",
+    font: str | None = None,
     report: Callable[[Result], None] = lambda result: None,
     show_progress: bool | None = None,
 ) -> Summary | None:
@@ -94,6 +96,7 @@ def label_photos(
             end; see [`fisa.formats.write`].
         overlay_format (`"jpg"` or `"png"`, *optional*, defaults to `"jpg"`): `None`: no overlay pictures are made.
             Photos that are done but for an overlay picture of this format are done again.
+        font (`str`, *optional*): a font file for the names on the pictures; see [`Segmentation.plot`].
         report (*optional*): is told of each photo that this process has done or skipped.
         show_progress (`bool`, *optional*): a bar with photos a second and the time left; on a terminal if not given.
 
@@ -102,7 +105,7 @@ def label_photos(
 
     Raises:
         ValueError: the folder holds results of other settings, or another run is writing to it; or there is no such
-            format, or it cannot be written.
+            format, or it cannot be written; or the font cannot be read.
         ImportError: a library that a format takes is missing.
         OSError: results cannot be written; those so far are kept.
         KeyboardInterrupt: after `panoptic.json` of what was done until then is written.
@@ -121,6 +124,7 @@ def label_photos(
     """
     for format in formats:
         require(format)
+    settings = labeller.settings() | ({} if font is None else {"font": checked_font(font)})
     processes = Processes.started()
     rows = sources if isinstance(sources, DatasetPhotos) else None
     folder = ResultFolder(
@@ -129,13 +133,14 @@ def label_photos(
         rank=processes.rank,
         names_missing=labeller.names_missing,
         overlay_format=overlay_format,
+        font=font,
     )
     with folder.locked() if processes.is_main else nullcontext():
         started = time.perf_counter()
 
         def plan() -> tuple[list[Task], set[Version], str]:
             of_rows = {} if rows is None else rows.settings(output)
-            folder.begin(labeller.settings() | of_rows, overwrite=overwrite)
+            folder.begin(settings | of_rows, overwrite=overwrite)
             listed = [] if isinstance(sources, DatasetPhotos) else folder.tasks(sources)
             return listed, folder.done(), uuid.uuid4().hex
 

@@ -71,6 +71,7 @@ class ResultFolder:
         rank (`int`, defaults to 0): which of several processes writes here; each has a journal of its own.
         names_missing (`bool`, defaults to `False`): whether annotations say which classes were `not_found`.
         overlay_format (`"jpg"` or `"png"`, *optional*, defaults to `"jpg"`): `None`: no overlay pictures are made.
+        font (`str`, *optional*): a font file for the names on the pictures.
     """
 
     def __init__(
@@ -81,8 +82,9 @@ class ResultFolder:
         rank: int = 0,
         names_missing: bool = False,
         overlay_format: OverlayFormat | None = "jpg",
+        font: str | None = None,
     ):
-        self.path, self.names_missing, self.overlay_format = path, names_missing, overlay_format
+        self.path, self.names_missing, self.overlay_format, self.font = path, names_missing, overlay_format, font
         self.categories = categories
         self._category_ids = [category["id"] for category in categories]
         self.journal = Journal(path / (JOURNAL if rank == 0 else f"{Path(JOURNAL).stem}-{rank}.jsonl"))
@@ -161,7 +163,7 @@ class ResultFolder:
         write_map(map_path, ids)
         self._remove_overlays(task.name, kept=overlay)
         for path in overlay:
-            write_overlay(path, photo, segmentation)
+            write_overlay(path, photo, segmentation, font=self.font)
         width, height = segmentation.size
         self.journal.append(
             self._head(task)

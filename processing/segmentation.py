@@ -15,6 +15,7 @@ from scipy import ndimage
 from fisa.processing.drawing import paint, paint_with_legend
 from fisa.processing.extras import library
 from fisa.processing.files import write_picture
+from fisa.processing.palette import Color, class_colors
 from fisa.processing.photos import load_photo
 from fisa.processing.segment import Box, Segment
 from fisa.processing.vocabulary import listed
@@ -247,19 +248,31 @@ class Segmentation:
         """Where a segment is seen, (H, W) bool."""
         return (self.ids == segment.id).cpu().numpy()
 
-    def plot(self, photo: Any = None, *, legend: bool = True) -> Image.Image:
+    def plot(
+        self,
+        photo: Any = None,
+        *,
+        legend: bool = True,
+        colors: Mapping[str, Color] | None = None,
+        font: str | os.PathLike | None = None,
+    ) -> Image.Image:
         """Draw the segments over the photo.
 
         Args:
             photo (*optional*): as [`load_photo`] takes it; the one that is kept if not given.
             legend (`bool`, defaults to `True`): whether the classes and their shares of the pixels stand below.
+            colors (`Mapping[str, tuple[int, int, int]]`, *optional*):
+                R, G and B, 0 to 255, of the classes that are to have a certain colour, by label; see
+                [`class_colors`] for the others.
+            font (`str` or `os.PathLike`, *optional*):
+                A font file for the names. What it lacks comes from the fonts that ship; see [`Lettering`].
 
         Returns:
             An RGB picture: the photo in its own size, with each segment filled, outlined and named where there is
             room for its name, and the legend.
 
         Raises:
-            ValueError: there is no photo, or it is of another size than the map.
+            ValueError: there is no photo, it is of another size than the map, or the font cannot be read.
 
         Example:
 
@@ -268,14 +281,15 @@ class Segmentation:
         ```
         """
         draw = paint_with_legend if legend else paint
-        return draw(self._photo(photo), self.ids.cpu().numpy(), self.segments)
+        chosen = class_colors([segment.label for segment in self], asked=self.asked) | dict(colors or {})
+        return draw(self._photo(photo), self.ids.cpu().numpy(), self.segments, colors=chosen, font=font)
 
-    def save(self, path: str | os.PathLike, photo: Any = None) -> None:
+    def save(self, path: str | os.PathLike, photo: Any = None, **options: Any) -> None:
         """Write what [`plot`] draws to a file, complete or absent.
 
         Args:
             path (`str` or `os.PathLike`): its ending says the format, as in Pillow. Folders are made.
-            photo (*optional*): as in [`plot`].
+            photo, options (*optional*): as in [`plot`].
 
         Raises:
             ValueError: Pillow writes no such format; or as in [`plot`].
@@ -284,7 +298,7 @@ class Segmentation:
         formats = {ending: name for ending, name in Image.registered_extensions().items() if name in Image.SAVE}
         if path.suffix.lower() not in formats:
             raise ValueError(f"{path}: Pillow writes no pictures that end in {path.suffix!r}; try .png or .jpg.")
-        picture = self.plot(photo)
+        picture = self.plot(photo, **options)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_picture(path, picture, format=formats[path.suffix.lower()])
 

@@ -111,6 +111,12 @@ def test_photos_of_which_none_is_there(place, checkpoint, capsys):
     assert not (place / "results").exists()
 
 
+@pytest.mark.parametrize("font", ["a file", "a folder with no model", "Comic Sans"])
+def test_fonts_that_are_none(place, checkpoint, capsys, font):
+    message = refusal(segment.main, ["photo.png", "--model", checkpoint, "--font", font], capsys)
+    assert f"{font}: no font file that can be read" in message and "name a .ttf or .otf" in message
+
+
 @pytest.mark.parametrize("flag", ["--timeout", "--max-download-bytes"])
 @pytest.mark.parametrize("value", ["0", "-1", "nan", "soon"])
 def test_limits_that_are_none(place, checkpoint, capsys, flag, value):

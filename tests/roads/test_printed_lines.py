@@ -14,6 +14,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from fisa.processing.coco_panoptic import rgb_to_panoptic
+from fisa.processing.lettering import FONTS
 from tests.roads.walking import walk
 
 
@@ -98,10 +99,12 @@ def test_ctrl_c_leaves_whole_lines(place):
     assert all(json.loads(line) for line in (first + lines).splitlines())
 
 
-@pytest.mark.parametrize("further", [("--format", "coco"), ("--overwrite",)])
+@pytest.mark.parametrize(
+    "further", [("--format", "coco"), ("--overwrite",), ("--font", FONTS / "NotoSans-Regular.ttf")]
+)
 def test_what_writes_files_is_refused(place, further):
     said = walk("fisa-segment", "in", *WORDS, "--output", "-", *further, cwd=place, status=2)
-    assert "--output - prints and writes no files: leave out --format, --overwrite and" in said
+    assert "--output - prints and writes no files: leave out --format, --overwrite, --overlay-format and" in said
 
 
 def test_several_processes_are_refused(place):
