@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from matplotlib import font_manager
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
@@ -18,7 +19,7 @@ from PIL import Image, ImageDraw
 from fisa.evaluation.headlines import headlines
 from fisa.evaluation.samples import Sample, read_samples
 from fisa.processing.drawing import FAINT_INK, INK, PAPER, draw_legend
-from fisa.processing.lettering import Lettering
+from fisa.processing.lettering import FONTS, Lettering
 from fisa.processing.palette import Color, class_colors
 from fisa.processing.segmentation import Segmentation
 from fisa.visualization import paint_segments
@@ -145,10 +146,11 @@ def draw_changes(changes: Sequence[tuple[str, float]], measure: str, *, names: t
     figure = Figure(figsize=(7.5, 1.3 + 0.27 * len(changes)), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
+    families = _font_families()
     values = [change for _, change in changes]
     bars = axes.barh(range(len(changes)), values, height=0.72, color=[GAIN if value > 0 else LOSS for value in values])
     axes.bar_label(bars, labels=[f"{value:+.1f}" for value in values], padding=3, fontsize=8, color="#444444")
-    axes.set_yticks(range(len(changes)), [name for name, _ in changes], fontsize=9)
+    axes.set_yticks(range(len(changes)), [name for name, _ in changes], fontsize=9, fontfamily=families)
     axes.invert_yaxis()
     axes.axvline(0, color="#444444", linewidth=0.8)
     axes.margins(x=0.12)
@@ -157,8 +159,19 @@ def draw_changes(changes: Sequence[tuple[str, float]], measure: str, *, names: t
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel(f"change of {measure}, in points", fontsize=9)
-    axes.set_title(f"{names[1]} against {names[0]}: the classes that changed most", fontsize=10, loc="left")
+    axes.set_title(
+        f"{names[1]} against {names[0]}: the classes that changed most", fontsize=10, loc="left", fontfamily=families
+    )
     return figure
+
+
+def _font_families() -> list[str]:
+    """For names of any script: matplotlib takes each character from the first that has it."""
+    families = ["DejaVu Sans"]
+    for path in sorted(FONTS.glob("*.ttf")):
+        font_manager.fontManager.addfont(path)
+        families.append(font_manager.get_font(path).family_name)
+    return families
 
 
 def draw_side_by_side(pairs: Sequence[tuple[Sample, Sample]], *, names: tuple[str, str]) -> Image.Image:

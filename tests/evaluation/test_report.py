@@ -8,11 +8,12 @@ from PIL import Image
 
 from fisa.data.formats import load_segmentation_dataset
 from fisa.evaluation.headlines import headlines
-from fisa.evaluation.report import GAP, PANEL_WIDTH, class_changes, main
+from fisa.evaluation.report import GAP, PANEL_WIDTH, class_changes, draw_changes, main
 from fisa.evaluation.samples import SampleWriter, read_samples
 from fisa.processing.coco_panoptic import CocoPanopticWriter
 from fisa.visualization import class_colors
 from tests.evaluation.plain_metrics import CATEGORIES
+from tests.quiet import raising_on_any_warning
 
 
 LABEL = np.kron(np.array([[70_000, 2], [0, 9]]), np.ones((20, 30), int))
@@ -124,6 +125,12 @@ def test_both_predictions_are_drawn_in_the_same_colours(tmp_path):
     colors = {tuple(color) for color in sheet[600:].reshape(-1, 3).tolist()}
     names = sorted(category["name"] for category in CATEGORIES)
     assert set(class_colors(names, asked=names).values()) <= colors
+
+
+def test_names_in_any_script_have_glyphs_in_the_chart_too(tmp_path):
+    changes = [("猫", 3.0), ("قطة", -2.0), ("बिल्ली", 1.0), ("дом 🐈", 0.5)]
+    with raising_on_any_warning():  # matplotlib warns of glyphs that it lacks
+        draw_changes(changes, "PQ", names=("до", "после")).savefig(tmp_path / "chart.png")
 
 
 def test_the_classes_that_changed_most_come_from_gain_to_loss():

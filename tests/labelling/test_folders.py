@@ -197,11 +197,11 @@ def test_whatever_a_photo_breaks_the_others_are_done(labeller, photos, undisturb
 
     draw = result_folder.write_overlay
 
-    def breaking(path, photo, segmentation):
+    def breaking(path, photo, segmentation, **options):
         if breaking.again:
             breaking.again = False
             raise ZeroDivisionError("a bug of some library")
-        return draw(path, photo, segmentation)
+        return draw(path, photo, segmentation, **options)
 
     breaking.again = True
     monkeypatch.setattr(result_folder, "write_overlay", breaking)

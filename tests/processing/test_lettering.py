@@ -117,6 +117,15 @@ class TestGlyphs:
             found[found.any(1)][:, found.any(0)], expected[expected.any(1)][:, expected.any(0)]
         )
 
+    def test_code_from_the_hub_has_pillow_s_own_font(self, afresh, tmp_path, monkeypatch):
+        monkeypatch.setattr(lettering, "FONTS", tmp_path)
+        lettering._fonts.cache_clear()
+        try:
+            with raising_on_any_warning():
+                assert ink(Lettering(40).line("façade 0.93")).any()
+        finally:
+            lettering._fonts.cache_clear()
+
     @pytest.mark.skipif(shutil.which("fc-match") is None, reason="no fontconfig here")
     def test_what_does_not_ship_is_looked_for_in_the_system(self, letters, afresh, tmp_path, monkeypatch):
         braille = "\u2801"  # not in what ships, and in DejaVu
