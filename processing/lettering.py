@@ -180,9 +180,10 @@ def _laid_out(clusters: tuple[str, ...], size: int, given: str | None) -> Line:
     drawn = [(text, font) if font else (_code_points(text), first) for text, font in spans]
     pieces, left = [], 0.0
     for texts, font, is_backwards in _runs(drawn):
-        direction = ("rtl" if is_backwards else "ltr") if SHAPES else None
-        text = "".join(reversed(texts) if is_backwards and not SHAPES else texts)
         face = _face(font, size)
+        shapes = face.layout_engine == ImageFont.Layout.RAQM  # which Pillow's own font never has
+        direction = ("rtl" if is_backwards else "ltr") if shapes else None
+        text = "".join(reversed(texts) if is_backwards and not shapes else texts)
         pieces.append(_Piece(text, face, direction, left))
         left += face.getlength(text, direction=direction)
     ascent, descent = _face(first, size).getmetrics()
