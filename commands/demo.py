@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from PIL import Image
 
@@ -47,14 +46,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     status = status or segment.main([str(SCENES), "--labels", LABELS, *OPTIONS, "--output", str(folder)])
     if not status:
         pictures = few / "easy_overlay.png", folder / "shifted_overlay.png", folder / "hard_overlay.png"
-        side_by_side(pictures).save(folder / "demo.png")
+        side_by_side([Image.open(picture) for picture in pictures]).save(folder / "demo.png")
         print(f"side by side: {folder / 'demo.png'}")
     return status
 
 
-def side_by_side(paths: Sequence[Path]) -> Image.Image:
+def side_by_side(pictures: Sequence[Image.Image]) -> Image.Image:
     """Pictures in a row, on white."""
-    pictures = [Image.open(path) for path in paths]
     width = sum(picture.width + GAP for picture in pictures) - GAP
     row = Image.new("RGB", (width, max(picture.height for picture in pictures)), "white")
     left = 0

@@ -108,7 +108,7 @@ def test_wheel_holds_every_module_and_nothing_else(checkout, distributions):
 
 def test_wheel_holds_what_users_run_and_no_more(distributions):
     [wheel] = distributions.glob("*.whl")
-    assert wheel.stat().st_size <= 12e6  # of which 3.5 are fonts for all scripts
+    assert wheel.stat().st_size <= 13e6  # of which 3.5 are fonts for all scripts, 8 the model that ships
     names = {name.removeprefix("fisa/") for name in zipfile.ZipFile(wheel).namelist()}
     assert not {name for name in names if name.startswith(("studies/", "docs/", "tests/")) or "/pack/" in name}
     assert {"pretrained/checkpoint/adapter/adapter_model.safetensors", "pretrained/scenes/easy.jpg"} <= names

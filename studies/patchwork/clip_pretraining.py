@@ -5,6 +5,7 @@ On the web a batch of tens of thousands of captions tells CLIP what a picture is
 each is compared to the texts of all words instead; several may be right. No mask is seen.
 """
 
+import copy
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
@@ -43,6 +45,8 @@ CAPTION_WEIGHTS = torch.tensor([1.0 if word.is_thing else 0.25 for word in WORDS
 
 CLOSE_UP = SceneKind(side=48, num_objects=(1, 1), object_size=(0.7, 0.98), num_patches=(1, 1), rotation=12.0)
 PORTRAIT = SceneKind(side=48, num_objects=(1, 1), object_size=(0.35, 0.95), num_patches=(1, 2))
+FRAME_SIDE = 48
+FRAMED = SceneKind(side=96, num_objects=(2, 5), object_size=(0.24, 0.5), num_patches=(2, 4))
 SCENE = SceneKind(side=IMAGE_SIZE, num_objects=(1, 4), object_size=(0.22, 0.5), num_patches=(1, 3))
 
 
@@ -76,7 +80,7 @@ def _merges(tokenizer: Tokenizer) -> list[Sequence[str]]:
 
 
 def new_clip(tokenizer: CLIPTokenizer) -> CLIPModel:
-    """A CLIP of two narrow towers, with random weights."""
+    """A CLIP of two narrow towers, with random weights; four layers see."""
     tower = {"hidden_size": WIDTH, "intermediate_size": 4 * WIDTH, "num_attention_heads": 4, "projection_dim": WIDTH}
     special = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     clip = CLIPModel(
@@ -90,6 +94,28 @@ def new_clip(tokenizer: CLIPTokenizer) -> CLIPModel:
     )
     init_as_trained_attention_looks(clip)
     return clip
+
+
+@torch.no_grad()
+def deepened(clip: CLIPModel, *, num_layers: int) -> CLIPModel:
+    """The same CLIP with further layers in its image tower, spread among those that it has, which change nothing
+    until they are trained: what they add to the tokens is zero."""
+    config = copy.deepcopy(clip.config)
+    old = clip.vision_model.encoder.layers
+    config.vision_config.num_hidden_layers = num_layers
+    deeper = CLIPModel(config)
+    init_as_trained_attention_looks(deeper)
+    new = deeper.vision_model.encoder.layers
+    kept = {round((i + 1) * num_layers / len(old)) - 1: layer for i, layer in enumerate(old)}
+    deeper.vision_model.encoder.layers = nn.ModuleList(kept.get(i, layer) for i, layer in enumerate(new))
+    for i, layer in enumerate(new):
+        if i not in kept:
+            for addend in (layer.self_attn.out_proj, layer.mlp.fc2):
+                nn.init.zeros_(addend.weight)
+                nn.init.zeros_(addend.bias)
+    weights = {name: weight for name, weight in clip.state_dict().items() if "vision_model.encoder.layers" not in name}
+    deeper.load_state_dict(weights, strict=False)
+    return deeper
 
 
 @torch.no_grad()
@@ -113,13 +139,15 @@ def init_as_trained_attention_looks(clip: CLIPModel) -> None:
 
 
 class CaptionedPictures(Dataset):
-    """Pictures in the order in which they are learned from: one large thing, then any size, then scenes.
+    """Pictures in the order in which they are learned from: one large thing, then any size, then things among others
+    and whole scenes. Of three, two are restyled.
 
     Args:
         painters: one per artist; they take turns.
         num_pictures: in all.
         batch_size: pictures of a batch are of one kind.
-        portraits: the share of pictures before scenes begin.
+        portraits: the share of pictures before others are among them: of four batches then two show things among
+            others, see [`framed`], and one whole scenes.
     """
 
     def __init__(self, painters: Sequence[Painter], *, num_pictures: int, batch_size: int, portraits: float):
@@ -135,10 +163,31 @@ class CaptionedPictures(Dataset):
         progress = batch * self.batch_size / self.num_pictures
         if progress < self.portraits:
             return CLOSE_UP if progress < self.portraits / 4 else PORTRAIT
-        return PORTRAIT if batch % 4 == 0 else SCENE
+        return (PORTRAIT, FRAMED, SCENE, FRAMED)[batch % 4]
 
     def __getitem__(self, index: int) -> Scene:
-        return self.painters[index % len(self.painters)].paint(self.kind(index), index)
+        turn, painter = divmod(index, len(self.painters))
+        kind = self.kind(index)
+        scene = self.painters[painter].paint(replace(kind, restyled=turn % 3 > 0), index)
+        return framed(scene, np.random.default_rng((index, 1))) if kind is FRAMED else scene
+
+
+def framed(scene: Scene, random: np.random.Generator) -> Scene:
+    """What somebody takes who photographs one thing of a scene: a square around it, `FRAME_SIDE` pixels per side, with
+    whatever else is there. What covers less than a twentieth of it goes unnamed."""
+    things = [info for info in scene.segments_info if WORDS[info["category_id"] - 1].is_thing]
+    subject = (things or scene.segments_info)[random.integers(len(things or scene.segments_info))]
+    rows, columns = np.nonzero(scene.label == subject["id"])
+    low, high = np.array([columns.min(), rows.min()]), np.array([columns.max(), rows.max()]) + 1
+    width = min((high - low).max() * random.uniform(1.0, 1.7), len(scene.label))
+    aim = (low + high) / 2 + random.uniform(-0.1, 0.1, 2) * width
+    corner = np.clip(aim - width / 2, 0, len(scene.label) - width)
+    window = {"size": (FRAME_SIDE, FRAME_SIDE), "box": (*corner, *(corner + width))}
+    image = np.asarray(Image.fromarray(scene.image).resize(resample=Image.BICUBIC, **window))
+    label = np.asarray(Image.fromarray(scene.label).resize(resample=Image.NEAREST, **window))
+    areas = np.bincount(label.ravel(), minlength=len(scene.segments_info) + 1)
+    named = [info for info in scene.segments_info if info is subject or areas[info["id"]] >= label.size / 20]
+    return Scene(image, label, named)
 
 
 @dataclass(frozen=True)

@@ -50,9 +50,9 @@ SPLITS = {
 }
 # Larger than what is trained on, for people to look at: who painted them, what they are, their number.
 DEMO = {
-    "easy": (HOME, SceneKind(side=192, num_objects=(3, 3), object_size=(0.36, 0.48), num_patches=(2, 2)), 8),
-    "shifted": (SHIFTED, SceneKind(side=192, num_objects=(4, 4), object_size=(0.3, 0.45), num_patches=(3, 3)), 7),
-    "hard": (THIRD, SceneKind(side=192, num_objects=(8, 8), object_size=(0.2, 0.4), num_patches=(4, 4)), 7),
+    "easy": (HOME, SceneKind(side=384, num_objects=(3, 3), object_size=(0.36, 0.48), num_patches=(2, 2)), 8),
+    "shifted": (SHIFTED, SceneKind(side=384, num_objects=(4, 4), object_size=(0.3, 0.45), num_patches=(3, 3)), 7),
+    "hard": (THIRD, SceneKind(side=384, num_objects=(8, 8), object_size=(0.2, 0.4), num_patches=(4, 4)), 7),
 }
 DEMO_SEED = 70
 FEATURES = datasets.Features(
@@ -76,7 +76,7 @@ def load_patchwork(split: str, *, num_scenes: int | None = None, glyph_folder: P
         glyph_folder: where the pictograms are, if not in the usual place. Shipped scenes need none.
 
     Returns:
-        `datasets.Dataset` with columns `image_id`, `image` (RGB, 96 × 96), `label` (a map of segment ids, 0 nowhere)
+        `datasets.Dataset` with columns `image_id`, `image` (RGB, 192 × 192), `label` (a map of segment ids, 0 nowhere)
         and `segments_info` (`id`, `category_id`, `iscrowd`), as COCO panoptic has them on the Hub. The categories are
         `fisa.studies.patchwork.words.CATEGORIES`.
 
@@ -139,11 +139,11 @@ def main() -> None:
     (folder / "demo").mkdir(parents=True, exist_ok=True)
     for split, settings in SPLITS.items():
         if settings.num_shipped:
-            compression = {"format": "JPEG", "quality": 88, "subsampling": 0, "optimize": True}
+            compression = {"format": "WEBP", "quality": 85, "method": 6}
             write_split(split, folder, num_scenes=settings.num_shipped, **compression)
     for name, (artist, kind, number) in DEMO.items():
         picture = Image.fromarray(Painter(artist, seed=DEMO_SEED).paint(kind, number).image)
-        picture.resize((2 * kind.side, 2 * kind.side), Image.LANCZOS).save(folder / "demo" / f"{name}.jpg", quality=90)
+        picture.save(folder / "demo" / f"{name}.jpg", quality=90)
     for name, categories in (("categories", CATEGORIES), ("seen", [c for c in CATEGORIES if c.name in SEEN])):
         text = json.dumps([category.to_dict() for category in categories], indent=None, ensure_ascii=False)
         (folder / f"{name}.json").write_text(text.replace("}, {", "},\n {") + "\n", encoding="utf-8")

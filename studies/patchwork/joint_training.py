@@ -26,7 +26,7 @@ from fisa.training.trainer import FisaTrainer
 
 
 CANVAS = 96
-"""Pixels a side that the generator sees: those of the scenes, as in the first part of its pre-training."""
+"""Pixels per side that the generator sees, as in the first part of its pre-training."""
 
 GENERATOR = {"lr": 1e-3, "weight_decay": 0.05}
 """Its learning rate and decay in pre-training."""

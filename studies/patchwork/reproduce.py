@@ -23,7 +23,7 @@ from fisa.evaluation.headlines import headlines
 from fisa.evaluation.report import class_changes, draw_changes
 from fisa.modeling_fisa.modeling_fisa import FisaForUniversalSegmentation
 from fisa.pretrained.patchwork import ADAPTER, CHECKPOINT
-from fisa.processing.files import written_whole
+from fisa.processing.files import write_whole, written_whole
 from fisa.processing.processing_fisa import FisaProcessor
 from fisa.studies.patchwork.clip_pretraining import CLOSE_UP, normalised
 from fisa.studies.patchwork.dataset import PACK, SHIFTED, SPLITS, write_split
@@ -45,13 +45,11 @@ class Method:
         title: for tables.
         flags: of `train.py`, beyond the recipe's.
         trains: whether anything is trained; else it is measured once rather than for every seed.
-        averages: a method of which each run is averaged with the base, weight by weight (WiSE-FT, arXiv 2109.01903).
     """
 
     title: str
     flags: Mapping[str, Any] = field(default_factory=dict)
     trains: bool = True
-    averages: str | None = None
 
 
 NO_SEVE = {"fisa_config": '{"seve_layers": []}'}
@@ -63,23 +61,23 @@ METHODS = {
     "seve": Method("SEVE alone", NO_IMAGE | {"mask_queries": False, "mask_position": False}),
     "mask_q_seve": Method("SIMO: mask queries, with SEVE", NO_IMAGE),
     "fisa": Method("FISA: SIMO with SEVE"),
-    "late_seve": Method("FISA, SEVE in the last layer", {"fisa_config": '{"seve_layers": [3]}'}),
+    "early_seve": Method("FISA, SEVE in the first layer", {"fisa_config": '{"seve_layers": [0]}'}),
     "seve_both": Method("FISA, SEVE as cross-attention of its own", {"fisa_config": '{"seve_tokens": "both"}'}),
     "seve_image": Method("the same, of image tokens alone", {"fisa_config": '{"seve_tokens": "image"}'}),
     "seve_mask": Method("the same, of mask tokens alone", {"fisa_config": '{"seve_tokens": "mask"}'}),
     "ground_truth": Method("FISA, trained on ground-truth masks", {"mask_source": "ground_truth"}),
     "coloured": Method("FISA, colours changed in training", {"color": 0.4}),
-    "strong": Method("FISA, ten times the learning rate", {"learning_rate": 5e-3}),
-    "averaged": Method("the same, averaged with the base", averages="strong"),
+    "whole_way": Method("FISA, not half way back to the base", {"start_share": 0}),
+    "gentle": Method("the same, a tenth of the learning rate", {"start_share": 0, "learning_rate": 5e-4}),
     "distilled": Method("FISA, whole pictures' embeddings held", {"distillation_weight": 10.0}),
-    "last_layers": Method("FISA, image queries of the last two layers alone", {"image_layers": [1, 2]}),
-    "lora": Method("LoRA of rank 16 in SIMO's places", {"lora_rank": 16, "learning_rate": 1e-3}),
+    "last_layers": Method("FISA, image queries of the last two layers alone", {"image_layers": [3, 4]}),
+    "lora": Method("LoRA of rank 16 in SIMO's places", {"lora_rank": 16, "learning_rate": 1e-3, "start_share": 0}),
     "full": Method(
         "All projections of the image tower",
         NO_SEVE | {"image_projections": ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]},
     ),
 }
-ORACLES = {"frozen": ("classifier", "generator"), "fisa": ("generator",)}
+ORACLES = {"frozen": ("classifier", "generator")}
 
 
 class Study:
@@ -90,20 +88,24 @@ class Study:
         num_seeds: runs of each method.
         num_scenes: scenes of each test split.
         model: folder of the model that is adapted, as [`~fisa.studies.patchwork.checkpoint`] puts it together.
+        zoom: how many proposals of each scene are read a second time, by every method alike.
     """
 
-    def __init__(self, folder: Path, *, num_seeds: int, num_scenes: int, model: Path = CHECKPOINT):
-        self.folder, self.seeds, self.num_scenes, self.model = folder, range(num_seeds), num_scenes, model
+    def __init__(self, folder: Path, *, num_seeds: int, num_scenes: int, model: Path = CHECKPOINT, zoom: int = 0):
+        self.folder, self.seeds, self.num_scenes = folder, range(num_seeds), num_scenes
+        self.model, self.zoom = model, zoom
 
     def run(self, method: str, split: str, seed: int, *, oracle: str = "none") -> dict[str, float]:
         """Figures of one run on one split, in percent, made if they are not there."""
-        folder = self.folder / method / str(seed) / split / oracle
+        folder = self.evaluations(method, seed, split) / oracle
         return self.evaluation(folder, split, METHODS[method], weights=self.weights(method, seed), oracle=oracle)
+
+    def evaluations(self, method: str, seed: int, split: str) -> Path:
+        """Where the evaluations of a run on a split lie."""
+        return self.folder / method / str(seed) / f"zoom-{self.zoom}" / split
 
     def weights(self, method: str, seed: int) -> dict[str, Path]:
         """What a run left, as flags of `train.py`, made if it is not there."""
-        if METHODS[method].averages:
-            return {"model": self._average(method, seed)}
         return {"adapter": self._adapter(method, seed)} if METHODS[method].trains else {}
 
     def evaluation(
@@ -113,7 +115,8 @@ class Study:
         metrics = folder / "metrics.json"
         if not metrics.exists():
             flags = SHARED_FLAGS | {"model": self.model, "eval_data": self.data(split), "eval_split": split}
-            flags |= {"oracle": oracle, "do_eval": "true", "output_dir": folder, "per_device_eval_batch_size": 24}
+            flags |= {"oracle": oracle, "do_eval": "true", "output_dir": folder, "zoom": self.zoom}
+            flags |= {"per_device_eval_batch_size": 24}
             flags |= {name: value for name, value in method.flags.items() if name == "fisa_config"}
             train.train_and_evaluate(as_flags(flags | weights))
         return figures(json.loads(metrics.read_text(encoding="utf-8")))
@@ -130,8 +133,7 @@ class Study:
 
     def costs(self, method: str, seed: int) -> dict[str, float]:
         """Seconds of one CPU core that a run's training took, and the parameters it trained."""
-        trained = METHODS[method].averages or method
-        return json.loads((self._adapter(trained, seed) / "cost.json").read_text(encoding="utf-8"))
+        return json.loads((self._adapter(method, seed) / "cost.json").read_text(encoding="utf-8"))
 
     def class_gains(self, split: str, *, over: str, of: str) -> list[tuple[str, float]]:
         """By how many points of IoU each class is better with one method than with another, means over the seeds, the
@@ -142,7 +144,7 @@ class Study:
 
     def _mean_ious(self, method: str, split: str) -> dict[str, Any]:
         reports = [
-            json.loads((self.folder / method / str(seed) / split / "none" / "metrics.json").read_text("utf-8"))
+            json.loads((self.evaluations(method, seed, split) / "none" / "metrics.json").read_text("utf-8"))
             for seed in self.seeds
         ]
         values = [report["semantic"]["per_class"] for report in reports]
@@ -172,29 +174,10 @@ class Study:
 
     def loaded(self, method: Method, weights: Mapping[str, Path]) -> FisaForUniversalSegmentation:
         """The model that a run left, in evaluation mode."""
-        if "model" in weights:
-            return FisaForUniversalSegmentation.from_pretrained(weights["model"]).eval()
         model = self.base(method)
         if "adapter" in weights:
             model = PeftModel.from_pretrained(model, weights["adapter"]).merge_and_unload()
         return model.eval()
-
-    def _average(self, method: str, seed: int) -> Path:
-        folder = self.folder / method / str(seed) / "model"
-        if not folder.exists():
-            source = METHODS[method].averages
-            model = self.loaded(METHODS[source], {"adapter": self._adapter(source, seed)})
-            start = self.base(METHODS[source]).state_dict()
-            mean = {
-                name: weight.lerp(start[name], 0.5)
-                for name, weight in model.state_dict().items()
-                if weight.is_floating_point()
-            }
-            model.load_state_dict(mean, strict=False)
-            with written_whole(folder) as aside:
-                model.save_pretrained(aside)
-                FisaProcessor.from_pretrained(self.model).save_pretrained(aside)
-        return folder
 
     def _adapter(self, method: str, seed: int) -> Path:
         folder = self.folder / method / str(seed) / "adapter"
@@ -321,41 +304,59 @@ def gains(rows: Mapping[str, Mapping[str, list[float]]]) -> dict[str, dict[str, 
     return differences
 
 
+def tables(results: Mapping[str, Mapping[str, Mapping[str, list[float]]]]) -> str:
+    """What a study found, in Markdown: for each split all methods, and what they gain over each other.
+
+    Args:
+        results: the content of a `results.json`: values of each figure by split and method.
+    """
+    text = ""
+    for split, rows in results.items():
+        titled = {METHODS[name].title if name in METHODS else name: row for name, row in rows.items()}
+        text += f"## {split}\n\n{table(titled, (*SHOWN, *COSTS))}\n\n{table(gains(rows), SHOWN)}\n\n"
+    return text
+
+
 def main() -> None:
-    """Measure, and write `results.json` and `tables.md`."""
+    """Measure, write `results.json`, and print its tables."""
     parser = argparse.ArgumentParser(prog="python -m fisa.studies.patchwork.reproduce", description=main.__doc__)
     parser.add_argument("--output", type=Path, default=Path("runs/patchwork/reproduce"))
     parser.add_argument("--seeds", type=int, default=5, help="runs of each method (%(default)s)")
     parser.add_argument("--scenes", type=int, default=1000, help="scenes of each test split (%(default)s)")
     parser.add_argument("--model", type=Path, default=CHECKPOINT, help="what is adapted; what ships if not given")
+    parser.add_argument(
+        "--zoom", type=int, default=0, help="proposals of each scene that are read a second time (%(default)s)"
+    )
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--splits", nargs="+", choices=SPLITS, default=["test", "test_shifted"])
+    parser.add_argument("--splits", nargs="+", choices=SPLITS, default=["test", "test_shifted", "test_third"])
     parser.add_argument("--quick", action="store_true", help="what ships, on the scenes that ship, in two minutes")
+    parser.add_argument("--tables", type=Path, metavar="FILE", help="print the tables of a results.json, run nothing")
     options = parser.parse_args()
-    study = Study(options.output, num_seeds=options.seeds, num_scenes=options.scenes, model=options.model)
+    if options.tables:
+        print(tables(json.loads(options.tables.read_text(encoding="utf-8"))))
+        return
+    study = Study(
+        options.output, num_seeds=options.seeds, num_scenes=options.scenes, model=options.model, zoom=options.zoom
+    )
     if options.quick:
         print(quick(study))
         return
-    results, text = {}, ""
+    results = {}
     for split in options.splits:
-        rows = {method: _measured(study, method, split) for method in options.methods}
-        for method in options.methods:
-            for oracle in ORACLES.get(method, ()):
-                rows[f"{method}, perfect {oracle}"] = gathered(
-                    study.run(method, split, seed, oracle=oracle) for seed in _seeds(study, method)
-                )
-        results[split] = rows
-        titled = {METHODS[name].title if name in METHODS else name: row for name, row in rows.items()}
-        text += f"## {split}\n\n{table(titled, (*SHOWN, *COSTS))}\n\n{table(gains(rows), SHOWN)}\n\n"
-        options.output.mkdir(parents=True, exist_ok=True)
-        (options.output / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-        (options.output / "tables.md").write_text(text, encoding="utf-8")
+        results[split] = {method: _measured(study, method, split) for method in options.methods} | {
+            f"{method}, perfect {oracle}": gathered(
+                study.run(method, split, seed, oracle=oracle) for seed in _seeds(study, method)
+            )
+            for method in options.methods
+            for oracle in ORACLES.get(method, ())
+        }
+        write_whole(options.output / f"results-zoom-{options.zoom}.json", json.dumps(results, indent=1) + "\n")
         if {"simo", "fisa"} <= set(options.methods):
             changes = study.class_gains(split, over="simo", of="fisa")
             draw_changes(changes, "IoU", names=("SIMO", "FISA")).savefig(
                 options.output / f"gains-{split}.png", dpi=110
             )
-    print(text)
+    print(tables(results))
 
 
 def quick(study: Study) -> str:
@@ -367,7 +368,10 @@ def quick(study: Study) -> str:
                 iter(
                     [
                         study.evaluation(
-                            study.folder / "quick" / method / split, split, METHODS[method], weights=weights
+                            study.folder / "quick" / f"zoom-{study.zoom}" / method / split,
+                            split,
+                            METHODS[method],
+                            weights=weights,
                         )
                     ]
                 )

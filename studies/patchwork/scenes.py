@@ -13,9 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageFilter
 
-from fisa.studies.patchwork.glyphs import SIDE as GLYPH_SIDE
-from fisa.studies.patchwork.glyphs import load_glyphs
-from fisa.studies.patchwork.textures import SIDE as TEXTURE_SIDE
+from fisa.studies.patchwork.glyphs import default_folder, load_glyphs
 from fisa.studies.patchwork.textures import texture
 from fisa.studies.patchwork.words import STUFF, THINGS, WORDS
 
@@ -27,6 +25,8 @@ LEAST_VISIBLE = 0.45
 """If a new thing would leave less than this share of another one visible, it is put elsewhere."""
 
 PLACES_TRIED = 4
+LEAST_DRAWING = 16
+SHOWN_TEXELS = 96
 SEAM_COLOUR = np.array((255, 246, 224), np.float32)[:, None]
 
 
@@ -44,12 +44,13 @@ class SceneKind:
             stuff shines through each piece: so they resemble no stuff that has a name.
     """
 
-    side: int = 96
+    side: int = 192
     num_objects: tuple[int, int] = (2, 5)
     object_size: tuple[float, float] = (0.22, 0.46)
     num_patches: tuple[int, int] = (2, 4)
     rotation: float = 25.0
     recoloured: bool = False
+    restyled: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,8 @@ class Painter:
 
     Args:
         artist: one of `ARTISTS`.
-        things, stuff: names of the words that it may use; all if not given.
+        things, stuff: names of the words that it may use; all if not given. Things that the artist did not draw are
+            left out.
         seed: of everything.
         glyph_folder: where the pictograms are, if not in the usual place.
     """
@@ -91,9 +93,10 @@ class Painter:
         stuff: Sequence[str] | None = None,
         glyph_folder: Path | None = None,
     ):
-        self.artist, self.seed, self.glyph_folder = artist, seed, glyph_folder
-        self.things = [i for i, word in enumerate(THINGS) if things is None or word.name in things]
-        self._textures: dict[tuple[int, int], np.ndarray] = {}
+        self.artist, self.seed, self.glyph_folder = artist, seed, glyph_folder or default_folder()
+        drawings = _drawings(artist, self.glyph_folder)
+        self.things = [i for i, word in enumerate(THINGS) if drawings[i] and (things is None or word.name in things)]
+        self._textures: dict[tuple[int, int, int], np.ndarray] = {}
         self.stuff = [len(THINGS) + i for i, word in enumerate(STUFF) if stuff is None or word.name in stuff]
 
     def paint(self, kind: SceneKind, number: int) -> Scene:
@@ -150,9 +153,9 @@ class Painter:
                 piece = _recoloured(np.concatenate([mixed, np.full_like(mixed[:1], 255)]), random)[:3]
             np.copyto(canvas, piece, where=where)
             label[where] = ids[class_index]
-        seam = np.zeros((side, side), bool)
-        seam[1:] |= region[1:] != region[:-1]
-        seam[:, 1:] |= region[:, 1:] != region[:, :-1]
+        seam, thread = np.zeros((side, side), bool), _detail(side)
+        seam[thread:] |= region[thread:] != region[:-thread]
+        seam[:, thread:] |= region[:, thread:] != region[:, :-thread]
         stitched = np.flatnonzero(seam & _stitches(side))
         flat = canvas.reshape(3, -1)
         flat[:, stitched] = 0.35 * flat[:, stitched] + 0.65 * SEAM_COLOUR
@@ -160,12 +163,9 @@ class Painter:
 
     def _piece(self, class_index: int, side: int, random: np.random.Generator) -> np.ndarray:
         """A square of stuff, `(3, side, side)`, uint8."""
-        piece = self._texture(class_index, int(random.integers(PIECES)))
+        piece = self._texture(class_index, int(random.integers(PIECES)), detail=_detail(side))
         if random.random() < 0.5:
             piece = piece[:, ::-1]
-        if side > TEXTURE_SIDE:
-            zoom = -(-side // TEXTURE_SIDE)
-            piece = np.asarray(Image.fromarray(piece).resize((zoom * TEXTURE_SIDE,) * 2, Image.BICUBIC))
         top, left = random.integers(0, len(piece) - side + 1, 2)
         return piece[top : top + side, left : left + side].transpose(2, 0, 1)
 
@@ -178,29 +178,35 @@ class Painter:
         share = np.float32(random.uniform(0, 0.7))
         return (1 - share) * piece + share * np.asarray(enlarged).transpose(2, 0, 1)
 
-    def _texture(self, class_index: int, number: int) -> np.ndarray:
-        if (class_index, number) not in self._textures:
+    def _texture(self, class_index: int, number: int, *, detail: int) -> np.ndarray:
+        key = class_index, number, detail
+        if key not in self._textures:
             random = np.random.default_rng((self.seed, class_index, number))
-            self._textures[class_index, number] = texture(WORDS[class_index].name, random, artist=self.artist)
-        return self._textures[class_index, number]
+            self._textures[key] = texture(WORDS[class_index].name, random, artist=self.artist, detail=detail)
+        return self._textures[key]
 
     def _thing(self, class_index: int, kind: SceneKind, random: np.random.Generator) -> np.ndarray:
         """A pictogram, turned, scaled and perhaps mirrored, `(4, n, n)`, float32, premultiplied RGBA in [0, 255]."""
         size = random.uniform(*kind.object_size) * kind.side
         angle = math.radians(random.uniform(-1, 1) * kind.rotation)
-        mirrored = random.random() < 0.5
-        drawing = _drawings(self.artist, self.glyph_folder)[class_index][size <= GLYPH_SIDE / 2]
-        scale = drawing.width / size
-        extent = math.ceil(size * (abs(math.cos(angle)) + abs(math.sin(angle)))) + 1
-        cos, sin, centre = scale * math.cos(angle), scale * math.sin(angle), extent / 2
-        flip = -1 if mirrored else 1
-        # Output pixel to input pixel, both from their centres.
-        matrix = (
-            flip * cos, flip * sin, drawing.width / 2 - flip * (cos + sin) * centre,
-            -sin, cos, drawing.width / 2 - (cos - sin) * centre,
-        )  # fmt: skip
-        turned = drawing.transform((extent, extent), Image.AFFINE, matrix, Image.BILINEAR)
+        # Output to input: turned by the angle, then mirrored, stretched and slanted.
+        turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
+        turn[0] *= -1 if random.random() < 0.5 else 1
+        if kind.restyled:
+            stretch = math.exp(random.uniform(-0.15, 0.15))
+            turn = np.array([[stretch, random.uniform(-0.15, 0.15)], [0, 1 / stretch]]) @ turn
+        drawing = _fitting(_drawings(self.artist, self.glyph_folder)[class_index], size)
+        # The corners of the drawing are where the inverse takes them.
+        extent = math.ceil(size * np.abs(np.linalg.inv(turn)).sum(axis=1).max()) + 1
+        matrix = drawing.width / size * turn
+        # Both from the centre of their pixels.
+        shift = drawing.width / 2 - matrix.sum(axis=1) * extent / 2
+        turned = drawing.transform(
+            (extent, extent), Image.AFFINE, (*matrix[0], shift[0], *matrix[1], shift[1]), Image.BILINEAR
+        )
         thing = np.ascontiguousarray(np.asarray(turned).transpose(2, 0, 1), np.float32)
+        if kind.restyled:
+            thing = _restyled(thing, random)
         return _recoloured(thing, random) if kind.recoloured else thing
 
 
@@ -214,10 +220,26 @@ class _Quilt:
 
 
 @lru_cache
-def _drawings(artist: str, folder: Path | None) -> list[tuple[Image.Image, Image.Image]]:
-    """Each pictogram whole and in half its size, premultiplied: made of the whole, small ones would shimmer."""
-    whole = [Image.fromarray(glyph).convert("RGBa") for glyph in load_glyphs(artist, folder=folder)]
-    return [(image, image.reduce(2)) for image in whole]
+def _drawings(artist: str, folder: Path) -> list[list[Image.Image]]:
+    """Each pictogram, premultiplied, whole and in halves of its size: made of the whole, small ones would shimmer.
+    Nothing for a word that the artist did not draw."""
+    drawings: list[list[Image.Image]] = []
+    for glyph in load_glyphs(artist, folder=folder):
+        sizes = [Image.fromarray(glyph).convert("RGBa")] if glyph[..., 3].any() else []
+        while sizes and sizes[-1].width > 2 * LEAST_DRAWING:
+            sizes.append(sizes[-1].reduce(2))
+        drawings.append(sizes)
+    return drawings
+
+
+def _fitting(sizes: Sequence[Image.Image], size: float) -> Image.Image:
+    """The smallest drawing that need not be enlarged."""
+    return min(sizes, key=lambda drawing: (drawing.width < size, abs(drawing.width - size)))
+
+
+def _detail(side: int) -> int:
+    """How many pixels per side a texel has in a scene this large."""
+    return max(1, -(-side // SHOWN_TEXELS))
 
 
 @lru_cache
@@ -276,14 +298,42 @@ def _lay(thing: np.ndarray, canvas: np.ndarray, label: np.ndarray, corner: tuple
 
 def _recoloured(thing: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """Another hue, saturation and brightness, and now and then fewer tones: as if someone else had coloured it."""
+    return _tinted(thing, random, hue=0.5, fewer_tones=0.4)
+
+
+def _tinted(thing: np.ndarray, random: np.random.Generator, *, hue: float, fewer_tones: float) -> np.ndarray:
+    """In other colours.
+
+    Args:
+        hue: standard deviation of the turn of the colours' circle, in radians.
+        fewer_tones: how probable it is that there are fewer tones.
+    """
     colour, alpha = thing[:3], thing[3:]
-    angle = random.normal(0, 0.5)
+    angle = random.normal(0, hue)
     turn = np.full((3, 3), (1 - math.cos(angle)) / 3) + math.cos(angle) * np.eye(3)
     turn += math.sin(angle) / math.sqrt(3) * np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]])
     grey = np.full((3, 3), 1 / 3)
     matrix = (grey + random.uniform(0.6, 1.5) * (turn - grey)) * random.uniform(0.75, 1.2)
     colour = np.clip(np.tensordot(matrix.astype(np.float32), colour, axes=1), 0, alpha)
-    if random.random() < 0.4:
+    if random.random() < fewer_tones:
         step = 255 / random.integers(3, 7)
         colour = np.minimum(np.round(colour / step) * step, alpha)
+    return np.concatenate([colour, alpha])
+
+
+def _restyled(thing: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Shaded, in colours not quite the same, now and then with an outline."""
+    thing = _tinted(thing, random, hue=0.12, fewer_tones=0.2)
+    colour, alpha = thing[:3], thing[3:]
+    colour = np.clip(colour * _light(len(alpha[0]), random), 0, alpha)
+    if random.random() < 0.3:
+        # Two sizes of line, in a dark colour: what grows beyond the thing is filled with it.
+        grown = np.asarray(
+            Image.fromarray(alpha[0].astype(np.uint8)).filter(
+                ImageFilter.MaxFilter(3 + 2 * int(random.random() < 0.3))
+            ),
+            np.float32,
+        )[None]
+        ink = random.uniform(0, 70, (3, 1, 1)).astype(np.float32) / 255
+        colour, alpha = colour + ink * (grown - alpha), grown
     return np.concatenate([colour, alpha])

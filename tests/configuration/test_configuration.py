@@ -57,9 +57,10 @@ def test_defaults_are_a_clip_without_generator_or_vocabulary():
     assert config.seve_layers == [0]
 
 
-def test_the_shipped_checkpoint_reads_seve_as_the_default_does():
+def test_the_shipped_checkpoint_reads_seve_as_the_default_does_in_its_last_layer():
     default, shipped = FisaConfig(), FisaConfig.from_pretrained(CHECKPOINT)
-    assert (shipped.seve_tokens, shipped.seve_layers) == (default.seve_tokens, default.seve_layers)
+    assert shipped.seve_tokens == default.seve_tokens
+    assert shipped.seve_layers == [shipped.vision_config.num_hidden_layers - 1]
 
 
 def test_a_saved_config_states_its_reading_of_seve(tmp_path):

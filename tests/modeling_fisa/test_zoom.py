@@ -251,7 +251,7 @@ def test_what_is_missing_is_said():
         model(**inputs | {"photos": inputs["photos"] * 2, "zoom": 4})
     with pytest.raises(ValueError, match="24 x 20 .* multiples of 8"):
         model(**inputs_of([photo], proposals(*BOXES), zoom=4, zoom_size={"height": 24, "width": 20}))
-    with pytest.raises(ValueError, match="`zoom` was -1"):
+    with pytest.raises(ValueError, match="`zoom` is -1"):
         PROCESSOR(photo, zoom=-1)
 
 

@@ -1,15 +1,25 @@
 """The study's arithmetic, and that a run is made once."""
 
 import json
-import shutil
+from pathlib import Path
 
 import pytest
-import torch
 
 from fisa import train
-from fisa.pretrained.patchwork import ADAPTER, CHECKPOINT, load
+from fisa.pretrained.patchwork import CHECKPOINT
 from fisa.studies.patchwork.dataset import PACK
-from fisa.studies.patchwork.reproduce import METHODS, SHOWN, Study, as_flags, figures, gains, gathered, interval, table
+from fisa.studies.patchwork.reproduce import (
+    METHODS,
+    SHOWN,
+    Study,
+    as_flags,
+    figures,
+    gains,
+    gathered,
+    interval,
+    table,
+    tables,
+)
 from fisa.studies.patchwork.words import SEEN, WORDS
 
 
@@ -35,6 +45,17 @@ def test_seen_and_unseen_words_are_averaged_apart():
 def test_a_table_has_intervals_where_there_are_several_runs():
     rows = {"one run": {"pq": [60.0]}, "three": gathered(iter([{"pq": 1.0}, {"pq": 2.0}, {"pq": 3.0}]))}
     assert table(rows, ("pq", "ap")).splitlines()[2:] == ["| one run | 60.0 |  |", "| three | 2.0 ± 2.5 |  |"]
+
+
+def test_the_study_s_page_has_the_tables_of_the_recorded_runs():
+    docs = Path(__file__).parents[3] / "docs"
+    printed = tables(json.loads((docs / "results.json").read_text(encoding="utf-8")))
+    page = (docs / "study.md").read_text(encoding="utf-8")
+    rows = [
+        line.split(" | ")[1 : len(SHOWN) + 1] for line in printed.splitlines() if "±" in line and "over" not in line
+    ]
+    assert len(rows) >= 6
+    assert all(" | ".join(row) in page for row in rows)
 
 
 def test_gains_are_differences_seed_by_seed():
@@ -71,25 +92,11 @@ def test_what_is_there_is_not_run_again(tmp_path, monkeypatch):
     assert study.evaluation(folder, "validation", METHODS["frozen"], weights={})["pq"] == 0
 
 
-def test_an_averaged_model_lies_half_way_between_the_base_and_the_adapted_one(tmp_path):
-    trained = tmp_path / METHODS["averaged"].averages / "0" / "adapter"
-    shutil.copytree(ADAPTER, trained)
-    (trained / "cost.json").write_text("{}")  # a run that is there is not made again
-    study = Study(tmp_path, num_seeds=1, num_scenes=4)
-    found = study.loaded(METHODS["averaged"], study.weights("averaged", 0)).state_dict()
-    base, adapted = (load(adapted=adapted)[0].state_dict() for adapted in (False, True))
-    changed = {name for name in base if not torch.equal(base[name], adapted[name])}
-    assert changed
-    for name in changed:
-        torch.testing.assert_close(found[name], (base[name] + adapted[name]) / 2)
-    assert all(torch.equal(found[name], base[name]) for name in base.keys() - changed)
-
-
 def test_gains_of_classes_are_means_over_the_seeds_from_gain_to_loss(tmp_path):
     ious = {"simo": [{"dog": 10.0, "ant": 30.0}] * 2, "fisa": [{"dog": 20.0, "ant": 30.0}, {"dog": 40.0, "ant": 20.0}]}
     for method, runs in ious.items():
         for seed, values in enumerate(runs):
-            folder = tmp_path / method / str(seed) / "test" / "none"
+            folder = tmp_path / method / str(seed) / "zoom-0" / "test" / "none"
             folder.mkdir(parents=True)
             never_there = {"bat": None, "bee": 0.0 if seed == 0 else None}
             per_class = {name: {"iou": value} for name, value in (values | never_there).items()}
