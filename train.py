@@ -31,6 +31,7 @@ from fisa.data.training_examples import (
     log_frequencies,
 )
 from fisa.data.training_masks import CacheSource, GeneratorSource, GroundTruthSource, MaskSource
+from fisa.modeling_fisa.adapter_vocabulary import AnotherBaseError
 from fisa.modeling_fisa.modeling_fisa import FisaForUniversalSegmentation
 from fisa.modeling_fisa.simo import get_simo_model, simo_target_modules
 from fisa.processing.processing_fisa import FisaProcessor
@@ -259,7 +260,7 @@ class Run:
         adapter = self.model_options.adapter
         try:
             return PeftModel.from_pretrained(model, adapter, is_trainable=self.options.do_train)
-        except RuntimeError as error:  # sizes of weights, a line for each
+        except (AnotherBaseError, RuntimeError) as error:  # the latter of sizes of weights, a line for each
             reason = str(error).splitlines()[-1].strip()
             raise ValueError(
                 f"--adapter {adapter} does not fit this model; was it trained on another? {reason}"

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from itertools import islice
 from os import PathLike
+from threading import Barrier
 from typing import Any, TypeVar
 
 import torch
@@ -30,6 +31,17 @@ T = TypeVar("T")
 WITHOUT_INFLUENCE = ("text_cache", *DOWNLOAD_LIMITS, "_name_or_path", "transformers_version")
 MOST_CALLS = 8  # each needs the memory of a photo in the model
 STACK, STACKED_CALLS = 8, 2  # away from the CPU: while one stack is in the model, the next is prepared
+
+
+def _start_all(workers: ThreadPoolExecutor, count: int) -> None:
+    """Start the threads before there is work: one that Ctrl-C meets in the middle of its start works on, and nobody
+    waits for it."""
+    together = Barrier(count)
+    try:
+        for started in [workers.submit(together.wait) for _ in range(count)]:
+            started.result()
+    finally:
+        together.abort()
 
 
 class Labeller:
@@ -111,6 +123,7 @@ class Labeller:
         each = max(1, threads // calls)
         try:
             with ThreadPoolExecutor(count or calls, initializer=torch.set_num_threads, initargs=(each,)) as workers:
+                _start_all(workers, count or calls)
                 yield workers
         finally:
             torch.set_num_threads(threads)

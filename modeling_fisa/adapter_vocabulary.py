@@ -62,6 +62,10 @@ def pop_beside_weights(tensors: MutableMapping[str, torch.Tensor], prefix: str) 
     return {name.removeprefix(prefix): tensors.pop(name) for name in names}
 
 
+class AnotherBaseError(ValueError):
+    """An adapter that trained other layers than its base has."""
+
+
 def refuse_another_base(*, adapter: str, base: str, unexpected: Collection[str], missing: Collection[str]) -> None:
     """Refuse an adapter that trained other layers than the base has.
 
@@ -71,12 +75,12 @@ def refuse_another_base(*, adapter: str, base: str, unexpected: Collection[str],
         missing: the places in the base for which the adapter has no weight.
 
     Raises:
-        `ValueError`: there are such weights or places.
+        [`AnotherBaseError`]: there are such weights or places.
     """
     if not unexpected and not missing:
         return
     where = f"the base lacks {min(unexpected)}" if unexpected else f"the adapter lacks {min(missing)}"
-    raise ValueError(
+    raise AnotherBaseError(
         f"The adapter {adapter} does not fit the base {base}: {where}. It was trained on another base; load that one."
     )
 

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +100,31 @@ def test_a_run_that_broke_off_goes_on(labeller, photos, undisturbed, monkeypatch
     assert results("out") == undisturbed
     after = written("out")
     assert sum(after[path] == time for path, time in before.items()) >= 2 * len(maps)
+
+
+@pytest.mark.parametrize("nth", [1, 2, 3])
+def test_what_ctrl_c_meets_while_a_thread_starts_is_waited_for(labeller, photos, undisturbed, monkeypatch, nth):
+    """Python signals the main thread between any two steps, also where it has just begun another thread."""
+    start, begun = threading.Thread.start, []
+
+    def start_and_be_stopped(thread):
+        start(thread)
+        if thread.name.startswith("ThreadPoolExecutor"):
+            begun.append(thread)
+            if len(begun) == nth:
+                raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(threading.Thread, "start", start_and_be_stopped)
+        label_photos(labeller, photos, Path("stopped"))
+    at_the_end = results("stopped")
+    for thread in begun:
+        thread.join()
+    assert results("stopped") == at_the_end
+    annotations = json.loads(Path("stopped/panoptic.json").read_text())["annotations"]
+    assert {entry["file_name"] for entry in annotations} == {path.name for path in Path("stopped/panoptic").iterdir()}
+    label_photos(labeller, photos, Path("stopped"))
+    assert results("stopped") == undisturbed
 
 
 def test_the_order_of_the_photos_and_what_was_done_before_change_no_file(labeller, photos, undisturbed):

@@ -5,7 +5,9 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from fisa import FisaForUniversalSegmentation, get_simo_model
 from fisa.miniature import miniature, miniature_clip
@@ -110,12 +112,20 @@ def test_a_run_that_goes_on_with_other_classes_leaves_their_words(adapter, shipp
         assert list(words.values()) == ["water", "bird", "fish"], folder
 
 
-def test_an_adapter_of_another_model_is_refused_in_one_line(adapter, tmp_path):
-    for part in miniature():
+@pytest.mark.parametrize("differs", ["layers", "sizes"])
+def test_an_adapter_of_another_model_is_refused_in_one_line(adapter, tmp_path, differs):
+    folder, photos = adapter[0], adapter[0].parent / "photos"
+    model, processor = miniature()
+    for part in (model, processor):
         part.save_pretrained(tmp_path / "other")
-    photos = adapter[0].parent / "photos"
-    printed = train_on(photos, "--adapter", adapter[0], model="other", cwd=tmp_path, status=2)
-    assert "It was trained on another base; load that one." in printed
+    if differs == "sizes":  # as many layers, twice as wide
+        folder = tmp_path / "adapter"
+        get_simo_model(model).save_pretrained(folder)
+        weights = load_file(folder / "adapter_model.safetensors")
+        wider = {name: torch.cat([weight, weight]) for name, weight in weights.items() if "ln_tuning" in name}
+        save_file(weights | wider, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    printed = train_on(photos, "--adapter", folder, model="other", cwd=tmp_path, status=2)
+    assert f"--adapter {folder} does not fit this model" in printed
 
 
 def test_an_adapter_whose_base_was_moved_says_where_it_was(adapter, shipped, scene, tmp_path):

@@ -135,5 +135,5 @@ def test_the_recipe_shortened_beats_the_frozen_model(tmp_path):
     after = train([recipe, *flags, *shortened, f"--output_dir={tmp_path / 'after'}"])
     assert losses(tmp_path / "after")[60] < losses(tmp_path / "after")[10]
     assert after["num_images"] == 120 and (tmp_path / "proposals" / "manifest.json").exists()
-    assert after["panoptic"]["all"]["pq"] > before["panoptic"]["all"]["pq"] + 1
-    assert after["semantic"]["miou"] > before["semantic"]["miou"] + 3
+    assert after["panoptic"]["all"]["pq"] > before["panoptic"]["all"]["pq"] + 1.5
+    assert after["semantic"]["miou"] > before["semantic"]["miou"] + 4
