@@ -45,7 +45,7 @@ CAPTION_WEIGHTS = torch.tensor([1.0 if word.is_thing else 0.25 for word in WORDS
 
 CLOSE_UP = SceneKind(side=48, num_objects=(1, 1), object_size=(0.7, 0.98), num_patches=(1, 1), rotation=12.0)
 PORTRAIT = SceneKind(side=48, num_objects=(1, 1), object_size=(0.35, 0.95), num_patches=(1, 2))
-FRAME_SIDE = 48
+FRAME_SIDE = 48  # pixels
 FRAMED = SceneKind(side=96, num_objects=(2, 5), object_size=(0.24, 0.5), num_patches=(2, 4))
 SCENE = SceneKind(side=IMAGE_SIZE, num_objects=(1, 4), object_size=(0.22, 0.5), num_patches=(1, 3))
 

@@ -26,7 +26,11 @@ LEAST_VISIBLE = 0.45
 
 PLACES_TRIED = 4
 LEAST_DRAWING = 16
+"""Pixels per side from which on a pictogram is kept in half its size too, and in half of that."""
+
 SHOWN_TEXELS = 96
+"""A scene is this wide and high in texels, the unit of textures, whatever its pixels."""
+
 SEAM_COLOUR = np.array((255, 246, 224), np.float32)[:, None]
 
 
@@ -42,6 +46,8 @@ class SceneKind:
         rotation: the most that things are turned, in degrees, either way.
         recoloured: whether the colours of each thing and piece of stuff are changed, each in its own way, and other
             stuff shines through each piece: so they resemble no stuff that has a name.
+        restyled: whether each thing is drawn as another hand might: stretched, slanted, shaded, in colours not quite
+            the same, now and then with an outline.
     """
 
     side: int = 192
