@@ -1,7 +1,6 @@
 """Labels the photos of a folder: reading, the model and writing overlap, and a run that was stopped goes on."""
 
 import time
-import uuid
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
@@ -138,11 +137,11 @@ def label_photos(
     with folder.locked() if processes.is_main else nullcontext():
         started = time.perf_counter()
 
-        def plan() -> tuple[list[Task], set[Version], str]:
+        def plan() -> tuple[list[Task], set[Version], int]:
             of_rows = {} if rows is None else rows.settings(output)
             folder.begin(settings | of_rows, overwrite=overwrite)
             listed = [] if isinstance(sources, DatasetPhotos) else folder.tasks(sources)
-            return listed, folder.done(), uuid.uuid4().hex
+            return listed, folder.done(), folder.next_run()
 
         listed, done, run = processes.from_main(plan)
         work = _Work(listed if rows is None else map(Task.of_row, rows), done)
@@ -156,8 +155,7 @@ def label_photos(
         )
         others = _Others(output, range(1, processes.count) if processes.is_main else (), run)
         try:
-            if not processes.is_main:
-                folder.journal.append({"started": run})
+            folder.journal.append({"run": run})
             share, now = work.share(processes), 0
             with bar, closing(_labelled(labeller, folder, share, photos=photos)) as labelled:
                 for results in chain(labelled, others.patience()):
@@ -251,7 +249,7 @@ def _recorded(folder: ResultFolder, task: Task, result: tuple[Image.Image, Segme
 class _Others:
     """What other processes of a run have done, by their journals."""
 
-    def __init__(self, output: Path, ranks: Iterable[int], run: str):
+    def __init__(self, output: Path, ranks: Iterable[int], run: int):
         self._run = run
         self._read = {ResultFolder(output, [], rank=rank).journal: 0 for rank in ranks}
         self._started: set[Journal] = set()
@@ -273,9 +271,10 @@ class _Others:
         for journal, start in list(self._read.items()):
             for line in journal.lines(start):
                 self._read[journal] = line.end
-                if line.record.get("started") == self._run:
+                if line.record.get("run") == self._run:
                     self._started.add(journal)
-                count += journal in self._started and "photo" in line.record
+                is_result = "photo" in line.record and "replaced" not in line.record
+                count += journal in self._started and is_result
                 if line.record.get("finished") == self._run:
                     del self._read[journal]
                     break

@@ -55,11 +55,14 @@ class Task(NamedTuple):
 
 
 class _Place(NamedTuple):
-    """Where the journals have a photo's record."""
+    """Where the journals have a photo's newest record."""
 
     journal: Journal
     start: int
+    run: int
     name: str
+    version: Version | None
+    """What its files are of; `None` if they were being replaced when the process was killed."""
 
 
 class ResultFolder:
@@ -140,6 +143,10 @@ class ResultFolder:
         if earlier is None:
             self.journal.append({"format": FORMAT, "settings": dict(settings)})
 
+    def next_run(self) -> int:
+        """A number for the run that begins: higher than those of all runs before, whatever processes they had."""
+        return 1 + max((line.record.get("run", 0) for _, line in self._lines()), default=0)
+
     def tasks(self, sources: Sequence[str]) -> list[Task]:
         """A task for each photo.
 
@@ -147,19 +154,21 @@ class ResultFolder:
             sources: their paths and addresses.
         """
         keys = photo_keys(sources, self.path)
-        names = result_names(keys, {key: place.name for (key, _), place in self._places().items()})
+        names = result_names(keys, {key: place.name for key, place in self._places().items()})
         return [Task(*columns) for columns in zip(sources, keys, map(_stamp, sources), names)]
 
     def done(self) -> set[Version]:
         """The versions of photos whose results are all there."""
         there = {Path(file.path) for folder in (self.path, self.maps) for file in os.scandir(folder)}
-        return {version for version, place in self._places().items() if there.issuperset(self._files(place.name))}
+        return {version for version, place in self._versions().items() if there.issuperset(self._files(place.name))}
 
     def add(self, task: Task, photo: Image.Image, segmentation: Segmentation) -> Path:
         """Write a photo's results, then the journal's line; returns the path of the overlay picture, or of the map
         where there is none."""
         ids, infos = numbered(**segmentation.to_panoptic(self._category_ids))
         map_path, *overlay = self._files(task.name)
+        if map_path.exists():  # killed from here on, it is neither the older version nor this one
+            self.journal.append(self._head(task) | {"name": task.name, "replaced": True})
         write_map(map_path, ids)
         self._remove_overlays(task.name, kept=overlay)
         for path in overlay:
@@ -182,7 +191,7 @@ class ResultFolder:
         Returns:
             On how many photos each class was found.
         """
-        places = self._places()
+        places = self._versions()
         done = [(task, places[task.version]) for task in tasks if task.version in places]
         classes: Counter[str] = Counter()
         names = {category["id"]: category["name"] for category in self.categories}
@@ -231,7 +240,7 @@ class ResultFolder:
         for _, line in self._lines():
             if "skipped" in line.record:
                 reasons[_key(line.record)] = line.record["skipped"]
-        places = self._places()
+        places = self._versions()
         return [(task.source, reasons[task.key]) for task in tasks if task.version not in places]
 
     def _files(self, name: str) -> list[Path]:
@@ -261,15 +270,22 @@ class ResultFolder:
     def _settings(self) -> dict[str, Any] | None:
         return next((line.record["settings"] for _, line in self._lines() if "settings" in line.record), None)
 
-    def _places(self) -> dict[Version, _Place]:
-        """By photo and version of its file."""
-        places = {}
-        for journal, line in self._lines():
-            if "name" in line.record:
-                stamp = line.record["stamp"]
-                version = _key(line.record), stamp and tuple(stamp)
-                places[version] = _Place(journal, line.start, line.record["name"])
+    def _places(self) -> dict[PhotoKey, _Place]:
+        """By photo, whose newest record is that of the latest run and, in this, the last."""
+        places: dict[PhotoKey, _Place] = {}
+        for journal in self._journals():
+            run = 0
+            for line in journal.lines():
+                run = line.record.get("run", run)
+                if "name" in line.record:
+                    key = _key(line.record)
+                    if key not in places or places[key].run <= run:
+                        places[key] = _Place(journal, line.start, run, line.record["name"], _version(line.record))
         return places
+
+    def _versions(self) -> dict[Version, _Place]:
+        """By photo and version of its file, of which the results are."""
+        return {place.version: place for place in self._places().values() if place.version is not None}
 
     def _formats(self) -> set[str]:
         return {line.record["written as"] for _, line in self._lines() if "written as" in line.record}
@@ -288,6 +304,13 @@ class ResultFolder:
 
 def _key(record: Mapping[str, Any]) -> PhotoKey:
     return PhotoKey(record["photo"], record.get("repetition", 1))
+
+
+def _version(record: Mapping[str, Any]) -> Version | None:
+    if "replaced" in record:
+        return None
+    stamp = record["stamp"]
+    return _key(record), stamp and tuple(stamp)
 
 
 def _stamp(source: str) -> _Stamp:

@@ -145,6 +145,43 @@ def test_a_photo_that_changed_is_done_again_and_one_that_went_is_not_listed(labe
     assert results("undisturbed")["panoptic/a.png"] == undisturbed["panoptic/f.png"]
 
 
+@pytest.mark.parametrize("broke_off", [None, "write_overlay", "append"])
+def test_a_photo_that_is_as_it_was_before_is_done_again(labeller, photos, undisturbed, monkeypatch, broke_off):
+    """Also where the run in between had written its map and nothing else."""
+    shutil.copy2("a.png", "kept.png")
+    shutil.copy("f.png", "a.png")
+    with monkeypatch.context() as patch:
+        from fisa.labelling import journal, result_folder
+
+        place = journal.Journal if broke_off == "append" else result_folder
+        map_written, original = [], result_folder.write_map
+
+        def write_map(path, ids):
+            original(path, ids)
+            map_written.append(path)
+
+        def failing(write):
+            def call(*arguments, **options):
+                if map_written:
+                    raise OSError(28, "No space left on device")
+                return write(*arguments, **options)
+
+            return call
+
+        patch.setattr(result_folder, "write_map", write_map)
+        if broke_off:
+            patch.setattr(place, broke_off, failing(getattr(place, broke_off)))
+            with pytest.raises(OSError, match="No space left"):
+                label_photos(labeller, photos, Path("undisturbed"))
+        else:
+            label_photos(labeller, photos, Path("undisturbed"))
+    assert results("undisturbed")["panoptic/a.png"] != undisturbed["panoptic/a.png"]
+    shutil.copy2("kept.png", "a.png")
+    assert label_photos(labeller, photos, Path("undisturbed")).before == 5
+    assert results("undisturbed") == undisturbed
+    assert label_photos(labeller, photos, Path("undisturbed")).before == 6
+
+
 def test_results_that_were_deleted_are_made_again(labeller, photos, undisturbed):
     os.remove("undisturbed/a_overlay.jpg")
     os.remove("undisturbed/panoptic/b.png")

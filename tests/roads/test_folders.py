@@ -117,6 +117,25 @@ def test_processes_share_the_photos_and_end_like_one(place):
     assert min(shares) >= 10
 
 
+def test_photos_that_are_as_they_were_before_are_done_again_whoever_did_them_between(place):
+    here = place / "restored"
+    shutil.copytree(place / "in", here / "in")
+    (here / "model").symlink_to(place / "model")
+    command, photos = ("in", "--recursive", *OPTIONS, "--output", "out"), sorted((here / "in").rglob("*.png"))
+    walk("fisa-segment", *command, cwd=here, status=1)
+    for one, other in zip(photos, photos[1:] + photos[:1]):
+        shutil.copyfile(place / other.relative_to(here), one)
+    port = random.Random(str(here)).randrange(20000, 30000)
+    launcher = ("accelerate", "launch", "--multi_gpu", "--num_processes", 2, "--main_process_port", port)
+    walk(*launcher, "-m", "fisa.commands.segment", "in/**/*.png", *command[2:], cwd=here)
+    assert (here / "out" / "journal-1.jsonl").exists()
+    for photo in photos:
+        shutil.copy2(place / photo.relative_to(here), photo)
+    said = walk("fisa-segment", *command, cwd=here, status=1)
+    assert "20 of 21 photos segmented" in said and "done before" not in said
+    assert results(here / "out") == results(place / "undisturbed")
+
+
 def test_a_disk_that_is_full_ends_a_run_in_one_line(place):
     def little_room():
         resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000))
