@@ -121,7 +121,11 @@ class DatasetPhotos:
                 reason = " ".join(str(error).split())
                 raise ValueError(f"{self.name} cannot be read from row {number} on: {reason}") from error
             place = f"{self.split}/{number}"
-            yield Row(f"{self.name}/{place}", place, f"{self.split}-{number:08}", image)
+            yield Row(self.source(place), place, f"{self.split}-{number:08}", image)
+
+    def source(self, place: str) -> str:
+        """What the row of this split and number goes by."""
+        return f"{self.name}/{place}"
 
     def settings(self, folder: Path) -> dict[str, str]:
         """What tells it from other data sets, for results in this folder."""

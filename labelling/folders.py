@@ -167,6 +167,8 @@ def label_photos(
                 folder.journal.append({"finished": run})
         finally:
             folder.journal.close()
+            if rows is not None and not work.are_all_known:
+                work.tasks += folder.not_reached(rows, work.tasks)
             classes = folder.assemble(work.tasks) if processes.is_main else None
         if classes is None:
             return None
@@ -187,6 +189,8 @@ class _Work:
         self._coming, self._done = tasks, done
         self.tasks = tasks if isinstance(tasks, list) else []
         """All that are known."""
+        self.are_all_known = tasks is self.tasks
+        """Whether there are no others."""
         self.before = sum(task.version in done for task in self.tasks)
         """How many of these earlier runs did."""
 
@@ -202,6 +206,7 @@ class _Work:
                 if left % processes.count == processes.rank:
                     yield task
                 left += 1
+        self.are_all_known = True
 
 
 def _labelled(

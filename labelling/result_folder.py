@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from PIL import Image
 
 from fisa.formats import FORMATS, Results, write
-from fisa.labelling.data_sets import Row, file_stamp
+from fisa.labelling.data_sets import DatasetPhotos, Row, file_stamp
 from fisa.labelling.journal import Journal, Line
 from fisa.labelling.overlays import OVERLAY_FORMATS, OverlayFormat, is_overlay, overlay_path, write_overlay
 from fisa.labelling.photo_search import ANNOTATIONS, JOURNAL, PhotoKey, photo_keys, result_names
@@ -156,6 +156,21 @@ class ResultFolder:
         keys = photo_keys(sources, self.path)
         names = result_names(keys, {key: place.name for key, place in self._places().items()})
         return [Task(*columns) for columns in zip(sources, keys, map(_stamp, sources), names)]
+
+    def not_reached(self, rows: DatasetPhotos, tasks: Sequence[Task]) -> list[Task]:
+        """What earlier runs did of a data set behind the rows that this one came to, in their order.
+
+        Args:
+            rows: the data set.
+            tasks: those that the run came to.
+        """
+        reached = {task.key for task in tasks}
+        left = [
+            Task(rows.source(key.place), key, stamp, place.name)
+            for (key, stamp), place in self._versions().items()
+            if key not in reached
+        ]
+        return sorted(left, key=lambda task: (len(task.name), task.name))  # by their numbers
 
     def done(self) -> set[Version]:
         """The versions of photos whose results are all there."""

@@ -4,14 +4,17 @@ import json
 import os
 import shutil
 import threading
+from itertools import islice
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from fisa.labelling import Labeller
+from fisa.labelling.data_sets import DatasetPhotos
 from fisa.labelling.folders import label_photos
 from fisa.labelling.overlays import write_overlay
 from fisa.labelling.result_folder import ResultFolder
@@ -125,6 +128,36 @@ def test_what_ctrl_c_meets_while_a_thread_starts_is_waited_for(labeller, photos,
     assert {entry["file_name"] for entry in annotations} == {path.name for path in Path("stopped/panoptic").iterdir()}
     label_photos(labeller, photos, Path("stopped"))
     assert results("stopped") == undisturbed
+
+
+def test_a_data_set_keeps_what_is_done_behind_the_row_at_which_a_run_is_stopped(labeller, photos):
+    features = datasets.Features({"image": datasets.Image()})
+    files = [{"bytes": Path(photo).read_bytes(), "path": None} for photo in photos]
+    datasets.Dataset.from_dict({"image": files}, features).to_parquet("photos.parquet")
+    label_photos(labeller, DatasetPhotos("photos.parquet"), Path("undisturbed"))
+
+    def annotations(folder):
+        return json.loads(Path(folder, "panoptic.json").read_text())
+
+    def stop_at(number):
+        class Stopped(DatasetPhotos):
+            def __iter__(self):
+                yield from islice(super().__iter__(), number)
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            label_photos(labeller, Stopped("photos.parquet"), Path("out"))
+        return annotations("out")
+
+    until = stop_at(5)
+    assert until["images"] == annotations("undisturbed")["images"][:4]
+    assert stop_at(2) == until
+    label_photos(labeller, DatasetPhotos("photos.parquet"), Path("out"))
+    assert results("out") == results("undisturbed")
+    assert stop_at(0) == annotations("undisturbed")
+    datasets.Dataset.from_dict({"image": files[:2]}, features).to_parquet("photos.parquet")
+    assert label_photos(labeller, DatasetPhotos("photos.parquet"), Path("out")).done == 2
+    assert annotations("out")["images"] == until["images"][:2]
 
 
 def test_the_order_of_the_photos_and_what_was_done_before_change_no_file(labeller, photos, undisturbed):
