@@ -8,7 +8,7 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -271,7 +271,7 @@ def _cell(values: list[float]) -> str:
     return f"{mean:.1f}" if len(values) < 2 else f"{mean:.1f} ± {half:.1f}"
 
 
-def gathered(runs: Iterator[dict[str, float]]) -> dict[str, list[float]]:
+def gathered(runs: Iterable[dict[str, float]]) -> dict[str, list[float]]:
     """The values of each figure."""
     values: dict[str, list[float]] = {}
     for run in runs:
@@ -361,24 +361,14 @@ def main() -> None:
 
 def quick(study: Study) -> str:
     """The shipped adapter beside the frozen model, on the shipped scenes."""
-    text = ""
+    text, place = "", study.folder / "quick" / f"zoom-{study.zoom}"
     for split in ("validation", "validation_shifted"):
-        rows = {
-            method: gathered(
-                iter(
-                    [
-                        study.evaluation(
-                            study.folder / "quick" / f"zoom-{study.zoom}" / method / split,
-                            split,
-                            METHODS[method],
-                            weights=weights,
-                        )
-                    ]
-                )
-            )
-            for method, weights in (("frozen", {}), ("fisa", {"adapter": ADAPTER}))
-        }
-        text += f"## {split}\n\n{table({METHODS[name].title: row for name, row in rows.items()}, SHOWN)}\n\n"
+        rows = {}
+        for name, weights in (("frozen", {}), ("fisa", {"adapter": ADAPTER})):
+            method = METHODS[name]
+            found = study.evaluation(place / name / split, split, method, weights=weights)
+            rows[method.title] = gathered([found])
+        text += f"## {split}\n\n{table(rows, SHOWN)}\n\n"
     return text
 
 

@@ -43,7 +43,7 @@ def test_seen_and_unseen_words_are_averaged_apart():
 
 
 def test_a_table_has_intervals_where_there_are_several_runs():
-    rows = {"one run": {"pq": [60.0]}, "three": gathered(iter([{"pq": 1.0}, {"pq": 2.0}, {"pq": 3.0}]))}
+    rows = {"one run": {"pq": [60.0]}, "three": gathered([{"pq": 1.0}, {"pq": 2.0}, {"pq": 3.0}])}
     assert table(rows, ("pq", "ap")).splitlines()[2:] == ["| one run | 60.0 |  |", "| three | 2.0 ± 2.5 |  |"]
 
 
