@@ -6,7 +6,7 @@ import zipfile
 from pathlib import Path
 from xml.etree import ElementTree
 
-from fisa.formats.places import photo_file
+from fisa.formats.places import photo_copy
 from fisa.formats.results import LabelledPhoto, Results
 from fisa.processing.extras import library
 from fisa.processing.files import written_whole
@@ -34,10 +34,10 @@ def write_cvat(results: Results, path: Path) -> None:
         head = _head([category["name"] for category in results.categories], size=len(results))
         annotations.write(head.removesuffix(b"</annotations>"))
         for photo in results:
-            ending, content = photo_file(photo.file())
+            name, content = photo_copy(photo)
             # Without the time of writing: the same results make the same bytes.
-            archive.writestr(zipfile.ZipInfo(f"images/{photo.name}{ending}"), content)
-            annotations.write(ElementTree.tostring(_image(photo, ending), encoding="utf-8") + b"\n")
+            archive.writestr(zipfile.ZipInfo(f"images/{name}"), content)
+            annotations.write(ElementTree.tostring(_image(photo, name), encoding="utf-8") + b"\n")
         annotations.write(b"</annotations>\n")
         annotations.seek(0)
         entry = zipfile.ZipInfo("annotations.xml")
@@ -60,11 +60,9 @@ def _head(names: list[str], *, size: int) -> bytes:
     return ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
 
 
-def _image(photo: LabelledPhoto, ending: str) -> ElementTree.Element:
+def _image(photo: LabelledPhoto, name: str) -> ElementTree.Element:
     width, height = photo.segmentation.size
-    image = ElementTree.Element(
-        "image", id=str(photo.id - 1), name=f"{photo.name}{ending}", width=str(width), height=str(height)
-    )
+    image = ElementTree.Element("image", id=str(photo.id - 1), name=name, width=str(width), height=str(height))
     for segment in photo.segmentation:
         if segment.area:
             ElementTree.SubElement(image, "mask", _mask(photo.segmentation, segment))

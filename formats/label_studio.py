@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from fisa.formats.places import photo_file, replaced_folder
+from fisa.formats.places import photo_copy, replaced_folder
 from fisa.formats.results import LabelledPhoto, Results
 from fisa.processing.extras import library
 from fisa.processing.segmentation import Segment, Segmentation
@@ -41,9 +41,9 @@ def write_label_studio(results: Results, folder: Path) -> None:
             for photo in results:
                 address = photo.source
                 if not address.startswith(("http://", "https://")):
-                    ending, content = photo_file(photo.file())
-                    (aside / "images" / f"{photo.name}{ending}").write_bytes(content)
-                    address = f"/data/local-files/?d={quote(f'{folder.name}/images/{photo.name}{ending}')}"
+                    name, content = photo_copy(photo)
+                    (aside / "images" / name).write_bytes(content)
+                    address = f"/data/local-files/?d={quote(f'{folder.name}/images/{name}')}"
                 file.write(f"{separator}\n{json.dumps(_task(photo, address))}")
                 separator = ","
             file.write("[]\n" if separator == "[" else "\n]\n")

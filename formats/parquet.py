@@ -4,7 +4,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from fisa.formats.places import photo_file, replaced_folder
+from fisa.formats.places import photo_copy, replaced_folder
 from fisa.formats.results import LabelledPhoto, Results
 from fisa.processing.coco_panoptic import panoptic_png
 from fisa.processing.extras import library
@@ -65,7 +65,7 @@ def _features(datasets: Any, results: Results) -> Any:
 
 def _row(photo: LabelledPhoto) -> dict[str, Any]:
     segmentation = photo.segmentation
-    ending, content = photo_file(photo.file())
+    name, content = photo_copy(photo)
     segments = [
         {
             "id": segment.id,
@@ -80,7 +80,7 @@ def _row(photo: LabelledPhoto) -> dict[str, Any]:
     ]
     return {
         "image_id": photo.name,
-        "image": {"bytes": content, "path": f"{photo.name}{ending}"},
+        "image": {"bytes": content, "path": name},
         "label": {"bytes": panoptic_png(segmentation.ids.numpy()), "path": f"{photo.name}.png"},
         "segments_info": segments,
     }

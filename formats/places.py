@@ -5,10 +5,10 @@ import shutil
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
+from fisa.formats.results import LabelledPhoto
 from fisa.processing.archives import read_member, split_address
 from fisa.processing.files import remove_whole, written_whole
 from fisa.processing.photos import load_photo
@@ -49,20 +49,21 @@ def _refuse_foreign(path: Path, *, own: Collection[str]) -> None:
         raise ValueError(f"{path} holds other files ({', '.join(foreign[:3])}); move them, or name another folder.")
 
 
-def photo_file(photo: Any) -> tuple[str, bytes]:
-    """The ending and the content of a photo's file: its own where it is a common one, else a PNG of it, upright.
+def photo_copy(labelled: LabelledPhoto) -> tuple[str, bytes]:
+    """The name and the content of a photo's copy: its own file where it is a common one, else a PNG of it, upright.
 
-    Args:
-        photo: a path, an address, the bytes of a file, or a dictionary with `bytes` or `path`.
+    Raises:
+        ValueError: the photo cannot be read.
     """
+    photo = labelled.file()
     if isinstance(photo, Mapping):
         photo = photo["path"] if photo.get("bytes") is None else photo["bytes"]
     ending, content = _of_bytes(photo) if isinstance(photo, bytes) else _of_source(photo)
     if ending in COMMON_ENDINGS and content is not None:
-        return ending, content
+        return f"{labelled.name}{ending}", content
     png = io.BytesIO()
     load_photo(photo).save(png, format="PNG")
-    return ".png", png.getvalue()
+    return f"{labelled.name}.png", png.getvalue()
 
 
 def _of_bytes(content: bytes) -> tuple[str, bytes]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import yaml
 
-from fisa.formats.places import photo_file, replaced_folder
+from fisa.formats.places import photo_copy, replaced_folder
 from fisa.formats.results import Results
 from fisa.processing.extras import library
 
@@ -24,11 +24,11 @@ def write_yolo(results: Results, folder: Path) -> None:
     """
     formats = library("supervision.dataset.formats.yolo", extra="formats", purpose="Writing YOLO's format")
     with replaced_folder(folder) as aside:
-        for name in ("images", "labels"):
-            (aside / name).mkdir()
+        for part in ("images", "labels"):
+            (aside / part).mkdir()
         for photo in results:
-            ending, content = photo_file(photo.file())
-            (aside / "images" / f"{photo.name}{ending}").write_bytes(content)
+            name, content = photo_copy(photo)
+            (aside / "images" / name).write_bytes(content)
             lines = formats.detections_to_yolo_annotations(
                 photo.segmentation.to_supervision(),
                 image_shape=photo.segmentation.size[::-1],
