@@ -127,7 +127,7 @@ class ResultFolder:
             overwrite: whether results of other settings go.
 
         Raises:
-            ValueError: there are results of other settings, and `overwrite` is not set.
+            ValueError: there are results of other settings, or that no run wrote, and `overwrite` is not set.
         """
         earlier = self._settings()
         if overwrite and earlier is not None:
@@ -136,6 +136,11 @@ class ResultFolder:
         if earlier is not None and earlier != settings:
             raise ValueError(
                 f"{self.path} holds results of other settings ({_differences(earlier, settings)}); name another "
+                "--output, or replace them with --overwrite."
+            )
+        if earlier is None and not overwrite and (self.annotations.exists() or any(self.maps.iterdir())):
+            raise ValueError(
+                f"{self.path} holds a {ANNOTATIONS} or maps, and no journal that says what they are of; name another "
                 "--output, or replace them with --overwrite."
             )
         for folder in (self.path, self.maps):
@@ -178,10 +183,20 @@ class ResultFolder:
         return {version for version, place in self._versions().items() if there.issuperset(self._files(place.name))}
 
     def add(self, task: Task, photo: Image.Image, segmentation: Segmentation) -> Path:
-        """Write a photo's results, then the journal's line; returns the path of the overlay picture, or of the map
-        where there is none."""
+        """Write a photo's results, then the journal's line.
+
+        Returns:
+            The path of the overlay picture, or of the map where there is none.
+
+        Raises:
+            ValueError: a file that no run wrote is where the overlay picture should be.
+            OSError: the results cannot be written.
+        """
         ids, infos = numbered(**segmentation.to_panoptic(self._category_ids))
         map_path, *overlay = self._files(task.name)
+        for path in overlay:
+            if path.exists() and not is_overlay(path):
+                raise _foreign(path)
         if map_path.exists():  # killed from here on, it is neither the older version nor this one
             self.journal.append(self._head(task) | {"name": task.name, "replaced": True})
         write_map(map_path, ids)
@@ -239,11 +254,14 @@ class ResultFolder:
             rows: the data set whose photos they are, if they are of one.
 
         Raises:
-            ValueError: a folder of other things is in the way, or a photo cannot be read again.
+            ValueError: a file or folder that no run wrote is in the way, or a photo cannot be read again.
         """
         known = self._formats()
         for format in formats:
             if format not in known:
+                place = self.path / FORMATS[format].place
+                if place.is_file():
+                    raise _foreign(place)
                 self.journal.append({"written as": format})
             files = None if rows is None else ((row.source, row.read) for row in rows)
             write(Results(self.annotations, files=files), format, self.path)
@@ -326,6 +344,10 @@ def _version(record: Mapping[str, Any]) -> Version | None:
         return None
     stamp = record["stamp"]
     return _key(record), stamp and tuple(stamp)
+
+
+def _foreign(path: Path) -> ValueError:
+    return ValueError(f"{path} was not made by fisa-segment; move it, or name another --output.")
 
 
 def _stamp(source: str) -> _Stamp:

@@ -276,6 +276,25 @@ def test_formats_go_with_the_results_they_were_made_of(labeller, checkpoint, pho
     assert not made & left and Path("undisturbed/segments.jsonl").read_text() == "mine"
 
 
+def test_files_that_no_run_wrote_are_never_replaced_without_a_word(labeller, photos):
+    Path("out/panoptic").mkdir(parents=True)
+    own = [Path(f"out/{name}") for name in ("panoptic.json", "panoptic/a.png", "a_overlay.jpg", "instances.json")]
+    for path in own:
+        path.write_text("mine")
+    for path in own[:2]:
+        with pytest.raises(ValueError, match="out holds a panoptic.json or maps, and no journal"):
+            label_photos(labeller, photos, Path("out"))
+        path.unlink()
+    with pytest.raises(ValueError, match="instances.json was not made by fisa-segment"):
+        label_photos(labeller, photos, Path("out"), formats=["coco"])
+    summary = label_photos(labeller, photos, Path("out"))
+    assert summary.before == 5 and dict(summary.skipped)["a.png"].startswith("out/a_overlay.jpg was not made by")
+    assert [path.read_text() for path in own[2:]] == ["mine"] * 2
+    for path in own[2:]:
+        path.unlink()
+    assert label_photos(labeller, photos, Path("out"), formats=["coco"]).done == 6
+
+
 def test_a_format_that_cannot_be_written_is_refused_before_any_photo_is_read(labeller, photos):
     with pytest.raises(ValueError, match="no format 'voc'"):
         label_photos(labeller, photos, Path("out"), formats=["coco", "voc"])
