@@ -6,7 +6,7 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import torch
 from huggingface_hub import HfApi, try_to_load_from_cache
@@ -21,6 +21,8 @@ from fisa.processing.others import SETTINGS
 from fisa.processing.processing_fisa import FisaProcessor
 from fisa.processing.vocabulary import Vocabulary, is_file_name
 
+
+T = TypeVar("T")
 
 HUB_TIMEOUT = 10  # seconds
 TRIAL_BYTES = 4096
@@ -70,11 +72,11 @@ def _labels(text: str) -> Vocabulary:
             f'"{text}" reads like the name of a file: give files to --labels-file, or say that it is a word: '
             f'"{text} [thing]"'
         )
-    return _refused_in_a_line(Vocabulary.parse, text)
+    return refused_in_a_line(Vocabulary.parse, text)
 
 
 def _labels_of_file(text: str) -> Vocabulary:
-    return _refused_in_a_line(Vocabulary.from_file, text)
+    return refused_in_a_line(Vocabulary.from_file, text)
 
 
 def _others(text: str) -> dict[str, Any]:
@@ -85,11 +87,15 @@ def _others(text: str) -> dict[str, Any]:
         raise argparse.ArgumentTypeError(
             f'"{text}" is neither auto nor none, and hardly a word; say "{text} [thing]" if it is one'
         )
-    return {"others": _labels_of_file(text) if is_file_name(text) else _refused_in_a_line(Vocabulary.parse, text)}
+    return {"others": _labels_of_file(text) if is_file_name(text) else refused_in_a_line(Vocabulary.parse, text)}
 
 
-def _refused_in_a_line(read: Callable[[str], Vocabulary], text: str) -> Vocabulary:
-    """What `read` reads, its errors being the option's."""
+def refused_in_a_line(read: Callable[[str], T], text: str) -> T:
+    """What `read` makes of an option's text, its errors being the option's.
+
+    Raises:
+        argparse.ArgumentTypeError: `read` raised an error.
+    """
     try:
         return read(text)
     except (OSError, TypeError, ValueError) as error:

@@ -24,6 +24,7 @@ from fisa.commands.options import (
     load_parts,
     model_name,
     output_place,
+    refused_in_a_line,
     stored_vocabulary,
 )
 from fisa.formats import FORMATS, require
@@ -362,10 +363,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _font(text: str) -> str:
-    try:
-        return checked_font(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
+    return refused_in_a_line(checked_font, text)
 
 
 def _segmenter(options: argparse.Namespace) -> fisa.FisaPipeline:

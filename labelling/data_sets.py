@@ -3,6 +3,7 @@
 import os
 import zlib
 from collections.abc import Iterator, Mapping
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -110,9 +111,8 @@ class DatasetPhotos:
         """How many there are, where the data set says so."""
 
     def __iter__(self) -> Iterator[Row]:
-        numbers = iter(range(2**63))
         rows = iter(self._rows)
-        for number in numbers:
+        for number in count():
             try:
                 image = next(rows)[self.column]
             except StopIteration:
