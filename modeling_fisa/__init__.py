@@ -7,7 +7,9 @@ through them:
 - `mask_generation`: the proposals of a frozen generator, or ready ones;
 - `encoded_vocabulary`: class texts and what is known of their classes;
 - `mask_attention`, `semantic_guidance` (SEVE), `mask_encoder`: mask tokens in CLIP's image tower;
-- `mask_classification`: scores;
+- `mask_classification`, `generator_opinion` over `class_kinds`, `zoom`: scores;
 - `proposal_matching`, `loss_fisa`, `simo`: training;
-- `fisa_model`, `modeling_fisa`, `outputs_fisa`: the public models and what they return.
+- `modeling_fisa`: what the whole model does in a call, over `assembled_fisa`, how it is put together;
+- `fisa_model`: the classifier alone, over `vocabulary_model`, its words, and `pretrained_fisa`, its loading;
+- `outputs_fisa`: what they return.
 """

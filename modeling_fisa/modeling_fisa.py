@@ -2,46 +2,29 @@
 
 from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import cached_property
-from inspect import signature
 from os import PathLike
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
-from torch import nn
-from transformers import AutoModelForUniversalSegmentation, CLIPModel, PreTrainedConfig, PreTrainedModel
-from transformers.utils import cached_file, can_return_tuple, logging
+from transformers.utils import can_return_tuple, logging
 
-from fisa.acceleration.deformable_attention import sum_samples_at_once
-from fisa.acceleration.offloaded_weights import brought_in, computing_device
-from fisa.configuration.configuration_fisa import FisaConfig
-from fisa.modeling_fisa.adapter_vocabulary import ADAPTER_PREFIX, pop_beside_weights, refuse_another_base
-from fisa.modeling_fisa.class_kinds import generator_kinds, kinds_for_generator, weigh_by_kind
-from fisa.modeling_fisa.encoded_vocabulary import EncodedVocabulary, StoredVocabulary, stated_kinds
-from fisa.modeling_fisa.fisa_model import FisaModel, FisaPreTrainedModel
+from fisa.acceleration.offloaded_weights import brought_in
+from fisa.modeling_fisa.assembled_fisa import AssembledFisa
+from fisa.modeling_fisa.encoded_vocabulary import EncodedVocabulary
+from fisa.modeling_fisa.fisa_model import FisaModel
+from fisa.modeling_fisa.generator_opinion import GeneratorOpinion
 from fisa.modeling_fisa.loss_fisa import mask_classification_loss
-from fisa.modeling_fisa.mask_classification import (
-    class_logits,
-    ensemble_with_generator,
-    joint_log_probs,
-    known_class_ids,
-    split_off_others,
-)
-from fisa.modeling_fisa.mask_generation import (
-    MaskProposals,
-    generate_proposals,
-    has_attention,
-    new_mask_generator,
-    ready_proposals,
-)
+from fisa.modeling_fisa.mask_classification import class_logits, joint_log_probs, split_off_others
+from fisa.modeling_fisa.mask_generation import MaskProposals, generate_proposals, ready_proposals
 from fisa.modeling_fisa.outputs_fisa import FisaModelOutput, FisaOutput
+from fisa.modeling_fisa.pretrained_fisa import FisaPreTrainedModel
 from fisa.modeling_fisa.proposal_matching import ground_truth_proposals, labels_of_proposals
-from fisa.modeling_fisa.zoom import WINDOWS_AT_A_TIME, Closeups, choose_closeups, flat_photos
+from fisa.modeling_fisa.zoom import WINDOWS_AT_A_TIME, choose_closeups, flat_photos
 from fisa.processing.image_processing_fisa import FisaImageProcessor
 from fisa.processing.original_photos import OriginalPhoto
-from fisa.processing.others import Competition, Others
+from fisa.processing.others import Others
 from fisa.processing.processing_fisa import FisaProcessor
 from fisa.processing.vocabulary import VocabularyLike
 
@@ -49,7 +32,7 @@ from fisa.processing.vocabulary import VocabularyLike
 logger = logging.get_logger(__name__)
 
 
-class FisaForUniversalSegmentation(FisaPreTrainedModel):
+class FisaForUniversalSegmentation(AssembledFisa):
     """FISA whole: a frozen mask generator finds the masks, CLIP with mask tokens names them with any words.
 
     The generator is never trained here: it runs without gradients and stays in evaluation mode.
@@ -72,163 +55,6 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
     ```
     """
 
-    def __init__(self, config: FisaConfig):
-        common_attention = config._attn_implementation  # read before it is filled in
-        super().__init__(config)
-        self.fisa = FisaModel(config)
-        self.mask_generator = None
-        if isinstance(config.mask_generator_config, PreTrainedConfig):
-            generator = new_mask_generator(config.mask_generator_config, common_attention=common_attention)
-            self.mask_generator = sum_samples_at_once(generator)
-        self.post_init()
-        if self.mask_generator is not None and not self._generator_can_be_offloaded:
-            self._no_split_modules = {*(self._no_split_modules or ()), type(self.mask_generator).__name__}
-        self.freeze_untrained_parts()
-
-    def _untrained_parts(self) -> list[nn.Module]:
-        # The last layer's image queries change image tokens that no mask token reads any more.
-        last_image_queries = self.fisa.vision_model.encoder.layers[-1].self_attn.q_proj
-        generator = [] if self.mask_generator is None else [self.mask_generator]
-        return [*self.fisa._untrained_parts(), last_image_queries, *generator]
-
-    @classmethod
-    def from_clip_and_mask_generator(
-        cls,
-        clip: str | PathLike | CLIPModel,
-        mask_generator: str | PathLike | PreTrainedModel | None = None,
-        **config_options: Any,
-    ) -> "FisaForUniversalSegmentation":
-        """Put a model together from a CLIP and a mask generator; their weights arrive unchanged.
-
-        Args:
-            clip: folder, Hub name or loaded `CLIPModel`.
-            mask_generator: folder, Hub name or loaded model of `AutoModelForUniversalSegmentation` (Mask2Former,
-                MaskFormer, EoMT). `None`: a model for ready proposals.
-            config_options: fields of [`FisaConfig`], `seve_layers=[0, 1]` for example.
-
-        Example:
-
-        ```python
-        >>> model = FisaForUniversalSegmentation.from_clip_and_mask_generator(
-        ...     "openai/clip-vit-large-patch14-336", "facebook/mask2former-swin-large-coco-panoptic"
-        ... )
-        ```
-        """
-        known = {field.name for field in fields(FisaConfig)}
-        if unknown := sorted(set(config_options) - known):
-            raise TypeError(f"FisaConfig has no field {', '.join(unknown)}; it has {', '.join(sorted(known))}.")
-        if isinstance(clip, (str, PathLike)):
-            clip = CLIPModel.from_pretrained(clip)
-        if isinstance(mask_generator, (str, PathLike)):
-            generator: PreTrainedModel | None = AutoModelForUniversalSegmentation.from_pretrained(mask_generator)
-        else:
-            generator = mask_generator
-        parts_options: dict[str, Any] = {
-            "text_config": clip.config.text_config,
-            "vision_config": clip.config.vision_config,
-            "mask_generator_config": None if generator is None else generator.config,
-            "projection_dim": clip.config.projection_dim,
-            "logit_scale_init_value": clip.config.logit_scale_init_value,
-            # No back-end is named for any part: each keeps the one that it was loaded with.
-            "attn_implementation": {part: {} for part in FisaConfig.sub_configs},
-        }
-        config = FisaConfig(**parts_options, **config_options)
-        # On the meta device nothing is allocated or initialised for the parts that are about to be put in place.
-        with torch.device("meta"):
-            model = cls(config)
-        model.fisa.adopt_clip(clip)
-        model.mask_generator = None if generator is None else sum_samples_at_once(generator)
-        model.freeze_untrained_parts()
-        return model.eval()
-
-    @property
-    def _generator_can_be_offloaded(self) -> bool:
-        # By transformers' own mark of it.
-        return self.mask_generator is not None and bool(type(self.mask_generator)._no_split_modules)
-
-    def _check_offloading(self) -> None:
-        """Refuse a generator that was offloaded and reads its weights in ways that accelerate cannot follow.
-
-        Raises:
-            `ValueError`: with the device map that works.
-        """
-        generator = self.mask_generator
-        if generator is None or self._generator_can_be_offloaded or computing_device(generator) is None:
-            return
-        if any(parameter.is_meta for parameter in generator.parameters()):
-            device = computing_device(generator)
-            raise ValueError(
-                f"{type(generator).__name__}, the mask generator, cannot be offloaded to the disk or another memory, "
-                f'all else can: pass `device_map={{"mask_generator": "{device}", "fisa": "disk"}}` and an '
-                "`offload_folder`."
-            )
-
-    def train(self, mode: bool = True) -> "FisaForUniversalSegmentation":
-        """Training mode for CLIP's side; the frozen generator stays in evaluation mode."""
-        super().train(mode)
-        if self.mask_generator is not None:
-            self.mask_generator.eval()
-        return self
-
-    def get_input_embeddings(self) -> nn.Module:
-        return self.fisa.get_input_embeddings()
-
-    def set_attn_implementation(
-        self, attn_implementation: str | dict[str, Any], *arguments: Any, **options: Any
-    ) -> None:
-        """As transformers' own models; one name is for the parts that have a choice, and a generator without it keeps
-        what it has."""
-        if isinstance(attn_implementation, str) and self.mask_generator is not None:
-            if not has_attention(type(self.mask_generator), attn_implementation):
-                attn_implementation = dict.fromkeys(("", "text_config", "vision_config"), attn_implementation)
-        super().set_attn_implementation(attn_implementation, *arguments, **options)
-
-    def enable_input_require_grads(self) -> None:
-        """Let gradients reach CLIP's patch embedding; the frozen generator is left alone."""
-        self.fisa.enable_input_require_grads()
-
-    def disable_input_require_grads(self) -> None:
-        """Undo [`enable_input_require_grads`]."""
-        self.fisa.disable_input_require_grads()
-
-    def load_adapter(self, peft_model_id: str | None = None, *arguments: Any, **options: Any) -> Any:
-        """As transformers' own models load an adapter, and with it the vocabulary that it was trained on."""
-        from fisa.modeling_fisa.active_vocabulary import names_of_adapter  # needs PEFT, as adapters do
-
-        bound = signature(super().load_adapter).bind(peft_model_id, *arguments, **options)
-        tensors = bound.arguments.get("adapter_state_dict")
-        if tensors is None and peft_model_id is not None:
-            # An adapter in PyTorch's own format, which PEFT once wrote, is older than this.
-            file = cached_file(
-                peft_model_id,
-                "adapter_model.safetensors",
-                _raise_exceptions_for_missing_entries=False,
-                **bound.arguments.get("adapter_kwargs") or {},
-            )
-            tensors = None if file is None else load_file(file)
-        beside: dict[str, torch.Tensor] = {}
-        if tensors is not None:  # what is no weight would be reported as unexpected
-            tensors = dict(tensors)
-            beside = pop_beside_weights(tensors, ADAPTER_PREFIX)
-        bound.arguments["adapter_state_dict"] = tensors
-        try:
-            report = super().load_adapter(*bound.args, **bound.kwargs)
-        except RuntimeError as error:
-            if "ignore_mismatched_sizes" not in str(error):
-                raise
-            raise ValueError(
-                f"The adapter {peft_model_id or 'given'} does not fit the base {self.name_or_path}: their weights "
-                "differ in size. It was trained on another base; load that one."
-            ) from error
-        refuse_another_base(
-            adapter=peft_model_id or "given",
-            base=self.name_or_path or "given",
-            unexpected=report.unexpected_keys,
-            missing=names_of_adapter(self, bound.arguments.get("adapter_name") or "default") & report.missing_keys,
-        )
-        self.fisa.take_over_from_adapter(beside)
-        return report
-
     def encode_vocabulary(
         self,
         processor: FisaProcessor,
@@ -248,30 +74,7 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
         texts = self.fisa.vocabulary_texts(
             processor, labels, others=others, batch_size=batch_size, text_cache=text_cache
         )
-        return self._encoded(texts)
-
-    def competition(self, labels: VocabularyLike, others: Others) -> Competition:
-        """As [`FisaModel.competition`]."""
-        return self.fisa.competition(labels, others)
-
-    def set_vocabulary(
-        self,
-        processor: FisaProcessor,
-        labels: VocabularyLike,
-        *,
-        others: Others = None,
-        text_cache: str | PathLike | None = None,
-    ) -> None:
-        """Encode a vocabulary once and store it with the model and its config: both are saved with it.
-
-        Args:
-            processor, labels, others, text_cache: as for [`encode_vocabulary`].
-
-        ```python
-        >>> model.set_vocabulary(processor, ["dog", Class("frisbee", synonyms=["flying disc"]), "grass"])
-        ```
-        """
-        self.fisa.set_vocabulary(processor, labels, others=others, text_cache=text_cache)
+        return self._opinion.encoded(texts, device=self.device)
 
     @can_return_tuple
     def forward(
@@ -410,7 +213,8 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
             loss = self._loss(named[..., :num_classes], masks_to_name, None, labels, class_log_priors)
         elif labels is not None:
             loss = self._loss(logits[..., :num_classes], proposals, mask_labels, labels, class_log_priors)
-        joint = joint_log_probs(self._class_log_probs(readings, proposals, everything), proposals.objectness)
+        log_probs = self._opinion.weigh(readings.log_softmax(dim=-1), proposals.class_logits, everything)
+        joint = joint_log_probs(log_probs, proposals.objectness)
         is_thing = None if is_thing is None else is_thing.expand(logits.shape[0], -1)
         others_logits = None
         if vocabulary.others is not None:
@@ -461,50 +265,24 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
     ) -> torch.Tensor:
         """The same logits, but for the proposals that are read a second time: there, the mean of the log-probabilities
         of both readings."""
-        if photos is None:
-            raise ValueError(
-                "`zoom` reads proposals again in the photos themselves, and there are none: call the processor with "
-                "`zoom=`, which hands over `photos` as well."
-            )
-        photos = flat_photos(photos)
-        if len(photos) != len(logits):
-            raise ValueError(f"`photos` has {len(photos)} photos and `pixel_values` {len(logits)}; they must agree.")
+        photos = flat_photos(photos, count=len(logits))
         closeups = choose_closeups(
             proposals,
             photo_sizes=[photo.size for photo in photos],
             zoom=torch.as_tensor(zoom).expand(len(photos)),
             floor=self.config.objectness_floor,
         )
-        if not len(closeups):
-            return logits
-        again = torch.cat(
-            [
-                self._closeup_logits(part, part.pixel_values(photos).to(pixel_values), proposals, vocabulary)
-                for part in closeups.split(WINDOWS_AT_A_TIME)
-            ]
-        )
-        places = closeups.photo_ids, closeups.proposal_ids
-        return logits.index_put(places, (logits[places].log_softmax(dim=-1) + again.log_softmax(dim=-1)) / 2)
-
-    def _closeup_logits(
-        self,
-        closeups: Closeups,
-        pixel_values: torch.Tensor,
-        proposals: MaskProposals,
-        vocabulary: EncodedVocabulary,
-    ) -> torch.Tensor:
-        """CLIP's logits for proposals in windows of their own, `(N, num_classes)`."""
-        masks = closeups.attended_patches(
-            proposals,
-            image_size=(pixel_values.shape[-2], pixel_values.shape[-1]),
-            patch_size=self.fisa.vision_model.embeddings.patch_size,
-            threshold=self.config.mask_coverage_threshold,
-        )
-        if vocabulary.class_embeds.ndim == 3:  # one vocabulary per photo
-            vocabulary = replace(vocabulary, class_embeds=vocabulary.class_embeds[closeups.photo_ids])
-        # Alone in its window, a proposal of objectness 0 claims no segment: its surroundings are read along with it.
-        proposal = ready_proposals(masks, objectness=torch.zeros(masks.shape[:2], device=masks.device))
-        return self._classify(pixel_values, proposal, vocabulary)[1].squeeze(1)
+        again = []
+        for part in closeups.split(WINDOWS_AT_A_TIME):
+            windows = part.pixel_values(photos).to(pixel_values)
+            alone = part.proposals_alone(
+                proposals,
+                image_size=(windows.shape[-2], windows.shape[-1]),
+                patch_size=self.fisa.vision_model.embeddings.patch_size,
+                threshold=self.config.mask_coverage_threshold,
+            )
+            again.append(self._classify(windows, alone, part.vocabularies(vocabulary))[1].squeeze(1))
+        return closeups.average(logits, again)
 
     def _proposals(
         self,
@@ -570,49 +348,11 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
                 "No classes to choose from: pass `input_ids` or `class_embeds` (FisaProcessor and `encode_vocabulary` "
                 "make them), or store a vocabulary with `model.set_vocabulary(processor, [...])`."
             )
-        return self._encoded(stored)
-
-    def _encoded(self, texts: StoredVocabulary) -> EncodedVocabulary:
-        """Words as the model reads them, with what the generator calls them."""
-        encoded = texts.encoded()
-        if encoded.others is not None:
-            encoded = replace(encoded, others=self._known_to_generator(encoded.others, texts.rivals))
-        return self._known_to_generator(encoded, texts.classes)
-
-    def _known_to_generator(self, encoded: EncodedVocabulary, classes: list[dict[str, Any]]) -> EncodedVocabulary:
-        names = [[entry["name"], *entry["synonyms"]] for entry in classes]
-        return replace(
-            encoded,
-            class_kinds=self._kinds_for_generator(stated_kinds(classes), names),
-            generator_class_ids=self._generator_class_ids(names),
-        )
-
-    def _generator_class_ids(self, class_names: list[list[str]]) -> torch.Tensor | None:
-        """What the generator calls each class, by all its names; `None` where its opinion does not count."""
-        if not self.config.ensemble_weight or self.mask_generator is None:
-            return None
-        known = known_class_ids(class_names, self._generator_labels)
-        return torch.tensor(known, dtype=torch.long, device=self.device)
-
-    def _kinds_for_generator(self, stated: list[int], class_names: list[list[str]]) -> torch.Tensor | None:
-        """The kind that the generator's opinion of each class is compared with; `None` where it has none."""
-        label_kinds = self._label_kinds
-        if label_kinds is None:
-            return None
-        kinds = kinds_for_generator(stated, class_names, labels=self._generator_labels, label_kinds=label_kinds)
-        return torch.tensor(kinds, dtype=torch.long, device=self.device)
+        return self._opinion.encoded(stored, device=self.device)
 
     @property
-    def _generator_labels(self) -> dict[int, str]:
-        labels = None if self.mask_generator is None else self.mask_generator.config.id2label
-        return {int(index): label for index, label in (labels or {}).items()}
-
-    @property
-    def _label_kinds(self) -> list[int] | None:
-        """Whether each of the generator's labels is a thing or stuff; `None` where its opinion is not asked for."""
-        if not self.config.kind_weight or self.mask_generator is None:
-            return None
-        return generator_kinds(self._generator_labels, self.config.generator_is_thing)
+    def _opinion(self) -> GeneratorOpinion:
+        return GeneratorOpinion(self.config, self.mask_generator)
 
     def _classifier_precision(self) -> AbstractContextManager:
         dtype = self.config.classifier_dtype
@@ -641,31 +381,6 @@ class FisaForUniversalSegmentation(FisaPreTrainedModel):
             )
         adjusted = logits if class_log_priors is None else logits + class_log_priors.unsqueeze(-2)
         return mask_classification_loss(adjusted, class_labels)
-
-    def _class_log_probs(
-        self, logits: torch.Tensor, proposals: MaskProposals, vocabulary: EncodedVocabulary
-    ) -> torch.Tensor:
-        """CLIP's log-probabilities, with the generator's opinion of classes and of kinds where it counts."""
-        log_probs = logits.log_softmax(dim=-1)
-        if proposals.class_logits is None:
-            return log_probs
-        weight, class_ids = self.config.ensemble_weight, vocabulary.generator_class_ids
-        if weight and class_ids is not None:
-            log_probs = ensemble_with_generator(
-                log_probs, proposals.class_logits, generator_class_ids=class_ids, weight=weight
-            )
-        label_kinds, class_kinds = self._label_kinds, vocabulary.class_kinds
-        if class_kinds is None and vocabulary.class_is_thing is not None:
-            class_kinds = vocabulary.class_is_thing.long()
-        if label_kinds is None or class_kinds is None:
-            return log_probs
-        return weigh_by_kind(
-            log_probs,
-            proposals.class_logits,
-            label_kinds=label_kinds,
-            class_kinds=class_kinds,
-            weight=self.config.kind_weight,
-        )
 
 
 __all__ = ["FisaForUniversalSegmentation", "FisaModel", "FisaPreTrainedModel"]

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from fisa.configuration.configuration_fisa import FisaConfig
 from fisa.configuration.configuration_simo import SimoConfig
-from fisa.modeling_fisa.fisa_model import FisaPreTrainedModel
+from fisa.modeling_fisa.pretrained_fisa import FisaPreTrainedModel
 
 
 if TYPE_CHECKING:

@@ -10,13 +10,14 @@ gain, and the proposal is read once.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
+from fisa.modeling_fisa.encoded_vocabulary import EncodedVocabulary
 from fisa.modeling_fisa.mask_attention import attended_patches, patch_coverage
-from fisa.modeling_fisa.mask_generation import MaskProposals
+from fisa.modeling_fisa.mask_generation import MaskProposals, ready_proposals
 from fisa.processing.original_photos import OriginalPhoto, Window
 
 
@@ -55,12 +56,13 @@ class Closeups:
         )
         return torch.stack(list(views))
 
-    def attended_patches(
+    def proposals_alone(
         self, proposals: MaskProposals, *, image_size: tuple[int, int], patch_size: int, threshold: float
-    ) -> torch.Tensor:
-        """The patches of each window that its mask token attends to: `(N, 1, rows, columns)`, bool.
+    ) -> MaskProposals:
+        """The proposals as they lie in their windows, one per window: the patches that their mask tokens attend to.
 
         Args:
+            proposals ([`MaskProposals`]): those of the whole photos.
             image_size (`tuple[int, int]`): height and width of the windows as CLIP reads them.
             patch_size (`int`), threshold (`float`): as for [`~fisa.modeling_fisa.mask_attention.patch_coverage`].
 
@@ -80,7 +82,31 @@ class Closeups:
             proposal_sizes=None if proposals.sizes is None else proposals.sizes[self.photo_ids],
             windows=self.windows,
         )
-        return attended_patches(coverage, threshold=threshold).unflatten(-1, (rows, columns))
+        masks = attended_patches(coverage, threshold=threshold).unflatten(-1, (rows, columns))
+        # Alone in its window, a proposal of objectness 0 claims no segment: its surroundings are read along with it.
+        return ready_proposals(masks, objectness=torch.zeros(masks.shape[:2], device=masks.device))
+
+    def vocabularies(self, vocabulary: EncodedVocabulary) -> EncodedVocabulary:
+        """What each window is read with: the vocabulary of its photo, where each photo has its own."""
+        if vocabulary.class_embeds.ndim == 2:
+            return vocabulary
+        return replace(vocabulary, class_embeds=vocabulary.class_embeds[self.photo_ids])
+
+    def average(self, logits: torch.Tensor, again: Sequence[torch.Tensor]) -> torch.Tensor:
+        """The mean of the log-probabilities of both readings where there are two, else the logits.
+
+        Args:
+            logits (`torch.Tensor` of shape `(batch_size, num_proposals, num_classes)`): of the first reading.
+            again: of the second, `(N, num_classes)` in parts, as [`split`] makes them.
+
+        Returns:
+            `torch.Tensor` of shape `(batch_size, num_proposals, num_classes)`.
+        """
+        if not len(self):
+            return logits
+        places = self.photo_ids, self.proposal_ids
+        both = logits[places].log_softmax(dim=-1) + torch.cat(list(again)).log_softmax(dim=-1)
+        return logits.index_put(places, both / 2)
 
 
 def choose_closeups(
@@ -126,6 +152,22 @@ def _windows(proposals: MaskProposals, photo_sizes: torch.Tensor) -> tuple[torch
     return torch.stack([start, span, photo.expand_as(span)], dim=2), lines[0].any(dim=-1)
 
 
-def flat_photos(photos: Sequence[Any]) -> list[OriginalPhoto]:
-    """The photos of a batch, in a list; a pipeline puts the lists of several calls into one list."""
-    return [photo for entry in photos for photo in (entry if isinstance(entry, list) else [entry])]
+def flat_photos(photos: Sequence[Any] | None, *, count: int) -> list[OriginalPhoto]:
+    """The photos of a batch, in a list; a pipeline puts the lists of several calls into one list.
+
+    Args:
+        photos: as `forward` was given them.
+        count (`int`): how many photos the batch has.
+
+    Raises:
+        `ValueError`: there are none, or not as many.
+    """
+    if photos is None:
+        raise ValueError(
+            "`zoom` reads proposals again in the photos themselves, and there are none: call the processor with "
+            "`zoom=`, which hands over `photos` as well."
+        )
+    flat = [photo for entry in photos for photo in (entry if isinstance(entry, list) else [entry])]
+    if len(flat) != count:
+        raise ValueError(f"`photos` has {len(flat)} photos and `pixel_values` {count}; they must agree.")
+    return flat

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from fisa.modeling_fisa.class_kinds import generator_kinds, weigh_by_kind
+from fisa.modeling_fisa.class_kinds import generator_kinds, kinds_for_generator, weigh_by_kind
 from fisa.pretrained import patchwork
 from fisa.processing.class_lists import class_list
 from tests.configurations import tiny_generator_inputs, tiny_inputs
@@ -185,12 +185,11 @@ def test_prompts_encoded_words_and_the_stored_vocabulary_agree(shipped):
 def test_the_kind_of_a_class_that_the_generator_knows_is_its_own_labels(shipped):
     """A generator that learned doors as stuff sees stuff in a door, whatever the vocabulary says."""
     _, processor = shipped
-    model = tiny_segmentation_model("eomt")
-    words = ["wall [thing]", "cat", "carpet [stuff]", "gizmo"]
-    kinds = model._kinds_for_generator(
-        processor.parse_vocabulary(words).kinds, [["wall"], ["cat"], ["carpet"], ["gizmo"]]
-    )
-    assert kinds.tolist() == [0, 1, 0, -1]
+    labels = tiny_segmentation_model("eomt").mask_generator.config.id2label
+    stated = processor.parse_vocabulary(["wall [thing]", "cat", "carpet [stuff]", "gizmo"]).kinds
+    names = [["wall"], ["cat"], ["carpet"], ["gizmo"]]
+    kinds = kinds_for_generator(stated, names, labels=labels, label_kinds=generator_kinds(labels))
+    assert kinds == [0, 1, 0, -1]
 
 
 def test_what_is_known_of_kinds_is_saved_with_the_vocabulary(shipped, tmp_path):
