@@ -34,6 +34,7 @@ from fisa.data.training_masks import CacheSource, GeneratorSource, GroundTruthSo
 from fisa.modeling_fisa.adapter_vocabulary import AnotherBaseError
 from fisa.modeling_fisa.modeling_fisa import FisaForUniversalSegmentation
 from fisa.modeling_fisa.simo import get_simo_model, simo_target_modules
+from fisa.pretrained.presets import announce_download, preset_of
 from fisa.processing.processing_fisa import FisaProcessor
 from fisa.training.arguments import DataArguments, ModelArguments
 from fisa.training.checkpoints import damage_of, newest_whole_checkpoint
@@ -142,7 +143,7 @@ class Run:
         self.model_options, self.data_options, self.options = model_options, data_options, training_options
         if not (training_options.do_train or training_options.do_eval or training_options.do_predict):
             raise ValueError("Nothing to do: add --do_train, --do_eval or --do_predict.")
-        if training_options.push_to_hub and (model_options.model is None or Path(model_options.model).exists()):
+        if training_options.push_to_hub and (model_options.clip is not None or Path(model_options.model).exists()):
             raise ValueError(
                 "An adapter on the Hub needs its base there: push the base first (fisa.hub.export, or push_to_hub of "
                 "model and processor), then train with --model OWNER/NAME."
@@ -164,6 +165,8 @@ class Run:
                 or training_options.eval_strategy != IntervalStrategy.NO
             ),
         )
+        if preset_of(model_options.model) and training_options.process_index == 0:
+            announce_download(model_options.model)
         self.processor = self._processor()
         model = self._model()
         self.model = self._with_adapter(model)
@@ -209,7 +212,7 @@ class Run:
     def _processor(self) -> FisaProcessor:
         options = self.model_options
         templates = {} if options.prompt_templates is None else {"prompt_templates": options.prompt_templates}
-        if options.model is not None:
+        if options.clip is None:
             processor = FisaProcessor.from_pretrained(options.model, **templates)
         else:
             processor = FisaProcessor.from_clip_and_mask_generator(options.clip, options.mask_generator, **templates)
@@ -222,7 +225,7 @@ class Run:
         loaded without it."""
         options = self.model_options
         config = json.loads(options.fisa_config)
-        if options.model is not None:
+        if options.clip is None:
             model = FisaForUniversalSegmentation.from_pretrained(options.model, **config)
         else:
             model = FisaForUniversalSegmentation.from_clip_and_mask_generator(
@@ -234,7 +237,7 @@ class Run:
             model.name_or_path = str(Path(model.name_or_path).resolve())
         if self.train_data is not None:
             model.set_vocabulary(self.processor, vocabulary_of(self.train_data.categories))
-            if options.model is None:
+            if options.clip is not None:
                 base = self.folder / "base"
                 if self.options.process_index == 0:
                     model.save_pretrained(base)

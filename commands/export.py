@@ -14,9 +14,11 @@ from fisa.commands.options import (
     load_parts,
     model_name,
     output_folder,
+    refuse_preset_alone,
     stored_vocabulary,
 )
 from fisa.export import FILES, check_format, export_program, save
+from fisa.pretrained.presets import PRESETS
 
 
 EXAMPLES = """examples:
@@ -36,6 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         vocabulary, others = options.vocabulary, options.others
         if others and options.open:
             raise ValueError("--others are built into a graph with its classes; with --open they are an input.")
+        if vocabulary is None and not options.open:
+            refuse_preset_alone(options.model)
         model, processor = load_parts(options.model, dtype=torch.float32)
         check_format(model, options.format)
         if others and vocabulary is None:
@@ -65,7 +69,8 @@ def _parser() -> argparse.ArgumentParser:
         nargs="?",
         metavar="MODEL",
         type=model_name,
-        help="folder or Hub name of a FISA model or adapter (default: the small one that comes with the package)",
+        help="folder or Hub name of a FISA model or adapter, or public parts put together: "
+        f"{' or '.join(PRESETS)} (default: the small one that comes with the package)",
     )
     parser.add_argument("--format", choices=tuple(FILES), default="onnx", help="(default: %(default)s)")
     words = parser.add_mutually_exclusive_group()

@@ -4,19 +4,19 @@ import argparse
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import torch
-from huggingface_hub import HfApi, try_to_load_from_cache
+from huggingface_hub import HfApi, constants, try_to_load_from_cache
 from huggingface_hub.errors import OfflineModeIsEnabled
 from huggingface_hub.utils import HfHubHTTPError, HFValidationError, httpx
 from transformers.utils import PROCESSOR_NAME, cached_file
 
 from fisa.configuration.configuration_fisa import FisaConfig
 from fisa.modeling_fisa.modeling_fisa import FisaForUniversalSegmentation
-from fisa.pretrained import patchwork
+from fisa.pretrained import patchwork, presets
 from fisa.processing.others import SETTINGS
 from fisa.processing.processing_fisa import FisaProcessor
 from fisa.processing.vocabulary import Vocabulary, is_file_name
@@ -27,6 +27,8 @@ T = TypeVar("T")
 HUB_TIMEOUT = 10  # seconds
 TRIAL_BYTES = 4096
 STANDARD_OUTPUT = "-"
+FETCHED = '--exclude "*.h5" --exclude "*.msgpack"'  # weights for other frameworks
+NO_CLASSES = "This model stores no classes of its own; name some with --labels or --labels-file."
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -109,17 +111,31 @@ def stored_vocabulary(config: FisaConfig) -> Vocabulary:
         ValueError: it stores none.
     """
     if not config.num_prompts:
-        raise ValueError("This model stores no classes of its own; name some with --labels or --labels-file.")
+        raise ValueError(NO_CLASSES)
     return Vocabulary.parse(config.vocabulary)
 
 
+def refuse_preset_alone(model: str | None) -> None:
+    """Refuse a preset where stored classes are looked for, before it is downloaded.
+
+    Raises:
+        ValueError: the model is a preset.
+    """
+    if presets.preset_of(model):
+        raise ValueError(NO_CLASSES)
+
+
 def model_name(text: str) -> str:
-    """The folder or Hub name of a FISA model or adapter, as the type of an argument.
+    """The folder or Hub name of a FISA model or adapter, or a preset, as the type of an argument.
 
     Raises:
         argparse.ArgumentTypeError: a file, a folder that holds neither, or a name that nothing can be loaded by.
     """
     folder = Path(text)
+    if preset := presets.preset_of(text):
+        missing = presets.missing_parts(preset)
+        _find_on_hub(missing, what=f"{text} is put together of {' and '.join(preset)}, and of these")
+        return text
     if (folder / "adapter_config.json").is_file():
         _check_base(folder)
     elif folder.is_dir():
@@ -165,13 +181,15 @@ def _setting(config: Path, name: str) -> Any:
 
 
 def load_parts(folder: str | None, *, dtype: torch.dtype | str) -> tuple[FisaForUniversalSegmentation, FisaProcessor]:
-    """Model and processor of a folder or Hub name, or those that come with the package.
+    """Model and processor of a folder, Hub name or preset, or those that come with the package.
 
     Raises:
         `OSError` or `ValueError`: they cannot be loaded.
     """
     if folder is None:
         return patchwork.load()
+    if presets.preset_of(folder):
+        return presets.load(folder, dtype=dtype)
     model = FisaForUniversalSegmentation.from_pretrained(folder, dtype=dtype)
     # PEFT saves an adapter without a processor; then its base's is the right one.
     has_processor = cached_file(folder, PROCESSOR_NAME, _raise_exceptions_for_missing_entries=False) is not None
@@ -197,21 +215,33 @@ def loadable_name(text: str) -> str:
     if Path(text).exists():
         return text
     try:
-        configs = (try_to_load_from_cache(text, name) for name in ("config.json", "adapter_config.json"))
-        if not any(isinstance(path, str) for path in configs):
-            HfApi().model_info(text, timeout=HUB_TIMEOUT)
+        configs = [try_to_load_from_cache(text, name) for name in ("config.json", "adapter_config.json")]
     except HFValidationError as error:
-        raise argparse.ArgumentTypeError(f"{text} is no folder, and no name that the Hub could know") from error
+        raise argparse.ArgumentTypeError(
+            f"{text} is no folder, no name that the Hub could know, and no preset: {', '.join(presets.PRESETS)}"
+        ) from error
+    if not any(isinstance(path, str) for path in configs):
+        _find_on_hub([text], what=f"{text} is no folder, and")
+    return text
+
+
+def _find_on_hub(names: Sequence[str], *, what: str) -> None:
+    """Refuse names of which the Hub has none, or that it cannot be asked for; `what` begins the sentence."""
+    try:
+        for name in names:
+            HfApi().model_info(name, timeout=HUB_TIMEOUT)
     except HfHubHTTPError as error:
         raise argparse.ArgumentTypeError(
-            f"{text} is no folder, and the Hub has no model of that name for you (status {error.response.status_code})"
+            f"{what} the Hub has no model {name} for you (status {error.response.status_code})"
         ) from error
     except (OfflineModeIsEnabled, httpx.HTTPError) as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0].rstrip(".")
+        fetching = " && ".join(f"hf download {name} {FETCHED}" for name in names)
         raise argparse.ArgumentTypeError(
-            f"{text} is no folder, was not downloaded before, and the Hub cannot be reached: {reason}"
+            f"{what} {' and '.join(names)} was not downloaded before, and the Hub cannot be reached: {reason}. Where "
+            f"there is a network, run: {fetching}; then copy what it put into ~/.cache/huggingface/hub to "
+            f"{constants.HF_HUB_CACHE}"
         ) from error
-    return text
 
 
 def output_folder(text: str) -> Path:

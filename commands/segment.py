@@ -24,6 +24,7 @@ from fisa.commands.options import (
     load_parts,
     model_name,
     output_place,
+    refuse_preset_alone,
     refused_in_a_line,
     stored_vocabulary,
 )
@@ -36,6 +37,7 @@ from fisa.labelling.overlays import OVERLAY_FORMATS
 from fisa.labelling.photo_search import ANNOTATIONS, find_photos
 from fisa.labelling.processes import Processes
 from fisa.labelling.streaming import stream_photos
+from fisa.pretrained.presets import PRESETS
 from fisa.processing.downloads import DOWNLOAD_BYTES, DOWNLOAD_SECONDS
 from fisa.processing.lettering import checked_font
 from fisa.processing.pipeline_fisa import SUBTASKS
@@ -44,7 +46,7 @@ from fisa.processing.segmentation import Segment
 
 EXAMPLES = """examples:
   fisa-segment pretrained/scenes --labels "tiger, apple, headphones, sand [stuff], wood [stuff]"
-  fisa-segment photo.jpg --model FOLDER --labels "dog, grass, frisbee"
+  fisa-segment photo.jpg --model clip+mask2former --labels "dog, grass, frisbee"
   fisa-segment holiday/ "more/*.png" https://example.com/cat.jpg --model FOLDER --labels-file words.txt --output found
   fisa-segment street.jpg --model FOLDER --subtask semantic --labels "road [stuff], car, sky [stuff]"
   fisa-segment photo.jpg --model FOLDER --labels "dog" --others "cat, grass, sky" --min-score 0.3
@@ -105,6 +107,8 @@ def _loaded(
     try:
         _check_output(options)
         photos = _photos(options)
+        if options.vocabulary is None:
+            refuse_preset_alone(options.model)
         labeller = Labeller(
             _segmenter(options),
             labels=options.vocabulary,
@@ -261,8 +265,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--model",
         type=model_name,
-        help="folder or Hub name of a FISA model or adapter (default: the small one that comes with the package, "
-        "which knows Patchwork's pictograms and no photos)",
+        help="folder or Hub name of a FISA model or adapter, or public parts put together: "
+        f"{' or '.join(PRESETS)} (default: the small one that comes with the package, which knows Patchwork's "
+        "pictograms and no photos)",
     )
     add_vocabulary_options(parser.add_mutually_exclusive_group())
     add_others_option(parser, default="auto; what is stored with the model, if its stored classes are looked for")

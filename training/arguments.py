@@ -9,6 +9,7 @@ from fisa.data.splits import is_undivided
 from fisa.data.training_masks import SOURCES
 from fisa.evaluation.predictors import PREDICTORS
 from fisa.modeling_fisa.simo import IMAGE_LEAVES
+from fisa.pretrained.presets import PRESETS, preset_of
 from fisa.training.model_card import public_name
 
 
@@ -18,7 +19,10 @@ class ModelArguments:
 
     model: str | None = field(
         default=None,
-        metadata={"help": "Folder or Hub name of a FISA model; without it, --clip and --mask_generator make one."},
+        metadata={
+            "help": "Folder or Hub name of a FISA model, or public parts put together: "
+            f"{' or '.join(PRESETS)}; without it, --clip and --mask_generator make one."
+        },
     )
     clip: str | None = field(
         default=None, metadata={"help": "Folder or Hub name of the CLIP to make a model of, instead of --model."}
@@ -67,6 +71,8 @@ class ModelArguments:
     def __post_init__(self):
         if (self.model is None) == (self.clip is None):
             raise ValueError("Name the model: --model FOLDER, or --clip CLIP and --mask_generator GENERATOR.")
+        if preset := preset_of(self.model):
+            self.clip, self.mask_generator = preset
         if self.zoom is not None and self.zoom < 0:
             raise ValueError(f"--zoom was {self.zoom}; it is a number of proposals, 0 for none.")
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fisa.pretrained.presets import PRESETS
 from fisa.processing.coco_panoptic import CocoPanopticWriter
 from tests.data.made_files import HEIGHT, WIDTH, quarters, write_ade20k, write_photo, write_values
 
@@ -18,8 +19,9 @@ def belongings(tmp_path_factory, photo, checkpoint, parts_folder):
     """The folder with everything that the pages name."""
     root = tmp_path_factory.mktemp("belongings")
     shutil.copytree(checkpoint, root / "my-fisa")
-    shutil.copytree(parts_folder / "clip", root / "openai" / "clip-vit-large-patch14-336")
-    shutil.copytree(parts_folder / "mask_generator", root / "facebook" / "mask2former-swin-large-coco-panoptic")
+    for clip, mask_generator in PRESETS.values():
+        shutil.copytree(parts_folder / "clip", root / clip)
+        shutil.copytree(parts_folder / "mask_generator", root / mask_generator)
     photo.save(root / "photo.jpg")
     (root / "pretrained").symlink_to(ROOT / "pretrained")
     (root / "recipes").symlink_to(ROOT / "recipes")

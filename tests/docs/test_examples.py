@@ -49,6 +49,8 @@ NAMES = [
     "fisa.labelling.room.Room",
     "fisa.miniature.miniature",
     "fisa.pretrained.patchwork.load",
+    "fisa.pretrained.presets.load",
+    "fisa.pretrained.presets.missing_parts",
     "fisa.processing.coco_panoptic.CocoPanopticWriter",
     "fisa.processing.coco_panoptic.numbered",
     "fisa.processing.coco_panoptic.panoptic_png",
