@@ -114,5 +114,5 @@ def load(name: str, *, dtype: torch.dtype | str = "auto") -> tuple[FisaForUniver
         torch.manual_seed(0)
         model = FisaForUniversalSegmentation.from_clip_and_mask_generator(*PRESETS[name])
     if isinstance(dtype, torch.dtype):
-        model.to(dtype)
+        model.to(dtype)  # type: ignore[arg-type]  # transformers wraps it without its types
     return model, FisaProcessor.from_clip_and_mask_generator(*PRESETS[name])
