@@ -1,6 +1,7 @@
-"""What MkDocs does not know: links to files outside docs/, and transformers' conventions in docstrings, such as
-[`~fisa.module.name`] and (`bool`, *optional*, defaults to `True`)."""
+"""What MkDocs does not know: notebooks, links to files outside docs/, and transformers' conventions in docstrings,
+such as [`~fisa.module.name`] and (`bool`, *optional*, defaults to `True`)."""
 
+import json
 import os.path
 import re
 from pathlib import Path
@@ -13,6 +14,7 @@ import fisa
 
 
 OUTSIDE = re.compile(r"\]\((\.\./[^)#\s]+)\)")
+NOTEBOOK = re.compile(r"\]\((notebooks/\w+)\.ipynb\)")
 NAME = re.compile(r"\[<code>(~?)([\w.]+)</code>\]")
 MARKED_UP_TYPE = re.compile(r"<code>([^<]*`[^<]*)</code>")
 SAID_BY_SIGNATURE = re.compile(r", \*optional\*|, defaults to .*|\[`|`\]|`")
@@ -20,10 +22,14 @@ LANGUAGES = {".py": "python", ".yaml": "yaml", ".cff": "yaml"}
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add a page for each file outside docs/ that a page links to, and let the link lead there."""
+    """Add a page for each notebook, and for each file outside docs/ that a page links to, and let links lead there."""
     root, docs = Path(config.config_file_path).parent, Path(config.docs_dir)
+    for notebook in [file for file in files if file.src_uri.endswith(".ipynb")]:
+        files.remove(notebook)
+        page = notebook.src_uri.removesuffix(".ipynb") + ".md"
+        files.append(File.generated(config, page, content=_cells(docs / notebook.src_uri)))
     for page in list(files.documentation_pages()):
-        text, folder = page.content_string, (docs / page.src_uri).parent
+        text, folder = NOTEBOOK.sub(r"](\1.md)", page.content_string), (docs / page.src_uri).parent
         for link in OUTSIDE.findall(text):
             source = Path(os.path.normpath(folder / link))
             if source.is_relative_to(docs) or not source.is_file():
@@ -48,6 +54,11 @@ def _reference(match: re.Match[str]) -> str:
     identifier = f"fisa.{name}" if name in fisa.__all__ else name
     shown = name.rpartition(".")[2] if short else name
     return f'<autoref optional identifier="{identifier}"><code>{shown}</code></autoref>'
+
+
+def _cells(notebook: Path) -> str:
+    cells = [(cell["cell_type"], "".join(cell["source"])) for cell in json.loads(notebook.read_text())["cells"]]
+    return "\n\n".join(text if kind == "markdown" else f"```python\n{text}\n```" for kind, text in cells)
 
 
 def _shown(source: Path, root: Path) -> str:
