@@ -109,9 +109,13 @@ class _Hub(BaseHTTPRequestHandler):
         if path.startswith("api/models/"):
             owner, name, *rest = path.split("/")[2:]
             folder = self.root / owner / name
-            files = [{"rfilename": file.name} for file in sorted(folder.glob("*"))]
-            about = {"id": f"{owner}/{name}", "sha": COMMIT, "siblings": files}
-            found = folder.is_dir() and not rest or rest[:1] == ["revision"]
+            files = [file for file in sorted(folder.glob("*")) if file.is_file()]
+            if rest[:1] == ["tree"]:
+                about = [{"type": "file", "path": f.name, "size": f.stat().st_size, "oid": COMMIT} for f in files]
+            else:
+                siblings = [{"rfilename": file.name} for file in files]
+                about = {"id": f"{owner}/{name}", "sha": COMMIT, "siblings": siblings}
+            found = folder.is_dir() and rest[:1] in ([], ["revision"], ["tree"])
             return self._send(json.dumps(about).encode() if found else None)
         name, _, file = path.partition("/resolve/")
         place = self.root / name / file.partition("/")[2]

@@ -4,6 +4,7 @@ The parts have the architectures, the names and the files of the published ones,
 
 import json
 import re
+import shlex
 import shutil
 
 import numpy as np
@@ -106,6 +107,20 @@ def test_without_a_network_one_line_says_what_to_fetch_where(command, there, hub
     fetched = re.findall(r"hf download (\S+) --exclude", last)
     assert fetched == ([mask_generator] if there else [clip, mask_generator])
     assert f"to {place / 'home' / 'hub'}" in last and not (place / "results").exists()
+
+
+def test_what_it_says_to_fetch_is_enough(hub, place):
+    command = ("fisa-segment", "photo.jpg", "--model", NAME, *WORDS)
+    said = walk(*command, cwd=place, status=2, HF_HOME=str(place / "home"))
+    fetching = re.search(r"run: (.+); then copy", said.replace("\n", " ")).group(1)
+    for part in PRESETS[NAME]:
+        (hub / part / "tf_model.h5").write_text("weights for another framework")
+    with serving(hub) as address:
+        online = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": address, "HF_HOME": str(place / "home")}
+        for single in fetching.split(" && "):
+            walk(*shlex.split(single), cwd=place, **online)
+    assert not list(place.rglob("*.h5"))
+    assert "1 of 1 photos segmented" in walk(*command, cwd=place, HF_HOME=str(place / "home"))
 
 
 def test_parts_in_folders_of_their_names_do_too(hub, place):
