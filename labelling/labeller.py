@@ -16,6 +16,8 @@ from transformers import pipeline
 import fisa
 from fisa.data.categories import categories_of
 from fisa.labelling.room import Room, is_out_of_memory
+from fisa.pretrained.presets import load as load_preset
+from fisa.pretrained.presets import preset_of
 from fisa.processing.coco_panoptic import numbered, panoptic_png
 from fisa.processing.files import weights_digest
 from fisa.processing.others import given_others, is_auto
@@ -54,7 +56,7 @@ class Labeller:
     A labeller that was given the model's name can be pickled: the model is loaded where it is used.
 
     Args:
-        model (`str`, `os.PathLike` or [`FisaPipeline`]): a folder, a name on the Hub, or a loaded pipeline.
+        model (`str`, `os.PathLike` or [`FisaPipeline`]): a folder, a name on the Hub, a preset, or a loaded pipeline.
         labels (*optional*): the classes, as [`Vocabulary.parse`] takes them; those stored in the model if not given.
         batch_size (`int`, *optional*): the threads that PyTorch has, 8 at most, or 8 photos to a stack, if not given.
         options: of the pipeline's call: `subtask`, `threshold` and others.
@@ -153,6 +155,9 @@ class Labeller:
         """What segments, loaded."""
         if isinstance(self._model, FisaPipeline):
             return self._model
+        if preset_of(name := str(self._model)):
+            model, processor = load_preset(name)
+            return pipeline("image-segmentation", model=model, processor=processor, pipeline_class=FisaPipeline)
         return pipeline("image-segmentation", model=str(self._model), pipeline_class=FisaPipeline)
 
     @cached_property

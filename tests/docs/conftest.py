@@ -9,6 +9,7 @@ import pytest
 from fisa.pretrained.presets import PRESETS
 from fisa.processing.coco_panoptic import CocoPanopticWriter
 from tests.data.made_files import HEIGHT, WIDTH, quarters, write_ade20k, write_photo, write_values
+from tests.tiny_sam import tiny_sam
 
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,6 +23,8 @@ def belongings(tmp_path_factory, photo, checkpoint, parts_folder):
     for clip, mask_generator in PRESETS.values():
         shutil.copytree(parts_folder / "clip", root / clip)
         shutil.copytree(parts_folder / "mask_generator", root / mask_generator)
+    for part in tiny_sam():
+        part.save_pretrained(root / "facebook" / "sam-vit-base")
     photo.save(root / "photo.jpg")
     (root / "pretrained").symlink_to(ROOT / "pretrained")
     (root / "recipes").symlink_to(ROOT / "recipes")

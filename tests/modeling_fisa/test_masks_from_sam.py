@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from transformers import SamConfig, SamModel, pipeline
+from transformers import pipeline
 
 from fisa import FisaForUniversalSegmentation
 from fisa.miniature import character_clip_tokenizer, miniature, miniature_clip
+from tests.tiny_sam import SIDE, tiny_sam
 
 
 pytest.importorskip("torchvision", reason="SAM's mask generation needs torchvision", exc_type=ImportError)
@@ -16,24 +17,9 @@ def sam():
     """The mask-generation pipeline of a tiny SAM with random weights."""
     from transformers import SamImageProcessor
 
-    attention = {"num_hidden_layers": 1, "num_attention_heads": 2, "mlp_dim": 32}
-    config = SamConfig(
-        vision_config=attention
-        | {
-            "hidden_size": 16,
-            "output_channels": 16,
-            "image_size": 64,
-            "patch_size": 8,
-            "window_size": 2,
-            "global_attn_indexes": [0],
-            "num_pos_feats": 8,
-        },
-        prompt_encoder_config={"hidden_size": 16, "image_size": 64, "patch_size": 8, "mask_input_channels": 4},
-        mask_decoder_config=attention | {"hidden_size": 16, "iou_head_hidden_dim": 16, "iou_head_depth": 2},
-    )
-    torch.manual_seed(0)
-    processor = SamImageProcessor(size={"longest_edge": 64}, pad_size={"height": 64, "width": 64})
-    return pipeline("mask-generation", model=SamModel(config).eval(), image_processor=processor, device="cpu")
+    model, _ = tiny_sam()
+    processor = SamImageProcessor(size={"longest_edge": SIDE}, pad_size={"height": SIDE, "width": SIDE})
+    return pipeline("mask-generation", model=model, image_processor=processor, device="cpu")
 
 
 def test_masks_of_the_mask_generation_pipeline_are_named(sam, photo):

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from fisa import FisaForUniversalSegmentation, FisaPipeline, FisaProcessor
+from fisa.labelling import Labeller
 from fisa.pretrained.presets import PRESETS
 from tests.roads.made_hub import cached, serving, write_clip, write_mask_generator
 from tests.roads.made_photos import write_label_maps
@@ -129,6 +130,12 @@ def test_parts_in_folders_of_their_names_do_too(hub, place):
         "fisa-segment", "photo.jpg", "--model", NAME, *WORDS, cwd=place, HF_HOME=str(place / "nothing here")
     )
     assert "1 of 1 photos segmented" in printed
+
+
+def test_a_labeller_of_rows_takes_the_name(hub, photo, monkeypatch):
+    monkeypatch.chdir(hub)
+    rows = Labeller(NAME, labels="dog, grass", others=None, threshold=0)({"image": [photo]})
+    assert rows["problem"] == [None] and rows["segments_info"][0]
 
 
 def test_fine_tuning_by_the_name_leaves_a_model_that_needs_no_cache(home, place):
