@@ -5,7 +5,7 @@ from torch import nn
 from transformers.utils.generic import maybe_autocast
 
 from fisa.modeling_fisa.encoded_vocabulary import UNKNOWN, EncodedVocabulary
-from fisa.processing.post_processing import log_no_object
+from fisa.processing.photo_outputs import log_no_object
 from fisa.processing.vocabulary import plain_name
 
 

@@ -43,8 +43,8 @@ from fisa.processing.post_processing import (
     segmentations,
     semantic_segmentation,
 )
-from fisa.processing.segment_rules import THRESHOLDS, count, share
 from fisa.processing.segmentation import Segmentation
+from fisa.processing.setting_values import THRESHOLDS, count, share
 from fisa.processing.stored_settings import naming_file, refuse_no_dictionary
 
 

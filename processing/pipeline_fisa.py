@@ -17,8 +17,8 @@ from fisa.processing.others import given_others as read_others
 from fisa.processing.photos import is_collection, read_photo
 from fisa.processing.post_processing import Subtask
 from fisa.processing.processing_fisa import FisaProcessor
-from fisa.processing.segment_rules import THRESHOLDS, count, share, switch
 from fisa.processing.segmentation import Segmentation
+from fisa.processing.setting_values import THRESHOLDS, count, share, switch
 from fisa.processing.vocabulary import Vocabulary
 
 

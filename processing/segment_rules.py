@@ -2,73 +2,14 @@
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from numbers import Integral, Real
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 
+from fisa.processing.photo_outputs import PhotoOutputs
+from fisa.processing.setting_values import share
 from fisa.processing.winners import exact_area, first_inside, strongest_claims
-
-
-THRESHOLDS = ("threshold", "mask_threshold", "overlap_mask_area_threshold", "min_score")
-
-
-def share(name: str, value: Any) -> float:
-    """A setting that is a probability or a share, as Python's own number.
-
-    Raises:
-        ValueError: it is not a number in [0, 1].
-
-    Example:
-        >>> share("threshold", np.float64(0.5))
-        0.5
-    """
-    if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= float(value) <= 1:
-        raise ValueError(f"`{name}` is {value!r}; as a probability or a share it must be a number in [0, 1].")
-    return float(value)
-
-
-def switch(name: str, value: Any) -> bool:
-    """A setting that is on or off, as Python's own truth value.
-
-    Raises:
-        ValueError: it is neither `True` nor `False`; "no" would otherwise be on.
-
-    Example:
-        >>> switch("include_others", False)
-        False
-    """
-    if not isinstance(value, bool | np.bool_):
-        raise ValueError(f"`{name}` is {value!r}; it must be True or False.")
-    return bool(value)
-
-
-def count(name: str, value: Any) -> int:
-    """A setting that is a number of things, as Python's own number.
-
-    Raises:
-        ValueError: it is not a whole number from 0 on.
-
-    Example:
-        >>> count("zoom", np.int64(8))
-        8
-    """
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < 0:
-        raise ValueError(f"`{name}` is {value!r}; it must be a whole number, 0 for none.")
-    return int(value)
-
-
-class PhotoOutputs(NamedTuple):
-    """One photo's share of a model's outputs, without the padding of the batch."""
-
-    class_probs: torch.Tensor  # (Q, C + N + 1) float32: those of the C classes, of the N others, of "no object"
-    mask_logits: torch.Tensor  # (Q, h, w)
-    size: tuple[int, int]  # height and width of the map to make, upright
-    is_thing: torch.Tensor | None  # (C + N,) bool
-    orientation: int  # EXIF's, of the pixels that the caller holds
-    num_classes: int  # C, the classes that were asked for; from C on class ids are those of the others
 
 
 @dataclass

@@ -10,9 +10,9 @@ from transformers.testing_utils import CaptureLogger
 from transformers.utils import logging
 
 from fisa.processing.image_processing_fisa import FisaImageProcessor
+from fisa.processing.photo_outputs import log_no_object
 from fisa.processing.post_processing import (
     instance_segmentation,
-    log_no_object,
     panoptic_segmentation,
     segmentations,
     semantic_segmentation,
