@@ -41,7 +41,7 @@ from fisa.pretrained.presets import PRESETS
 from fisa.processing.downloads import DOWNLOAD_BYTES, DOWNLOAD_SECONDS
 from fisa.processing.lettering import checked_font
 from fisa.processing.pipeline_fisa import SUBTASKS
-from fisa.processing.segmentation import Segment
+from fisa.processing.segment import Segment
 
 
 EXAMPLES = """examples:

@@ -10,7 +10,8 @@ from fisa.formats.places import photo_copy
 from fisa.formats.results import LabelledPhoto, Results
 from fisa.processing.extras import library
 from fisa.processing.files import written_whole
-from fisa.processing.segmentation import Segment, Segmentation
+from fisa.processing.segment import Segment
+from fisa.processing.segmentation import Segmentation
 
 
 def write_cvat(results: Results, path: Path) -> None:

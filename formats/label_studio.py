@@ -11,7 +11,8 @@ import numpy as np
 from fisa.formats.places import photo_copy, replaced_folder
 from fisa.formats.results import LabelledPhoto, Results
 from fisa.processing.extras import library
-from fisa.processing.segmentation import Segment, Segmentation
+from fisa.processing.segment import Segment
+from fisa.processing.segmentation import Segmentation
 
 
 LONGEST_RUN = 2**16

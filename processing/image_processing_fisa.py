@@ -2,21 +2,18 @@
 and turns the model's outputs into segments. It works on PIL alone, with or without torchvision."""
 
 import math
-import os
 import reprlib
 import warnings
-from collections.abc import Collection, Mapping
 from functools import partial
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 import torch
 from huggingface_hub.dataclasses import validate_typed_dict
 from huggingface_hub.errors import StrictDataclassError
 from PIL import Image
-from transformers import AutoImageProcessor, BatchFeature
+from transformers import BatchFeature
 from transformers.image_processing_backends import PilBackend
-from transformers.image_processing_utils import get_size_dict
 from transformers.image_transforms import get_size_with_aspect_ratio
 from transformers.image_utils import (
     IMAGENET_DEFAULT_MEAN,
@@ -32,105 +29,16 @@ from transformers.processing_utils import Unpack
 from transformers.utils import TensorType
 
 from fisa.configuration.setting_names import refuse_misspelt
+from fisa.processing.image_settings import FisaImageProcessorKwargs, checked_size, settings_of
 from fisa.processing.mask_labels import InstanceClasses, masks_and_classes
 from fisa.processing.original_photos import OriginalPhoto
 from fisa.processing.photos import Photo, read_photos
-from fisa.processing.post_processing import (
-    Sizes,
-    Subtask,
-    instance_segmentation,
-    panoptic_segmentation,
-    segmentations,
-    semantic_segmentation,
-)
-from fisa.processing.segmentation import Segmentation
+from fisa.processing.post_processor import PostProcessor
 from fisa.processing.setting_values import THRESHOLDS, count, share
 from fisa.processing.stored_settings import naming_file, refuse_no_dictionary
 
 
-Numbers = float | int | list[float | int] | tuple[float | int, ...]
-
-
-class FisaImageProcessorKwargs(TypedDict, total=False):
-    r"""The settings of a [`FisaImageProcessor`]; each can be given to a single call as well.
-
-    Args:
-        size (`dict[str, int]`, defaults to `{"height": 224, "width": 224}`):
-            What CLIP sees: the whole photo, squashed to this size, without a crop.
-        resample (`int` or `PILImageResampling`, defaults to `BICUBIC`):
-            The filter that resizes CLIP's view.
-        image_mean, image_std (`list[float]`, default to CLIP's):
-            Subtracted from the pixels of CLIP's view, and what the rest is divided by.
-        do_rescale (`bool`, defaults to `True`), rescale_factor (`float`, defaults to `1 / 255`):
-            Whether the pixels of both views (0 to 255) are multiplied by the factor first. Without it they keep the
-            scale of the photo that was given: 0 to 1 for floating point of that range, 0 to 255 for 8 bits.
-        do_normalize (`bool`, defaults to `True`):
-            Whether mean and standard deviation are applied to both views.
-        mask_generator_size (`dict[str, int]`, *optional*, defaults to `{"shortest_edge": 800, "longest_edge": 1333}`):
-            What the mask generator sees: the photo with these bounds on its edges, its aspect ratio kept, at the top
-            left of a square canvas of the longest edge; or, as `{"height": ..., "width": ...}`, the photo squashed.
-            `None`: there is no generator, and its view is not made.
-        mask_generator_size_divisor (`int`, defaults to 32):
-            The sides of the generator's view are rounded up to a multiple of this (by resizing), the canvas too.
-        mask_generator_resample (`int` or `PILImageResampling`, defaults to `BILINEAR`):
-            The filter that resizes the generator's view.
-        mask_generator_image_mean, mask_generator_image_std (`list[float]`, default to ImageNet's):
-            As for CLIP's view.
-        mask_generator_pads_with_black (`bool`, defaults to `False`):
-            What the canvas is where there is no photo: black before normalising, as EoMT learnt it, or else zero after
-            it, as Mask2Former and MaskFormer did.
-        zoom (`int`, defaults to 0):
-            How many proposals of each photo the model reads a second time, in windows of the original photo around
-            them; see [`~fisa.modeling_fisa.zoom`]. 0: none, and the original is not handed over.
-        zoom_size (`dict[str, int]`, *optional*):
-            What CLIP sees of such a window: best the size that it was pre-trained at. `None`: that of `size`.
-        threshold, mask_threshold, overlap_mask_area_threshold (`float`, default to 0.5, 0.5 and 0.8):
-            What `post_process_*` uses where the call does not say; see there.
-        min_score (`float`, defaults to 0.0):
-            The lowest score of a segment, likewise.
-        post_processing_rule (`"open_vocabulary"` or `"closed_vocabulary"`, defaults to the former):
-            Which proposals become segments: see [`~fisa.processing.post_processing.Rule`].
-        do_resize, do_convert_rgb (`bool`, default to `True`):
-            Photos of every size and kind become RGB of these sizes; `False` is refused.
-        ignore_index (`int`, *optional*), do_reduce_labels (`bool`, defaults to `False`):
-            For segmentation maps, as Mask2Former has them: the id that has no mask; and whether id 0 is background,
-            which has none, and all classes count one less. `reduce_labels` is the latter's older name.
-        input_data_format (`str` or `ChannelDimension`, *optional*):
-            `"channels_first"` or `"channels_last"`, for arrays whose shape leaves it open.
-        return_tensors (`str`, *optional*):
-            `"pt"` for torch tensors; NumPy arrays otherwise.
-    """
-
-    size: int | list[int] | tuple[int, ...] | dict[str, int] | SizeDict
-    resample: PILImageResampling | int
-    image_mean: Numbers
-    image_std: Numbers
-    do_rescale: bool
-    rescale_factor: float | int
-    do_normalize: bool
-    mask_generator_size: int | list[int] | tuple[int, ...] | dict[str, int] | SizeDict | None
-    mask_generator_size_divisor: int
-    mask_generator_resample: PILImageResampling | int
-    mask_generator_image_mean: Numbers
-    mask_generator_image_std: Numbers
-    mask_generator_pads_with_black: bool
-    zoom: int
-    zoom_size: int | list[int] | tuple[int, ...] | dict[str, int] | SizeDict | None
-    threshold: float | int
-    mask_threshold: float | int
-    overlap_mask_area_threshold: float | int
-    min_score: float | int
-    post_processing_rule: str
-    do_resize: bool
-    do_convert_rgb: bool
-    ignore_index: int | None
-    do_reduce_labels: bool
-    reduce_labels: bool
-    input_data_format: str | ChannelDimension | None
-    return_tensors: str | TensorType | None
-
-
-class FisaImageProcessor(PilBackend):
+class FisaImageProcessor(PostProcessor, PilBackend):
     r"""Make a model's image inputs from photos, and segments from its outputs.
 
     A photo is a PIL image, a NumPy array or torch tensor of shape (H, W), (H, W, C) or (C, H, W), a path, a URL or the
@@ -245,28 +153,7 @@ class FisaImageProcessor(PilBackend):
             mask_generator (the same, *optional*):
                 Of Mask2Former, MaskFormer or EoMT. `None`: no view for a generator is made.
         """
-        clip = _image_processor_of(clip)
-        mean, std = _normalization(clip)
-        settings = {
-            "size": _square(clip.crop_size if getattr(clip, "do_center_crop", False) else clip.size),
-            "resample": clip.resample,
-            "image_mean": mean,
-            "image_std": std,
-            "mask_generator_size": None,
-        }
-        settings["zoom_size"] = settings["size"]
-        if mask_generator is not None:
-            mask_generator = _image_processor_of(mask_generator)
-            mean, std = _normalization(mask_generator)
-            settings |= {
-                "mask_generator_size": _bounded(mask_generator.size),
-                "mask_generator_size_divisor": getattr(mask_generator, "size_divisor", None) or 1,
-                "mask_generator_resample": mask_generator.resample,
-                "mask_generator_image_mean": mean,
-                "mask_generator_image_std": std,
-                "mask_generator_pads_with_black": hasattr(mask_generator, "do_split_image"),  # EoMT's alone
-            }
-        return cls(**settings)
+        return cls(**settings_of(clip, mask_generator))
 
     def mask_generator_view(self, pixel_values: torch.Tensor) -> BatchFeature:
         """The mask generator's view made from CLIP's, and no finer, where the photos are no longer at hand.
@@ -293,123 +180,17 @@ class FisaImageProcessor(PilBackend):
         inputs.pop("pixel_values")
         return inputs.to(pixel_values.device)
 
-    def post_process_segmentation(
-        self,
-        outputs: Any,
-        subtask: Subtask = "panoptic",
-        *,
-        threshold: float | None = None,
-        mask_threshold: float | None = None,
-        overlap_mask_area_threshold: float | None = None,
-        min_score: float | None = None,
-        target_sizes: Sizes | None = None,
-        id2label: Mapping[int, str] | None = None,
-        include_others: bool = False,
-    ) -> list[Segmentation]:
-        """[`~fisa.processing.post_processing.segmentations`], by the settings where the call does not say.
-
-        Example:
-
-        ```python
-        >>> (segmentation,) = processor.post_process_segmentation(model(**inputs), target_sizes=[(480, 640)])
-        >>> [(segment.label, segment.score) for segment in segmentation]
-        [('LABEL_1', 0.98), ('LABEL_0', 0.91)]
-        ```
-        """
-        options = self._post_processing_options(threshold, mask_threshold, overlap_mask_area_threshold, min_score)
-        return segmentations(
-            outputs, subtask, target_sizes=target_sizes, id2label=id2label, include_others=include_others, **options
-        )
-
-    def post_process_panoptic_segmentation(
-        self,
-        outputs: Any,
-        threshold: float | None = None,
-        mask_threshold: float | None = None,
-        overlap_mask_area_threshold: float | None = None,
-        label_ids_to_fuse: Collection[int] | None = None,
-        target_sizes: Sizes | None = None,
-        *,
-        min_score: float | None = None,
-        include_others: bool = False,
-    ) -> list[dict[str, Any]]:
-        """[`~fisa.processing.post_processing.panoptic_segmentation`], by the settings where the call does not say."""
-        options = self._post_processing_options(threshold, mask_threshold, overlap_mask_area_threshold, min_score)
-        return panoptic_segmentation(
-            outputs,
-            target_sizes=target_sizes,
-            label_ids_to_fuse=label_ids_to_fuse,
-            include_others=include_others,
-            **options,
-        )
-
-    def post_process_instance_segmentation(
-        self,
-        outputs: Any,
-        threshold: float | None = None,
-        mask_threshold: float | None = None,
-        overlap_mask_area_threshold: float | None = None,
-        target_sizes: Sizes | None = None,
-        return_coco_annotation: bool = False,
-        return_binary_maps: bool = False,
-        *,
-        min_score: float | None = None,
-        include_others: bool = False,
-    ) -> list[dict[str, Any]]:
-        """[`~fisa.processing.post_processing.instance_segmentation`], by the settings where the call does not say."""
-        options = self._post_processing_options(threshold, mask_threshold, overlap_mask_area_threshold, min_score)
-        return instance_segmentation(
-            outputs,
-            target_sizes=target_sizes,
-            return_coco_annotation=return_coco_annotation,
-            return_binary_maps=return_binary_maps,
-            include_others=include_others,
-            **options,
-        )
-
-    def post_process_semantic_segmentation(
-        self,
-        outputs: Any,
-        target_sizes: Sizes | None = None,
-        return_segmentation_scores: bool = False,
-        *,
-        include_others: bool = False,
-    ) -> list[Any]:
-        """[`~fisa.processing.post_processing.semantic_segmentation`]."""
-        return semantic_segmentation(
-            outputs,
-            target_sizes=target_sizes,
-            return_segmentation_scores=return_segmentation_scores,
-            include_others=include_others,
-        )
-
-    def _post_processing_options(
-        self,
-        threshold: float | None,
-        mask_threshold: float | None,
-        overlap_mask_area_threshold: float | None,
-        min_score: float | None,
-    ) -> dict[str, Any]:
-        given = {
-            "threshold": threshold,
-            "mask_threshold": mask_threshold,
-            "overlap_mask_area_threshold": overlap_mask_area_threshold,
-            "min_score": min_score,
-        }
-        options = {name: getattr(self, name) if value is None else value for name, value in given.items()}
-        return options | {"rule": self.post_processing_rule}
-
     def _standardize_kwargs(
         self, size: Any = None, mask_generator_size: Any = None, zoom_size: Any = None, **kwargs: Any
     ) -> dict[str, Any]:
         kwargs = super()._standardize_kwargs(**kwargs)
-        kwargs["size"] = _checked_size("size", size, {"height", "width"})
+        kwargs["size"] = checked_size("size", size, {"height", "width"})
         kwargs["zoom_size"] = (
-            kwargs["size"] if zoom_size is None else _checked_size("zoom_size", zoom_size, {"height", "width"})
+            kwargs["size"] if zoom_size is None else checked_size("zoom_size", zoom_size, {"height", "width"})
         )
         kwargs["zoom"] = count("zoom", kwargs["zoom"])
         if mask_generator_size is not None:
-            mask_generator_size = _checked_size(
+            mask_generator_size = checked_size(
                 "mask_generator_size", mask_generator_size, {"height", "width"}, {"shortest_edge", "longest_edge"}
             )
         kwargs["mask_generator_size"] = mask_generator_size
@@ -554,35 +335,3 @@ def _size_on_canvas(photo: Image.Image, size: SizeDict, divisor: int) -> SizeDic
 def _rounded_up(height: int, width: int, divisor: int) -> SizeDict:
     divisor = max(divisor, 1)
     return SizeDict(height=math.ceil(height / divisor) * divisor, width=math.ceil(width / divisor) * divisor)
-
-
-def _checked_size(name: str, size: Any, *kinds: set[str]) -> SizeDict:
-    if isinstance(size, list | tuple) and len(size) != 2:
-        raise ValueError(f"`{name}` must be a pair of height and width where it is a list; found {size}.")
-    size = get_size_dict(size, param_name=name)
-    if set(size) not in kinds or any(not isinstance(side, int) or side < 1 for side in size.values()):
-        choices = " or ".join(str(sorted(kind)) for kind in kinds)
-        raise ValueError(f"`{name}` must have the keys {choices}, each at least 1; found {size}.")
-    return SizeDict(**size)
-
-
-def _image_processor_of(source: Any) -> Any:
-    if isinstance(source, str | os.PathLike):
-        return AutoImageProcessor.from_pretrained(source, backend="pil")
-    return getattr(source, "image_processor", source)
-
-
-def _square(size: SizeDict) -> dict[str, int]:
-    return {side: size.get(side, size["shortest_edge"]) for side in ("height", "width")}
-
-
-def _bounded(size: SizeDict) -> dict[str, int]:
-    # EoMT's semantic checkpoints name the shortest edge only and mean the sides of a square.
-    return dict(size) if size.height else {"longest_edge": size["shortest_edge"]} | dict(size)
-
-
-def _normalization(processor: Any) -> tuple[tuple[float, ...], ...]:
-    """Mean and standard deviation of a processor for pixel values from 0 to 1, whether it rescales or not."""
-    mean, std = (processor.image_mean, processor.image_std) if processor.do_normalize else (0.0, 1.0)
-    white = 255 * processor.rescale_factor if processor.do_rescale else 255
-    return tuple(tuple((np.broadcast_to(value, 3) / white).tolist()) for value in (mean, std))

@@ -16,7 +16,8 @@ from transformers.tokenization_utils_base import LARGE_INTEGER
 from transformers.utils import TensorType
 
 from fisa.configuration.setting_names import refuse_misspelt, refuse_unknown
-from fisa.processing.image_processing_fisa import FisaImageProcessor, FisaImageProcessorKwargs
+from fisa.processing.image_processing_fisa import FisaImageProcessor
+from fisa.processing.image_settings import FisaImageProcessorKwargs
 from fisa.processing.mask_labels import InstanceClasses
 from fisa.processing.segmentation import Segmentation
 from fisa.processing.stored_settings import naming_file, refuse_no_dictionary

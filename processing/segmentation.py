@@ -1,31 +1,30 @@
-"""The one value for a result: which segment each pixel of a photo belongs to, and what the segments are."""
+"""The one value for a result: a map of segments, its pictures, and its other forms."""
 
 import io
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Self
 
 import numpy as np
 import torch
 from PIL import Image
-from scipy import ndimage
 
 from fisa.processing.drawing import paint, paint_with_legend
 from fisa.processing.extras import library
 from fisa.processing.files import write_picture
 from fisa.processing.palette import Color, class_colors
 from fisa.processing.photos import load_photo
-from fisa.processing.segment import Box, Segment
-from fisa.processing.vocabulary import listed
+from fisa.processing.segment import Segment
+from fisa.processing.segment_map import SegmentMap
 
 
 NOTEBOOK_SIDE = 1024  # pixels: what a notebook keeps of a picture
 
 
-@dataclass(frozen=True, eq=False)
-class Segmentation:
+@dataclass(frozen=True, eq=False, repr=False)
+class Segmentation(SegmentMap):
     """What is on a photo.
 
     Iterating gives the segments, `len` counts them, and `in` looks for a segment or a label. In brackets, a number
@@ -59,58 +58,8 @@ class Segmentation:
     ```
     """
 
-    ids: torch.Tensor
-    segments: tuple[Segment, ...]
-    masks: torch.Tensor | None = None
-    photo: Image.Image | None = None
-    asked: tuple[str, ...] = ()
-
     @classmethod
-    def from_map(
-        cls,
-        ids: torch.Tensor,
-        *,
-        labels: Sequence[str],
-        class_ids: Sequence[int] | None = None,
-        scores: Sequence[float | None] | None = None,
-        are_things: Sequence[bool | None] | None = None,
-        were_fused: Sequence[bool] | None = None,
-        are_others: Sequence[bool] | None = None,
-        masks: torch.Tensor | None = None,
-        photo: Image.Image | None = None,
-        asked: tuple[str, ...] = (),
-    ) -> "Segmentation":
-        """Measure the segments of a map.
-
-        Args:
-            ids (`torch.Tensor`): (H, W) integers, 0 where there is no segment.
-            labels (`Sequence[str]`): the names of the segments 1, 2, 3, …; each of the others is of this length too.
-            class_ids (`Sequence[int]`, *optional*): numbered by first appearance of the labels if not given.
-            scores, are_things, were_fused, are_others (*optional*): as in [`Segment`].
-            masks, photo, asked (*optional*): as in [`Segmentation`].
-
-        Raises:
-            ValueError: the map holds a segment that has no label.
-        """
-        if class_ids is None:
-            numbers = {label: number for number, label in enumerate(dict.fromkeys(labels))}
-            class_ids = [numbers[label] for label in labels]
-        unknown = [None] * len(labels)
-        columns = zip(
-            labels,
-            class_ids,
-            scores or unknown,
-            are_things or unknown,
-            *_measured(ids, len(labels)),
-            were_fused or [False] * len(labels),
-            are_others or [False] * len(labels),
-            strict=True,
-        )
-        segments = tuple(Segment(number, *row) for number, row in enumerate(columns, start=1))
-        return cls(ids, segments, masks, photo, asked)
-
-    @classmethod
-    def from_masks(cls, segments: Sequence[Mapping[str, Any]], *, size: tuple[int, int]) -> "Segmentation":
+    def from_masks(cls, segments: Sequence[Mapping[str, Any]], *, size: tuple[int, int]) -> Self:
         """From the dictionaries that transformers' pipelines return.
 
         Args:
@@ -138,7 +87,7 @@ class Segmentation:
         )
 
     @classmethod
-    def from_supervision(cls, detections: Any, *, size: tuple[int, int], photo: Any = None) -> "Segmentation":
+    def from_supervision(cls, detections: Any, *, size: tuple[int, int], photo: Any = None) -> Self:
         """From supervision's detections with masks, the reverse of [`to_supervision`].
 
         Args:
@@ -188,65 +137,6 @@ class Segmentation:
             are_others=column("is_other"),
             photo=photo,
         )
-
-    def __repr__(self) -> str:
-        width, height = self.size
-        found = listed([_in_brief(segment) for segment in self], limit=8) or "no segments"
-        missing = f"; not found: {listed(self.not_found)}" if self.not_found else ""
-        return f"Segmentation({width}x{height}: {found}{missing})"
-
-    def __len__(self) -> int:
-        return len(self.segments)
-
-    def __iter__(self) -> Iterator[Segment]:
-        return iter(self.segments)
-
-    def __contains__(self, item: object) -> bool:
-        return any(item in (segment, segment.label) for segment in self)
-
-    @overload
-    def __getitem__(self, item: int) -> Segment: ...
-
-    @overload
-    def __getitem__(self, item: slice | str) -> tuple[Segment, ...]: ...
-
-    def __getitem__(self, item: int | slice | str) -> Segment | tuple[Segment, ...]:
-        """A segment by its place, or the segments of a label; none for a class that was asked for and not found.
-
-        Raises:
-            KeyError: no segment bears the label, and nobody asked for it.
-        """
-        if not isinstance(item, str):
-            return self.segments[item]
-        found = tuple(segment for segment in self if segment.label == item)
-        if not found and item not in self.asked:
-            names = dict.fromkeys([*self.asked, *(segment.label for segment in self)])
-            raise KeyError(f"{item!r} was not looked for; there are {listed([*names]) or 'no segments'}.")
-        return found
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Width and height, in pixels."""
-        return self.ids.shape[1], self.ids.shape[0]
-
-    @property
-    def not_found(self) -> tuple[str, ...]:
-        """The names in `asked` that no segment bears.
-
-        Example:
-
-        ```python
-        >>> ids = torch.tensor([[0, 1]])
-        >>> Segmentation.from_map(ids, labels=["dog"], asked=("dog", "pizza")).not_found
-        ('pizza',)
-        ```
-        """
-        found = {segment.label for segment in self if not segment.is_other}
-        return tuple(name for name in self.asked if name not in found)
-
-    def mask(self, segment: Segment) -> np.ndarray:
-        """Where a segment is seen, (H, W) bool."""
-        return (self.ids == segment.id).cpu().numpy()
 
     def plot(
         self,
@@ -344,21 +234,6 @@ class Segmentation:
         picture.thumbnail((NOTEBOOK_SIDE, NOTEBOOK_SIDE))
         picture.save(png, format="PNG")
         return png.getvalue()
-
-    def resized(self, size: tuple[int, int]) -> "Segmentation":
-        """The same at another width and height, each pixel of the nearest one's segment. Masks and photo are left
-        out."""
-        ids = np.array(Image.fromarray(self.ids.cpu().numpy().astype(np.int32)).resize(size, Image.Resampling.NEAREST))
-        return Segmentation.from_map(
-            torch.from_numpy(ids),
-            labels=[segment.label for segment in self],
-            class_ids=[segment.class_id for segment in self],
-            scores=[segment.score for segment in self],
-            are_things=[segment.is_thing for segment in self],
-            were_fused=[segment.was_fused for segment in self],
-            are_others=[segment.is_other for segment in self],
-            asked=self.asked,
-        )
 
     def to_segments(self) -> list[dict[str, Any]]:
         """As transformers' pipelines return it: for each segment `label`, `score` and `mask`, an "L" image with 255
@@ -478,23 +353,3 @@ class Segmentation:
         names = [field.name for field in fields(Segment) if field.name != "box"]
         rows = [[*(getattr(segment, name) for name in names), *segment.box] for segment in self]
         return pandas.DataFrame(rows, columns=[*names, "left", "top", "width", "height"])
-
-
-def _in_brief(segment: Segment) -> str:
-    score = "" if segment.score is None else f" {segment.score:.2f}"
-    return f"{segment.label}{score}{' (other)' if segment.is_other else ''}"
-
-
-def _measured(ids: torch.Tensor, count: int) -> tuple[list[int], list[Box]]:
-    """Areas and boxes of the segments 1 to `count`."""
-    areas = ids.flatten().bincount(minlength=count + 1).tolist()[1:]
-    if len(areas) > count:
-        raise ValueError(f"The map holds segment {len(areas)}, and there are {count} labels; each segment needs one.")
-    boxes: list[Box] = [(0, 0, 0, 0)] * count
-    if not any(areas):
-        return areas, boxes
-    for place, region in enumerate(ndimage.find_objects(ids.cpu().numpy(), max_label=count)):
-        if region is not None:
-            rows, columns = region
-            boxes[place] = (columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start)
-    return areas, boxes
