@@ -9,7 +9,8 @@ from fisa.processing.photo_outputs import log_no_object
 from fisa.processing.vocabulary import plain_name
 
 
-TEXTS_AT_A_TIME = 8192
+TEXTS_AT_A_TIME = 2048
+"""So many texts, normalised, and their scores stay in a processor's cache."""
 
 
 def class_logits(
@@ -27,15 +28,21 @@ def class_logits(
     """
     texts = vocabulary.class_embeds
     mask_embeds = nn.functional.normalize(mask_embeds.float(), dim=-1)
-    # A large vocabulary is normalised in parts, to save memory. While tracing, its size may be dynamic.
-    whole = torch.compiler.is_compiling() or texts.shape[-2] <= TEXTS_AT_A_TIME
-    parts = [texts] if whole else texts.split(TEXTS_AT_A_TIME, dim=-2)
     scale = logit_scale.float().exp()
+
+    def scores(part: torch.Tensor) -> torch.Tensor:
+        return mask_embeds @ nn.functional.normalize(part.float(), dim=-1).transpose(-1, -2) * scale
+
     with maybe_autocast(mask_embeds.device.type, enabled=False):  # it would round logits of up to 100 to eight bits
-        scores = [
-            mask_embeds @ nn.functional.normalize(part.float(), dim=-1).transpose(-1, -2) * scale for part in parts
-        ]
-    logits = scores[0] if whole else torch.cat(scores, dim=-1)
+        # While tracing, the size of the vocabulary may be dynamic.
+        if torch.compiler.is_compiling() or texts.shape[-2] <= TEXTS_AT_A_TIME:
+            logits = scores(texts)
+        else:
+            logits = mask_embeds.new_empty(*mask_embeds.shape[:-1], texts.shape[-2])
+            for some_logits, some_texts in zip(
+                logits.split(TEXTS_AT_A_TIME, dim=-1), texts.split(TEXTS_AT_A_TIME, dim=-2)
+            ):
+                some_logits.copy_(scores(some_texts))
     if vocabulary.one_prompt_per_class:
         return logits
     class_ids = vocabulary.prompt_class_ids

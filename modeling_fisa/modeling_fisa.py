@@ -31,6 +31,9 @@ from fisa.processing.vocabulary import VocabularyLike
 
 logger = logging.get_logger(__name__)
 
+SCORES_AT_A_TIME = 2**18
+"""So many, and what is computed from them, stay in a processor's cache."""
+
 
 class FisaForUniversalSegmentation(AssembledFisa):
     """FISA whole: a frozen mask generator finds the masks, CLIP with mask tokens names them with any words.
@@ -213,8 +216,7 @@ class FisaForUniversalSegmentation(AssembledFisa):
             loss = self._loss(named[..., :num_classes], masks_to_name, None, labels, class_log_priors)
         elif labels is not None:
             loss = self._loss(logits[..., :num_classes], proposals, mask_labels, labels, class_log_priors)
-        log_probs = self._opinion.weigh(readings.log_softmax(dim=-1), proposals.class_logits, everything)
-        joint = joint_log_probs(log_probs, proposals.objectness)
+        joint = self._joint_log_probs(readings, proposals, everything)
         is_thing = None if is_thing is None else is_thing.expand(logits.shape[0], -1)
         others_logits = None
         if vocabulary.others is not None:
@@ -381,6 +383,24 @@ class FisaForUniversalSegmentation(AssembledFisa):
             )
         adjusted = logits if class_log_priors is None else logits + class_log_priors.unsqueeze(-2)
         return mask_classification_loss(adjusted, class_labels)
+
+    def _joint_log_probs(
+        self, logits: torch.Tensor, proposals: MaskProposals, vocabulary: EncodedVocabulary
+    ) -> torch.Tensor:
+        """What [`joint_log_probs`] returns, `(batch_size, num_proposals, num_classes + 1)`. Of a large vocabulary, few
+        proposals at a time: what is computed on the way is never all in memory."""
+        batch_size, num_proposals, num_classes = logits.shape
+        at_a_time = max(1, SCORES_AT_A_TIME // (batch_size * num_classes))
+        if at_a_time >= num_proposals or torch.is_grad_enabled() or torch.compiler.is_compiling():
+            log_probs = self._opinion.weigh(logits.log_softmax(dim=-1), proposals.class_logits, vocabulary)
+            return joint_log_probs(log_probs, proposals.objectness)
+        joint = logits.new_empty(batch_size, num_proposals, num_classes + 1)
+        for start in range(0, num_proposals, at_a_time):
+            some = slice(start, start + at_a_time)
+            opinion = None if proposals.class_logits is None else proposals.class_logits[:, some]
+            log_probs = self._opinion.weigh(logits[:, some].log_softmax(dim=-1), opinion, vocabulary)
+            joint[:, some] = joint_log_probs(log_probs, proposals.objectness[:, some])
+        return joint
 
 
 __all__ = ["FisaForUniversalSegmentation", "FisaModel", "FisaPreTrainedModel"]

@@ -112,6 +112,54 @@ def calibrate_objectness(
     Returns:
         slope and addend, in logits.
     """
+    logits, fits = (part.double().numpy() for part in _objectness_and_fits(model, pictures))
+    signs = 2 * fits - 1
+
+    def loss(line: np.ndarray) -> float:
+        return np.logaddexp(0, -signs * (line[0] * logits + line[1])).mean()
+
+    slope, addend = minimize(loss, (1.0, 0.0), method="Nelder-Mead").x.tolist()
+    head = model.class_predictor
+    head.weight.mul_(slope)
+    head.bias.mul_(slope)
+    head.bias[-1] -= addend
+    return slope, addend
+
+
+def reliability(
+    model: Mask2FormerForUniversalSegmentation, painter: Painter, *, num_pictures: int, canvas: int = CANVAS
+) -> list[dict[str, float]]:
+    """How often proposals fit, beside what the model says: of calibrated objectness they are the same.
+
+    Args:
+        model: in evaluation mode.
+        canvas: pixels per side that the model sees.
+
+    Returns:
+        Of each tenth of objectness that has proposals: `proposals` (how many), their mean `objectness`, and the share
+        that `fits` a segment, as [`calibrate_objectness`] counts it.
+    """
+    scenes = [painter.paint(SceneKind(side=canvas), number) for number in range(num_pictures)]
+    logits, fits = _objectness_and_fits(model, scenes)
+    objectness = logits.sigmoid()
+    tenths = (objectness * 10).long().clamp(max=9)
+    return [
+        {
+            "proposals": int(inside.sum()),
+            "objectness": objectness[inside].mean().item(),
+            "fits": fits[inside].mean().item(),
+        }
+        for inside in (tenths == tenth for tenth in range(10))
+        if inside.any()
+    ]
+
+
+@torch.no_grad()
+def _objectness_and_fits(
+    model: Mask2FormerForUniversalSegmentation, pictures: Sequence[Scene] | Dataset
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of all proposals of all pictures the logit of objectness, and 1 where the proposal fits a segment that no
+    likelier one fits; `(num_pictures * num_proposals,)` each."""
     logits, fits = [], []
     for start in range(0, len(pictures), 24):
         scenes = [pictures[index] for index in range(start, min(start + 24, len(pictures)))]
@@ -127,18 +175,7 @@ def calibrate_objectness(
                     fitted[proposal] = 1
             fits.append(fitted)
         logits.append(likely)
-    logits, fits = torch.cat(logits).flatten().double().numpy(), torch.cat(fits).double().numpy()
-    signs = 2 * fits - 1
-
-    def loss(line: np.ndarray) -> float:
-        return np.logaddexp(0, -signs * (line[0] * logits + line[1])).mean()
-
-    slope, addend = minimize(loss, (1.0, 0.0), method="Nelder-Mead").x.tolist()
-    head = model.class_predictor
-    head.weight.mul_(slope)
-    head.bias.mul_(slope)
-    head.bias[-1] -= addend
-    return slope, addend
+    return torch.cat(logits).flatten(), torch.cat(fits)
 
 
 def _overlaps(scenes: Sequence[Scene], outputs: Any) -> list[torch.Tensor]:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from fisa.studies.patchwork.generator_pretraining import (
     masks_and_kinds,
     new_generator,
     proposal_quality,
+    reliability,
 )
 from fisa.studies.patchwork.glyphs import ARTISTS
 from fisa.studies.patchwork.optimizer import MuonTrainer
@@ -129,7 +131,7 @@ def pretrain_generator(options: PretrainingArguments) -> None:
         model.load_state_dict(dict(start.named_parameters()), strict=False)
     trainer = MuonTrainer(model, options, train_dataset=pictures, data_collator=masks_and_kinds)
     _train(trainer)
-    _report(options, {"proposals": _qualities(trainer.model, options)})
+    _report(options, {"proposals": _by_artist(proposal_quality, trainer.model, options)})
 
 
 def calibrate_generator(options: PretrainingArguments) -> None:
@@ -139,13 +141,22 @@ def calibrate_generator(options: PretrainingArguments) -> None:
     pictures = MaskedPictures(painter, num_pictures=CALIBRATION_PICTURES, canvas=options.canvas)
     slope, addend = calibrate_objectness(model, pictures)
     model.save_pretrained(options.output_dir)
-    _report(options, {"slope": slope, "addend": addend, "proposals": _qualities(model, options)})
+    _report(
+        options,
+        {"slope": slope, "addend": addend}
+        | {
+            "reliability": _by_artist(reliability, model, options),
+            "proposals": _by_artist(proposal_quality, model, options),
+        },
+    )
 
 
-def _qualities(model: Mask2FormerForUniversalSegmentation, options: PretrainingArguments) -> dict[str, Any]:
+def _by_artist(
+    measure: Callable[..., Any], model: Mask2FormerForUniversalSegmentation, options: PretrainingArguments
+) -> dict[str, Any]:
     return {
-        artist: proposal_quality(
-            model, Painter(artist, seed=CHECK_SEED), num_pictures=CHECKED_PICTURES, canvas=options.canvas
+        artist: measure(
+            model.eval(), Painter(artist, seed=CHECK_SEED), num_pictures=CHECKED_PICTURES, canvas=options.canvas
         )
         for artist in (HOME, SHIFTED, THIRD)
     }

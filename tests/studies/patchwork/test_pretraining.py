@@ -27,6 +27,7 @@ from fisa.studies.patchwork.generator_pretraining import (
     masks_and_kinds,
     new_generator,
     proposal_quality,
+    reliability,
 )
 from fisa.studies.patchwork.glyphs import ARTISTS
 from fisa.studies.patchwork.optimizer import MuonAdamW, orthogonalised
@@ -198,6 +199,15 @@ def test_calibrated_objectness_is_the_share_of_proposals_that_fit(glyphs):
     assert (1 - before).min() > 0.9
     wanted = torch.tensor([2.0, 2, 2, 1, 1, 1]).expand(4, -1) / 3
     torch.testing.assert_close(1 - after, wanted, atol=0.01, rtol=0)
+    likelier, others = sorted(
+        reliability(model, painter, num_pictures=4, canvas=96), key=lambda row: row["objectness"], reverse=True
+    )
+    assert (likelier["proposals"], likelier["fits"]) == (12, pytest.approx(2 / 3))
+    assert (others["proposals"], others["fits"], others["objectness"]) == (
+        12,
+        pytest.approx(1 / 3),
+        pytest.approx(1 / 3, abs=0.01),
+    )
 
 
 def test_a_generator_that_goes_on_counts_spare_proposals_as_a_new_one_does(tmp_path, glyphs, monkeypatch):
