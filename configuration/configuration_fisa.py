@@ -307,6 +307,11 @@ class FisaConfig(PreTrainedConfig):
         ]
 
     @property
+    def stored_vocabulary(self) -> tuple[Any, ...]:
+        """The fields that hold the stored vocabulary and the words beside it, to be compared."""
+        return self.id2label, self.synonyms, self.is_thing, self.kind_is_known, self.others
+
+    @property
     def kinds(self) -> list[int]:
         """What is known of the kind of each class of the stored vocabulary: 1 a thing, 0 stuff, −1 unknown."""
         is_thing = self.is_thing or []

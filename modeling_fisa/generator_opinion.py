@@ -24,6 +24,12 @@ class GeneratorOpinion:
     config: FisaConfig
     mask_generator: PreTrainedModel | None
 
+    @property
+    def grounds(self) -> tuple[Any, ...]:
+        """All that [`encoded`] depends on beside the texts."""
+        config = self.config
+        return config.ensemble_weight, config.kind_weight, config.generator_is_thing, self._labels
+
     def encoded(self, texts: StoredVocabulary, *, device: torch.device) -> EncodedVocabulary:
         """Words as the model reads them, with what the generator calls them.
 

@@ -10,7 +10,9 @@ from fisa.processing.vocabulary import plain_name
 
 
 TEXTS_AT_A_TIME = 2048
-"""So many texts, normalised, and their scores stay in a processor's cache."""
+"""So many texts and their scores stay in a processor's cache."""
+
+SHORTEST_TEXT = 1e-12  # as in `torch.nn.functional.normalize`: nothing is divided by 0
 
 
 def class_logits(
@@ -31,7 +33,8 @@ def class_logits(
     scale = logit_scale.float().exp()
 
     def scores(part: torch.Tensor) -> torch.Tensor:
-        return mask_embeds @ nn.functional.normalize(part.float(), dim=-1).transpose(-1, -2) * scale
+        lengths = torch.linalg.vector_norm(part, dim=-1, dtype=torch.float32).clamp(min=SHORTEST_TEXT)
+        return mask_embeds @ part.float().transpose(-1, -2) * (scale / lengths).unsqueeze(-2)
 
     with maybe_autocast(mask_embeds.device.type, enabled=False):  # it would round logits of up to 100 to eight bits
         # While tracing, the size of the vocabulary may be dynamic.
@@ -39,10 +42,9 @@ def class_logits(
             logits = scores(texts)
         else:
             logits = mask_embeds.new_empty(*mask_embeds.shape[:-1], texts.shape[-2])
-            for some_logits, some_texts in zip(
-                logits.split(TEXTS_AT_A_TIME, dim=-1), texts.split(TEXTS_AT_A_TIME, dim=-2)
-            ):
-                some_logits.copy_(scores(some_texts))
+            for start in range(0, texts.shape[-2], TEXTS_AT_A_TIME):
+                some = slice(start, start + TEXTS_AT_A_TIME)
+                logits[..., some] = scores(texts[..., some, :])
     if vocabulary.one_prompt_per_class:
         return logits
     class_ids = vocabulary.prompt_class_ids

@@ -1,5 +1,6 @@
 """FisaForUniversalSegmentation: a frozen mask generator, [`FisaModel`] behind it, and scores."""
 
+import pickle
 from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -57,6 +58,8 @@ class FisaForUniversalSegmentation(AssembledFisa):
     (torch.Size([480, 640]), 2)
     ```
     """
+
+    _remembered: tuple[tuple[torch.Tensor | None, ...], bytes, EncodedVocabulary] | None = None
 
     def encode_vocabulary(
         self,
@@ -344,13 +347,31 @@ class FisaForUniversalSegmentation(AssembledFisa):
             texts = self.fisa.resolve_class_embeds(input_ids, attention_mask, class_embeds)
             assert texts is not None
             return EncodedVocabulary(texts, **classes)
-        stored = self.fisa.stored_vocabulary
-        if stored.class_embeds is None:
+        if self.fisa.class_embeds is None:
             raise ValueError(
                 "No classes to choose from: pass `input_ids` or `class_embeds` (FisaProcessor and `encode_vocabulary` "
                 "make them), or store a vocabulary with `model.set_vocabulary(processor, [...])`."
             )
-        return self._opinion.encoded(stored, device=self.device)
+        if torch.compiler.is_compiling():
+            return self._opinion.encoded(self.fisa.stored_vocabulary, device=self.device)
+        return self._remembered_vocabulary()
+
+    def _remembered_vocabulary(self) -> EncodedVocabulary:
+        """The stored vocabulary, read anew where it has changed, or what the generator makes of it: to read a hundred
+        thousand names takes longer than to see a photo."""
+        texts = self.fisa.class_embeds, self.fisa.other_embeds
+        facts = pickle.dumps(
+            (self.config.stored_vocabulary, self._opinion.grounds, [_version(embeds) for embeds in texts])
+        )
+        remembered = self._remembered
+        if (
+            remembered is None
+            or any(was is not now for was, now in zip(remembered[0], texts))
+            or remembered[1] != facts
+        ):
+            encoded = self._opinion.encoded(self.fisa.stored_vocabulary, device=self.device)
+            self._remembered = remembered = texts, facts, encoded
+        return remembered[2]
 
     @property
     def _opinion(self) -> GeneratorOpinion:
@@ -401,6 +422,11 @@ class FisaForUniversalSegmentation(AssembledFisa):
             log_probs = self._opinion.weigh(logits[:, some].log_softmax(dim=-1), opinion, vocabulary)
             joint[:, some] = joint_log_probs(log_probs, proposals.objectness[:, some])
         return joint
+
+
+def _version(tensor: torch.Tensor | None) -> int | None:
+    """Counts what was written into a tensor in place."""
+    return None if tensor is None or tensor.is_inference() else tensor._version
 
 
 __all__ = ["FisaForUniversalSegmentation", "FisaModel", "FisaPreTrainedModel"]

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from fisa.miniature import miniature
-from tests.configurations import tiny_inputs
+from fisa.modeling_fisa.modeling_fisa import SCORES_AT_A_TIME
+from tests.configurations import tiny_generator_inputs, tiny_inputs
 from tests.models import tiny_model, tiny_segmentation_model
 
 
@@ -106,6 +107,25 @@ def test_scores_of_twenty_thousand_prompts_equal_those_one_by_one():
     cosine = torch.cosine_similarity(outputs.mask_embeds[0][:, None], inputs["class_embeds"], dim=-1)
     wanted = (cosine * model.fisa.logit_scale.exp()).view(4, 10_000, 2).amax(dim=-1)
     torch.testing.assert_close(outputs.logits_per_mask[0], wanted, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "opinion", [{}, {"kind_weight": 1.0, "ensemble_weight": 0.4}], ids=["CLIP alone", "with opinion"]
+)
+def test_a_few_proposals_at_a_time_are_scored_as_all_at_once(opinion):
+    """Of so many classes, the four proposals of each of two photos do not fit into one part."""
+    num_classes = 40_000
+    model = tiny_segmentation_model("mask2former", **opinion)
+    inputs = tiny_generator_inputs([(64, 64)] * 2, canvas=(64, 64)) | {
+        **{name: tiny_inputs(num_classes=num_classes)[name] for name in ("pixel_values", "class_embeds")},
+        "class_is_thing": torch.arange(num_classes) % 2 == 0,
+        "generator_class_ids": torch.arange(num_classes) % 3 - 1,
+    }
+    at_once = model(**inputs).class_queries_logits  # whoever wants gradients gets them of everything
+    at_once.mean().backward()
+    assert SCORES_AT_A_TIME // (2 * num_classes) < at_once.shape[1]
+    with torch.no_grad():
+        torch.testing.assert_close(model(**inputs).class_queries_logits, at_once, atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()
