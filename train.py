@@ -148,11 +148,6 @@ class Run:
                 "An adapter on the Hub needs its base there: push the base first (fisa.hub.export, or push_to_hub of "
                 "model and processor), then train with --model OWNER/NAME."
             )
-        if training_options.start_share and model_options.lora_rank is not None:
-            raise ValueError(
-                "--start_share averages whole weights, and --lora_rank trains factors of their changes, whose average "
-                "is another model: leave one of them out."
-            )
         self.folder = Path(training_options.output_dir)
         self.resume = _resumed(training_options.resume_from_checkpoint)
         set_seed(training_options.seed)

@@ -25,6 +25,7 @@ def paint(
     segments: Sequence[Segment],
     *,
     colors: Mapping[str, Color],
+    legend: bool = False,
     font: str | os.PathLike | None = None,
 ) -> Image.Image:
     """Fill, outline and name segments.
@@ -34,35 +35,24 @@ def paint(
         ids: (H, W) integers of the photo's size, the `id` of each pixel's segment, 0 where there is none.
         segments: with the ids 1, 2, 3, ….
         colors: of their classes, by label.
+        legend: whether the classes and their shares of the pixels stand below.
         font: a font file for the names; see [`Lettering`].
 
     Returns:
-        A picture of the photo's size.
+        A picture of the photo's size, and the legend.
     """
-    if not segments:
-        return photo
     letters = Lettering(text_size(photo.size), font=font)
-    shades = np.array(instance_colors([segment.label for segment in segments], colors), dtype=np.uint8)
-    picture = _paint(photo, ids, shades, line_width=max(1, round(letters.size / 14)))
-    _write_labels(picture, ids, segments, shades, letters)
-    return picture
-
-
-def paint_with_legend(
-    photo: Image.Image,
-    ids: np.ndarray,
-    segments: Sequence[Segment],
-    *,
-    colors: Mapping[str, Color],
-    font: str | os.PathLike | None = None,
-) -> Image.Image:
-    """As [`paint`], with a legend of the classes and their shares of the pixels below."""
-    picture = paint(photo, ids, segments, colors=colors, font=font)
-    letters = Lettering(text_size(photo.size), font=font)
-    legend = _draw_legend(_legend_entries(segments, ids.size, colors), letters, photo.width)
-    sheet = Image.new("RGB", (legend.width, photo.height + legend.height), PAPER)
+    picture = photo
+    if segments:
+        shades = np.array(instance_colors([segment.label for segment in segments], colors), dtype=np.uint8)
+        picture = _paint(photo, ids, shades, line_width=max(1, round(letters.size / 14)))
+        _write_labels(picture, ids, segments, shades, letters)
+    if not legend:
+        return picture
+    below = _draw_legend(_legend_entries(segments, ids.size, colors), letters, photo.width)
+    sheet = Image.new("RGB", (below.width, photo.height + below.height), PAPER)
     sheet.paste(picture, (0, 0))
-    sheet.paste(legend, (0, photo.height))
+    sheet.paste(below, (0, photo.height))
     return sheet
 
 

@@ -1,6 +1,29 @@
 """The classes of public data sets, one per line as [`read_class_lines`] takes them: a module rather than text files,
 since the Hub's remote code brings modules alone."""
 
+_VOC = """\
+aeroplane, airplane [thing]
+bicycle [thing]
+bird [thing]
+boat [thing]
+bottle [thing]
+bus [thing]
+car [thing]
+cat [thing]
+chair [thing]
+cow [thing]
+dining table, table [thing]
+dog [thing]
+horse [thing]
+motorbike, motorcycle [thing]
+person [thing]
+potted plant [thing]
+sheep [thing]
+sofa, couch [thing]
+train [thing]
+tv monitor, television, tv [thing]
+"""
+
 PUBLISHED_CLASSES = {
     "ade20k_150": """\
 # The 150 classes of ADE20K's scene parsing benchmark, in the order of their values from 1; 100 things, 50 stuff.
@@ -1230,49 +1253,11 @@ wood [stuff]
 """,
     "voc_20": """\
 # Pascal VOC's 20 classes, in the order of their values from 1.
-aeroplane, airplane [thing]
-bicycle [thing]
-bird [thing]
-boat [thing]
-bottle [thing]
-bus [thing]
-car [thing]
-cat [thing]
-chair [thing]
-cow [thing]
-dining table, table [thing]
-dog [thing]
-horse [thing]
-motorbike, motorcycle [thing]
-person [thing]
-potted plant [thing]
-sheep [thing]
-sofa, couch [thing]
-train [thing]
-tv monitor, television, tv [thing]
-""",
+"""
+    + _VOC,
     "voc_21": """\
 # Pascal VOC's 20 classes behind the background, which is what it is made of where photos show none of them.
 background, sky, wall, tree, wood, grass, road, sea, river, mountain, sand, desk, building, cloud, door, window, light, shelf, curtain, stair, floor, hill, fence, railing [stuff]
-aeroplane, airplane [thing]
-bicycle [thing]
-bird [thing]
-boat [thing]
-bottle [thing]
-bus [thing]
-car [thing]
-cat [thing]
-chair [thing]
-cow [thing]
-dining table, table [thing]
-dog [thing]
-horse [thing]
-motorbike, motorcycle [thing]
-person [thing]
-potted plant [thing]
-sheep [thing]
-sofa, couch [thing]
-train [thing]
-tv monitor, television, tv [thing]
-""",  # noqa: E501
+"""  # noqa: E501
+    + _VOC,
 }

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from fisa.processing.drawing import paint, paint_with_legend
+from fisa.processing.drawing import paint
 from fisa.processing.extras import library
 from fisa.processing.files import write_picture
 from fisa.processing.palette import Color, class_colors
@@ -170,9 +170,9 @@ class Segmentation(SegmentMap):
         >>> segmentation.plot(photo).save("segments.png")
         ```
         """
-        draw = paint_with_legend if legend else paint
         chosen = class_colors([segment.label for segment in self], asked=self.asked) | dict(colors or {})
-        return draw(self._photo(photo), self.ids.cpu().numpy(), self.segments, colors=chosen, font=font)
+        ids = self.ids.cpu().numpy()
+        return paint(self._photo(photo), ids, self.segments, colors=chosen, legend=legend, font=font)
 
     def save(self, path: str | os.PathLike, photo: Any = None, **options: Any) -> None:
         """Write what [`plot`] draws to a file, complete or absent.

@@ -287,7 +287,7 @@ def _refuse_to_average_changes(model: torch.nn.Module) -> None:
     if others := sorted(kinds - {PeftType.LN_TUNING.value}):
         raise ValueError(
             f"--start_share averages whole weights, and an adapter of the kind {', '.join(others)} holds factors of "
-            "their changes, whose average is another model: train one of get_simo_model's, or without --start_share."
+            "their changes, whose average is another model: train get_simo_model's (no --lora_rank), or leave it out."
         )
 
 

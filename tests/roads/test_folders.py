@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from fisa.miniature import miniature
-from tests.roads.walking import walk
+from tests.roads.walking import started, walk
 
 
 OPTIONS = ("--model", "model", "--labels", "house, tree", "--threshold", "0", "--format", "coco", "yolo", "parquet")
@@ -41,18 +41,6 @@ def place(tmp_path_factory, scene):
 def results(folder: Path) -> dict[str, bytes]:
     files = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("journal"))
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
-
-
-def started(*command, cwd, **options):
-    name, *arguments = map(str, command)
-    return subprocess.Popen(
-        [Path(sys.executable).with_name(name), *arguments],
-        cwd=cwd,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        **options,
-    )
 
 
 def lines(journal: Path) -> int:

@@ -1,29 +1,23 @@
 """Runs that are stopped in the middle: what they leave is whole, and after Ctrl-C one line says where it is."""
 
 import json
-import os
 import signal
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 from transformers import pipeline
 
 import fisa
 from tests.roads.made_photos import write_label_maps
-from tests.roads.walking import walk
+from tests.roads.walking import started, walk
 
 
-def started(*command, cwd):
+def interruptible(*command, cwd):
     """A command in a process of its own, which Ctrl-C reaches as in a terminal."""
-    name, *arguments = map(str, command)
-    return subprocess.Popen(
-        [Path(sys.executable).with_name(name), *arguments],
+    return started(
+        *command,
         cwd=cwd,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
-        stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
@@ -43,7 +37,7 @@ def test_a_stopped_fisa_train_leaves_a_checkpoint_to_use_and_to_go_on_from(shipp
         "--train_data", write_label_maps(tmp_path / "photos"), "--output_dir", "adapter", "--use_cpu", "true",
         "--save_strategy", "steps", "--save_steps", 2,
     ]  # fmt: skip
-    run = started(*command, "--max_steps", 1000, cwd=tmp_path)
+    run = interruptible(*command, "--max_steps", 1000, cwd=tmp_path)
     wait_for(tmp_path, "adapter/checkpoint-4/trainer_state.json")
     run.send_signal(kind)
     _, printed = run.communicate(timeout=60)
@@ -63,7 +57,7 @@ def test_a_stopped_fisa_train_leaves_a_checkpoint_to_use_and_to_go_on_from(shipp
 
 def test_a_stopped_fisa_segment_keeps_what_it_has_done(saved, scene, tmp_path):
     scene.save(tmp_path / "photo.png")
-    run = started("fisa-segment", *["photo.png"] * 500, "--model", saved, "--labels", "bird", cwd=tmp_path)
+    run = interruptible("fisa-segment", *["photo.png"] * 500, "--model", saved, "--labels", "bird", cwd=tmp_path)
     wait_for(tmp_path, "segments/panoptic/*.png")
     run.send_signal(signal.SIGINT)
     _, printed = run.communicate(timeout=60)

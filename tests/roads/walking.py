@@ -34,3 +34,19 @@ def walk(*command, cwd: Path, status: int = 0, timeout: float = 300, **environme
     assert result.returncode == status, f"{name} ended with {result.returncode} instead of {status}:\n{said[-3000:]}"
     assert "Traceback" not in said, said[-3000:]
     return said
+
+
+def started(*command, cwd: Path, **options) -> subprocess.Popen:
+    """Start a command as [`walk`] runs it, and return its process.
+
+    Args:
+        command, cwd: as for [`walk`].
+        options: of `subprocess.Popen`; what the command prints is thrown away where they do not say.
+    """
+    name, *arguments = map(str, command)
+    return subprocess.Popen(
+        [Path(sys.executable).with_name(name), *arguments],
+        cwd=cwd,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        **{"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL} | options,
+    )
