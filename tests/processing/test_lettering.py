@@ -1,15 +1,17 @@
 """Letters of any script, looked at as ink; fontTools says independently which characters a font has."""
 
+import importlib.util
 import random
 import shutil
 import time
+import unicodedata
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 import pytest
 from fontTools.ttLib import TTFont
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, features
 from scipy import ndimage
 
 from fisa.processing import lettering
@@ -58,15 +60,22 @@ def letters():
     return Lettering(40)
 
 
-@pytest.fixture
-def afresh(monkeypatch):
-    """As in a new process: nothing was looked up or said."""
-    monkeypatch.setattr(lettering, "_said", set())
-    for cached in (lettering._font_of, lettering._laid_out):
-        cached.cache_clear()
-    yield
-    for cached in (lettering._font_of, lettering._laid_out):
-        cached.cache_clear()
+def anew(path=lettering.__file__):
+    """The module executed once more, as in a new process: nothing was looked up or said."""
+    spec = importlib.util.spec_from_file_location("lettering_anew", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def is_invisible(character: str) -> bool:
+    """Joiners and selectors of variants, of which a font need not have glyphs."""
+    return character in "\u200c\u200d" or unicodedata.name(character, "").startswith("VARIATION SELECTOR")
+
+
+def is_drawn_as_it_is(character: str) -> bool:
+    """No space, mark of a format or other spelling of another character."""
+    return unicodedata.category(character)[0] not in "CZ" and unicodedata.normalize("NFC", character) == character
 
 
 def ink(line) -> np.ndarray:
@@ -83,28 +92,34 @@ class TestGlyphs:
         covered = {piece.face.path: set(TTFont(piece.face.path).getBestCmap()) for piece in line.pieces}
         for piece in line.pieces:
             absent = {character for character in piece.text if ord(character) not in covered[piece.face.path]}
-            assert all(lettering._is_invisible(character) for character in absent), (piece.face.path, absent)
+            assert all(map(is_invisible, absent)), (piece.face.path, absent)
         assert ink(line).any()
 
-    def test_a_font_is_known_to_have_what_its_table_lists(self):
+    @pytest.mark.filterwarnings("ignore:No font here has")
+    def test_a_font_that_is_given_writes_what_its_table_lists(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("PATH", "")  # without fontconfig, which would be asked for each of them
+        alone = anew(shutil.copy(lettering.__file__, tmp_path))  # nor the fonts that ship
         draw = random.Random(0)
-        for path in FONTS.glob("*.ttf"):
+        for path in map(str, FONTS.glob("*.ttf")):
             listed = set(TTFont(path).getBestCmap())
             some = draw.sample(sorted(listed), min(60, len(listed))) + draw.sample(range(0x21, 0xD800), 60)
-            for code in some:
-                if not chr(code).isspace():
-                    assert lettering._has_glyph(lettering._Font(str(path)), chr(code)) == (code in listed), hex(code)
+            letters = alone.Lettering(16, font=path)
+            for character in filter(is_drawn_as_it_is, map(chr, some)):
+                [piece] = letters.line(character).pieces
+                is_its_own = (piece.face.path, piece.text) == (path, character)
+                assert is_its_own == (ord(character) in listed), (path, hex(ord(character)))
 
-    def test_code_points_of_what_no_font_has_said_once(self, letters, afresh):
+    def test_code_points_of_what_no_font_has_said_once(self):
+        letters = anew().Lettering(40)
         with pytest.warns(UserWarning, match=r"No font here has .* \(U\+0378\).*--font"):
             drawn = ink(letters.line(f"a{UNASSIGNED}"))
         with raising_on_any_warning():
             np.testing.assert_array_equal(drawn, ink(letters.line(f"a{UNASSIGNED}")))
             np.testing.assert_array_equal(drawn, ink(letters.line("aU+0378")))
 
-    def test_half_a_surrogate_pair(self, letters, afresh):
+    def test_half_a_surrogate_pair(self):
         with pytest.warns(UserWarning, match=r"\(U\+D83D\)"):
-            assert ink(letters.line("\ud83d")).any()
+            assert ink(anew().Lettering(40).line("\ud83d")).any()
 
     def test_the_font_that_is_given_comes_first(self):
         line = Lettering(40, font=DEJAVU).line("dog 猫")
@@ -117,17 +132,14 @@ class TestGlyphs:
             found[found.any(1)][:, found.any(0)], expected[expected.any(1)][:, expected.any(0)]
         )
 
-    def test_code_from_the_hub_has_pillow_s_own_font(self, afresh, tmp_path, monkeypatch):
-        monkeypatch.setattr(lettering, "FONTS", tmp_path)
-        lettering._fonts.cache_clear()
-        try:
-            with raising_on_any_warning():
-                assert ink(Lettering(40).line("façade 0.93")).any()
-        finally:
-            lettering._fonts.cache_clear()
+    def test_code_from_the_hub_has_pillow_s_own_font(self, tmp_path):
+        alone = anew(shutil.copy(lettering.__file__, tmp_path))
+        with raising_on_any_warning():
+            line = alone.Lettering(40).line("façade 0.93")
+        assert not isinstance(line.pieces[0].face.path, str) and ink(line).any()
 
     @pytest.mark.skipif(shutil.which("fc-match") is None, reason="no fontconfig here")
-    def test_what_does_not_ship_is_looked_for_in_the_system(self, letters, afresh, tmp_path, monkeypatch):
+    def test_what_does_not_ship_is_looked_for_in_the_system(self, tmp_path, monkeypatch):
         braille = "\u2801"  # not in what ships, and in DejaVu
         (tmp_path / "fonts").mkdir()
         shutil.copy(DEJAVU, tmp_path / "fonts")
@@ -135,7 +147,7 @@ class TestGlyphs:
         (tmp_path / "fonts.conf").write_text(configuration)
         monkeypatch.setenv("FONTCONFIG_FILE", str(tmp_path / "fonts.conf"))
         with raising_on_any_warning():
-            [piece] = letters.line(braille).pieces
+            [piece] = anew().Lettering(40).line(braille).pieces
         assert piece.face.path == str(tmp_path / "fonts" / DEJAVU.name)
 
     @pytest.mark.parametrize("content", [None, b"", b"no font", "folder"])
@@ -173,17 +185,16 @@ class TestLayout:
         assert texts("א 猫") == ["猫", "א"] and texts("猫 א") == ["猫", "א"]
         assert " ".join(texts("كلب dog 12")).split() == ["dog", "12", "كلب"]
 
-    def test_without_shaping_letters_stand_in_the_right_order_and_it_is_said_once(self, monkeypatch, afresh):
-        monkeypatch.setattr(lettering, "SHAPES", False)
-        face = lettering._face
-        monkeypatch.setattr(lettering, "_face", lambda font, size, shapes=False: face(font, size, shapes=shapes))
+    def test_without_shaping_letters_stand_in_the_right_order_and_it_is_said_once(self, monkeypatch):
+        monkeypatch.setattr(features, "check", lambda feature: feature != "raqm")
+        letters = anew().Lettering(40)
         with raising_on_any_warning():
-            [piece] = Lettering(40).line("כלב").pieces
+            [piece] = letters.line("כלב").pieces
         assert piece.text == "בלכ"
         with pytest.warns(UserWarning, match="FriBiDi"):
-            Lettering(40).line("قطة")
+            letters.line("قطة")
         with raising_on_any_warning():
-            Lettering(40).line("बिल्ली ❤️")
+            letters.line("बिल्ली ❤️")
 
     def test_control_characters_and_line_breaks_leave_no_trace(self, letters):
         plain = ink(letters.line("red car"))
@@ -241,11 +252,11 @@ class TestLayout:
         assert line.width == 0 and line.box(3) == (0, 0, 0, 0)
 
 
-def test_fonts_are_looked_up_once_per_process(afresh):
-    first, second = [], []
+def test_fonts_are_looked_up_once_per_process():
+    letters, first, second = anew().Lettering(24), [], []
     for seconds in (first, second):
         start = time.process_time()
         for name in NAMES.values():
-            Lettering(24).line(name)
+            letters.line(name)
         seconds.append(time.process_time() - start)
     assert second[0] < first[0] / 2
