@@ -134,7 +134,9 @@ def model_name(text: str) -> str:
     folder = Path(text)
     if preset := presets.preset_of(text):
         missing = presets.missing_parts(preset)
-        _find_on_hub(missing, what=f"{text} is put together of {' and '.join(preset)}, and of these")
+        _find_on_hub(
+            missing, otherwise=f"{text} cannot be put together: not downloaded before are {' and '.join(missing)}"
+        )
         return text
     if (folder / "adapter_config.json").is_file():
         _check_base(folder)
@@ -221,26 +223,25 @@ def loadable_name(text: str) -> str:
             f"{text} is no folder, no name that the Hub could know, and no preset: {', '.join(presets.PRESETS)}"
         ) from error
     if not any(isinstance(path, str) for path in configs):
-        _find_on_hub([text], what=f"{text} is no folder, and")
+        _find_on_hub([text], otherwise=f"{text} is no folder, was not downloaded before")
     return text
 
 
-def _find_on_hub(names: Sequence[str], *, what: str) -> None:
-    """Refuse names of which the Hub has none, or that it cannot be asked for; `what` begins the sentence."""
+def _find_on_hub(names: Sequence[str], *, otherwise: str) -> None:
+    """Refuse names of which the Hub has none, or that it cannot be asked for; `otherwise` begins the sentence."""
     try:
         for name in names:
             HfApi().model_info(name, timeout=HUB_TIMEOUT)
     except HfHubHTTPError as error:
         raise argparse.ArgumentTypeError(
-            f"{what} the Hub has no model {name} for you (status {error.response.status_code})"
+            f"{otherwise}, and the Hub has no model {name} for you (status {error.response.status_code})"
         ) from error
     except (OfflineModeIsEnabled, httpx.HTTPError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
+        reason = str(error).splitlines()[0].partition(". ")[0]
         fetching = " && ".join(f"hf download {name} {FETCHED}" for name in names)
         raise argparse.ArgumentTypeError(
-            f"{what} {' and '.join(names)} was not downloaded before, and the Hub cannot be reached: {reason}. Where "
-            f"there is a network, run: {fetching}; then copy what it put into ~/.cache/huggingface/hub to "
-            f"{constants.HF_HUB_CACHE}"
+            f"{otherwise}, and the Hub cannot be reached ({reason}). Where there is a network, run: {fetching}; then "
+            f"copy what it put into ~/.cache/huggingface/hub to {constants.HF_HUB_CACHE}"
         ) from error
 
 
