@@ -48,7 +48,7 @@ def segmentations(
 
     Beyond the maps returned this needs, for each photo in turn, about 50 bytes per pixel, however many proposals and
     classes there are, and a few float32 copies of the photo's mask logits. It is computed in float32, inside
-    `torch.autocast` too. Class or mask logits that are no numbers count as "no object" and as outside the mask; the
+    `torch.autocast` too. Class logits that are NaN count as "no object", and such mask logits as outside the mask; the
     log then says how many there are.
 
     Others, the words that compete and were not asked for, win segments like all classes. What they win is void: the
@@ -197,9 +197,9 @@ def instance_segmentation(
         mask_threshold: the mask probability from which on a pixel counts as inside, in [0, 1].
         overlap_mask_area_threshold: an instance stays if more than this share of its mask is visible under those of
             higher score, in [0, 1]. The closed-vocabulary rule does not look at it.
-        return_coco_annotation: run lengths of the map in the place of the map: one list for each id in it, in
+        return_coco_annotation: run lengths of the map instead of the map: one list for each id in it, in
             ascending order, -1 included.
-        return_binary_maps: the whole mask of each instance in the place of the map, hidden parts included, as
+        return_binary_maps: the whole mask of each instance instead of the map, hidden parts included, as
             (N, H, W) float32 of 0 and 1. Without an instance the map stays.
 
     Returns:

@@ -13,7 +13,7 @@ def naming_file(folder: Any) -> Iterator[None]:
     """Let errors of what a folder's processor_config.json holds name that file.
 
     Raises:
-        ValueError: in the place of what transformers raises on values of unforeseen types, too.
+        ValueError: also instead of what transformers raises on values of unforeseen types.
     """
     file = f"{folder}/{PROCESSOR_NAME}"
     try:

@@ -78,7 +78,7 @@ class FisaTrainer(Trainer):
     """Trains what a SIMO (or any PEFT) model leaves trainable.
 
     Args:
-        evaluator: evaluates the model on its own data set, in the place of `eval_dataset`. Without one, `eval_dataset`
+        evaluator: evaluates the model on its own data set, instead of `eval_dataset`. Without one, `eval_dataset`
             holds training examples, and evaluation is transformers' own: the loss, and what `compute_metrics` says.
         args: [`FisaTrainingArguments`], the default, or transformers' own, whose values stay.
         named_arguments: those of [`transformers.Trainer`].

@@ -49,9 +49,9 @@ class Machine:
     """What there is of each resource.
 
     Attributes:
-        float32, bfloat16: operations a second of all devices together.
+        float32, bfloat16: operations per second, of all devices together.
         cores: beside the devices. On a machine without devices the model runs on them, and nothing else does then.
-        disk, network: bytes a second; the network's of each device.
+        disk, network: bytes per second; the network's of each device.
     """
 
     name: str

@@ -1,7 +1,7 @@
 """Makes the checkpoint that ships: Patchwork's CLIP and mask generator as one FISA model.
 
 `python -m fisa.studies.patchwork.checkpoint CLIP_FOLDER GENERATOR_FOLDER` puts the pre-trained parts together; then
-`python train.py recipes/patchwork.yaml` trains the adapter and, with `--adapter FOLDER` in the place of the parts, it
+`python train.py recipes/patchwork.yaml` trains the adapter and, with `--adapter FOLDER` instead of the parts, it
 is put beside them.
 """
 
