@@ -241,7 +241,7 @@ def _print_summary(summary: Summary, annotations: Path) -> None:
     if summary.before:
         print(f"{summary.before} of them were done before")
     if now > 1:
-        print(f"{now} photos in {summary.seconds:.1f} seconds, {now / summary.seconds:.2g} photos a second")
+        print(f"{now} photos in {summary.seconds:.1f} seconds, {now / summary.seconds:.2g} photos per second")
     if summary.photos > 1 and summary.classes:
         found = (f"{name} ({photos})" for name, photos in summary.classes.most_common())
         print(f"found, and on how many photos: {', '.join(found)}")

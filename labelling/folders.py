@@ -97,7 +97,7 @@ def label_photos(
             Photos that are done but for an overlay picture of this format are done again.
         font (`str`, *optional*): a font file for the names on the pictures; see [`Segmentation.plot`].
         report (*optional*): is told of each photo that this process has done or skipped.
-        show_progress (`bool`, *optional*): a bar with photos a second and the time left; on a terminal if not given.
+        show_progress (`bool`, *optional*): a bar with photos per second and the time left; on a terminal if not given.
 
     Returns:
         [`Summary`]; `None` in processes other than the first.

@@ -1,8 +1,8 @@
 """Which way text runs: Unicode's bidirectional algorithm (UAX #9) for one line without embeddings.
 
 A name is drawn piece by piece, each in a font that has it, so the level of each character is needed. No library gives
-it: `python-bidi` returns the reordered text alone (the tests compare with that), and Raqm, inside Pillow, reorders what
-one font draws and needs a FriBiDi that Pillow does not bring.
+it: python-bidi returns the reordered text alone (the tests compare with that), and Raqm, which Pillow uses, reorders
+what one font draws, and only where the system has FriBiDi.
 """
 
 from collections.abc import Sequence

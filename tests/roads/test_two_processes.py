@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from tests.roads.walking import walk
 
 
-# Two photos a step, whatever the number of processes.
+# Two photos per step, whatever the number of processes.
 TRAIN = """
 import sys
 import torch
