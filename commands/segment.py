@@ -236,15 +236,15 @@ def _print_result(result: Result) -> None:
 
 
 def _print_summary(summary: Summary, annotations: Path) -> None:
-    now = summary.photos - summary.before
+    segmented = summary.photos - summary.before
     print(f"{summary.done} of {summary.photos} photos segmented; COCO panoptic annotations: {annotations}")
     if summary.before:
         print(f"{summary.before} of them were done before")
-    if now > 1:
-        print(f"{now} photos in {summary.seconds:.1f} seconds, {now / summary.seconds:.2g} photos per second")
+    if segmented > 1:
+        print(f"{segmented} photos in {summary.seconds:.1f} seconds, {segmented / summary.seconds:.2g} per second")
     if summary.photos > 1 and summary.classes:
-        found = (f"{name} ({photos})" for name, photos in summary.classes.most_common())
-        print(f"found, and on how many photos: {', '.join(found)}")
+        counts = (f"{name} ({photos})" for name, photos in summary.classes.most_common())
+        print(f"found, and on how many photos: {', '.join(counts)}")
 
 
 def _described(segment: Segment, pixels: int) -> str:

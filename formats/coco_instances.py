@@ -40,8 +40,8 @@ def annotations_of(photo: LabelledPhoto, category_ids: list[int], *, polygons: b
     for annotation in photo.segmentation.to_coco(category_ids, image_id=photo.id):
         if polygons:
             mask = photo.segmentation.mask(photo.segmentation[annotation["id"] - 1])
-            found = [outline.flatten().tolist() for outline in outlines(mask)]
-            annotation["segmentation"] = found or [_corners(annotation["bbox"])]
+            rings = [outline.flatten().tolist() for outline in outlines(mask)]
+            annotation["segmentation"] = rings or [_corners(annotation["bbox"])]
         yield annotation
 
 

@@ -43,8 +43,8 @@ def replaced_folder(path: Path) -> Iterator[Path]:
 
 
 def _refuse_foreign(path: Path, *, own: Collection[str]) -> None:
-    found = {entry.name for entry in path.iterdir()}
-    foreign = sorted(found - set(own) if MARK in found else found)
+    names = {entry.name for entry in path.iterdir()}
+    foreign = sorted(names - set(own) if MARK in names else names)
     if foreign:
         raise ValueError(f"{path} holds other files ({', '.join(foreign[:3])}); move them, or name another folder.")
 

@@ -100,8 +100,8 @@ def _whole_bytes(path: Path) -> int:
         while end:
             start = max(0, end - 65536)
             file.seek(start)
-            found = file.read(end - start).rfind(b"\n")
-            if found >= 0:
-                return start + found + 1
+            line_break = file.read(end - start).rfind(b"\n")
+            if line_break >= 0:
+                return start + line_break + 1
             end = start
     return 0

@@ -106,8 +106,8 @@ class Labeller:
             not be labelled (`label` is `None` then), or is `None`.
         """
         with self.workers() as workers:
-            found = workers.map(self._label_as_row, stacks(list(rows["image"]), self.room.stack))
-            columns = list(zip(*(row for stack in found for row in stack))) or [(), (), ()]
+            labelled = workers.map(self._label_as_row, stacks(list(rows["image"]), self.room.stack))
+            columns = list(zip(*(row for stack in labelled for row in stack))) or [(), (), ()]
         # A data set keeps its columns itself; copies of them it would encode anew.
         given = rows if isinstance(rows, dict) else {}
         return dict(given) | dict(zip(("label", "segments_info", "problem"), map(list, columns)))

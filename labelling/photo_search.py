@@ -63,23 +63,23 @@ def find_photos(places: Iterable[str], *, recursive: bool = False) -> list[str]:
         is_folder = os.path.isdir(place)
         is_pattern = not is_folder and glob.has_magic(place) and not os.path.exists(place)
         if is_folder:
-            found = _photos_in(place, recursive=recursive)
+            paths = _photos_in(place, recursive=recursive)
         elif is_pattern:
-            found = sorted(path for path in glob.glob(place, recursive=True) if _is_meant(path, pattern=place))
+            paths = sorted(path for path in glob.glob(place, recursive=True) if _is_meant(path, pattern=place))
         elif place.lower().endswith(LIST_ENDING) and os.path.isfile(place):
-            found = _listed(place)
+            paths = _listed(place)
         else:
-            found = [place]
-        found = [photo for path in found for photo in _in_archive(path)]
+            paths = [place]
+        paths = [photo for path in paths for photo in _in_archive(path)]
         # An overlay among files that a shell found for a pattern is left out like one in a folder.
-        own = {path for path in found if is_result(Path(path))}
-        found = [path for path in found if path not in own]
-        if (is_folder or is_pattern) and not found:
+        own = {path for path in paths if is_result(Path(path))}
+        paths = [path for path in paths if path not in own]
+        if (is_folder or is_pattern) and not paths:
             further = f" but {len(own)} pictures that fisa-segment made" if own else ""
             raise ValueError(
                 f"{place}: no photo found there{further}; give files, folders with photos, patterns or URLs."
             )
-        photos += found
+        photos += paths
     if not any(place.startswith(ADDRESSES) or os.path.exists(place) for place in photos):
         raise ValueError(f"{', '.join(photos) or 'What fisa-segment made itself is no photo'}: no such file.")
     return photos
@@ -178,13 +178,13 @@ def _is_meant(path: str, *, pattern: str) -> bool:
 
 
 def _photos_in(folder: str, *, recursive: bool) -> list[str]:
-    found = []
+    paths = []
     for place, folders, files in os.walk(folder):
-        found += [os.path.join(place, name) for name in files if _has_photo_ending(name)]
+        paths += [os.path.join(place, name) for name in files if _has_photo_ending(name)]
         folders[:] = [
             name for name in folders if recursive and name[0] != "." and not _holds_results(Path(place, name))
         ]
-    return sorted(str(Path(path)) for path in found)
+    return sorted(str(Path(path)) for path in paths)
 
 
 def _holds_results(folder: Path) -> bool:

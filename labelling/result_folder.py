@@ -239,9 +239,9 @@ class ResultFolder:
         def annotations() -> Iterator[dict[str, Any]]:
             for number, (task, place) in enumerate(done, start=1):
                 record = place.journal.at(place.start)
-                said = {name: record[name] for name in ("segments_info", "not_found") if name in record}
+                answer = {name: record[name] for name in ("segments_info", "not_found") if name in record}
                 classes.update({names[segment["category_id"]] for segment in record["segments_info"]})
-                yield {"image_id": number, "file_name": f"{task.name}.png"} | said
+                yield {"image_id": number, "file_name": f"{task.name}.png"} | answer
 
         write_annotations(self.annotations, images=images(), annotations=annotations(), categories=self.categories)
         return classes

@@ -121,10 +121,8 @@ def weigh_by_kind(
         `torch.Tensor` of the shape of `log_probs`.
     """
     label_log_probs = generator_logits.log_softmax(dim=-1)
-    stuff, thing = (
-        label_log_probs[..., [index for index, found in enumerate(label_kinds) if found == kind]].logsumexp(dim=-1)
-        for kind in (STUFF, THING)
-    )
+    columns = {kind: [index for index, own in enumerate(label_kinds) if own == kind] for kind in (STUFF, THING)}
+    stuff, thing = (label_log_probs[..., columns[kind]].logsumexp(dim=-1) for kind in (STUFF, THING))
     opinion = torch.stack([stuff, thing, torch.maximum(stuff, thing)], dim=-1)
     places = torch.where(class_kinds == UNKNOWN, 2, class_kinds)
     return (log_probs + weight * opinion.index_select(-1, places)).log_softmax(dim=-1)

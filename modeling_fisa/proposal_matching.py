@@ -109,8 +109,8 @@ def labels_of_proposals(
             matcher=matcher,
             iou_threshold=iou_threshold,
         )
-        found = matched != UNMATCHED
-        labels[index, likely[found]] = classes[matched[found]].to(labels)
+        is_matched = matched != UNMATCHED
+        labels[index, likely[is_matched]] = classes[matched[is_matched]].to(labels)
     return labels
 
 

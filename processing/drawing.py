@@ -144,9 +144,9 @@ def _free_place(boxes: np.ndarray, taken: np.ndarray, size: tuple[int, int]) -> 
     """The place of the first box (left, top, right, bottom) that lies within a picture and crosses none of those
     taken."""
     for start in range(0, len(boxes), PLACES_AT_A_TIME):
-        some = boxes[start : start + PLACES_AT_A_TIME]
-        fits = (some[:, :2] >= 0).all(1) & (some[:, 2:] <= size).all(1)
-        crosses = (some[:, None, :2] < taken[:, 2:]) & (some[:, None, 2:] > taken[:, :2])
+        candidates = boxes[start : start + PLACES_AT_A_TIME]
+        fits = (candidates[:, :2] >= 0).all(1) & (candidates[:, 2:] <= size).all(1)
+        crosses = (candidates[:, None, :2] < taken[:, 2:]) & (candidates[:, None, 2:] > taken[:, :2])
         free = np.flatnonzero(fits & ~np.any(crosses.all(2), axis=1))
         if len(free):
             return start + int(free[0])

@@ -344,10 +344,10 @@ def _above(min_score: float, painting: Painting) -> Painting:
 
 def _of_the_asked(painting: Painting, photo: PhotoOutputs, names: Sequence[str]) -> Painting:
     """Leave out the segments that others win."""
-    found = dict.fromkeys(names[class_id] for class_id in painting.class_ids)
+    winners = dict.fromkeys(names[class_id] for class_id in painting.class_ids)
     return painting.only(
         [class_id < photo.num_classes for class_id in painting.class_ids],
-        obstacle=f"all segments belong to others: {quoted(found)}",
+        obstacle=f"all segments belong to others: {quoted(winners)}",
     )
 
 

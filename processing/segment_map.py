@@ -107,11 +107,11 @@ class SegmentMap:
         """
         if not isinstance(item, str):
             return self.segments[item]
-        found = tuple(segment for segment in self if segment.label == item)
-        if not found and item not in self.asked:
+        segments = tuple(segment for segment in self if segment.label == item)
+        if not segments and item not in self.asked:
             names = dict.fromkeys([*self.asked, *(segment.label for segment in self)])
             raise KeyError(f"{item!r} was not looked for; there are {listed([*names]) or 'no segments'}.")
-        return found
+        return segments
 
     @property
     def size(self) -> tuple[int, int]:
@@ -130,8 +130,8 @@ class SegmentMap:
         ('pizza',)
         ```
         """
-        found = {segment.label for segment in self if not segment.is_other}
-        return tuple(name for name in self.asked if name not in found)
+        labels = {segment.label for segment in self if not segment.is_other}
+        return tuple(name for name in self.asked if name not in labels)
 
     def mask(self, segment: Segment) -> np.ndarray:
         """Where a segment is seen, (H, W) bool."""

@@ -332,14 +332,14 @@ class Segmentation(SegmentMap):
         boxes = np.array([segment.box for segment in segments], dtype=float)
         boxes[:, 2:] += boxes[:, :2]
         scores = [segment.score for segment in segments]
-        told = ("is_thing", "was_fused", "is_other")
+        flags = ("is_thing", "was_fused", "is_other")
         return supervision.Detections(
             xyxy=boxes,
             mask=np.stack([self.mask(segment) for segment in segments]),
             confidence=None if None in scores else np.array(scores),
             class_id=np.array([segment.class_id for segment in segments]),
             data={"class_name": np.array([segment.label for segment in segments])}
-            | {name: np.array([getattr(segment, name) for segment in segments]) for name in told},
+            | {name: np.array([getattr(segment, name) for segment in segments]) for name in flags},
         )
 
     def to_pandas(self) -> Any:
