@@ -26,7 +26,7 @@ from fisa.processing.vocabulary import VocabularyLike
 class AssembledFisa(FisaPreTrainedModel):
     """A frozen mask generator and [`FisaModel`] in one model: how they are put together, frozen, moved and loaded.
 
-    What they do together is said by [`FisaForUniversalSegmentation`].
+    [`FisaForUniversalSegmentation`] says what they do in a call.
 
     Example:
 

@@ -35,7 +35,7 @@ class GeneratorOpinion:
 
         Args:
             texts ([`StoredVocabulary`]): of at least one class.
-            device (`torch.device`): where what the generator calls them shall lie.
+            device (`torch.device`): of the generator's ids and kinds.
         """
         encoded = texts.encoded()
         if encoded.others is not None:

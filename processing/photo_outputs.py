@@ -44,6 +44,9 @@ def photos_of(outputs: Any, target_sizes: Sizes | None) -> Iterator[PhotoOutputs
     Args:
         outputs, target_sizes: as for [`~fisa.processing.post_processing.segmentations`].
 
+    Yields:
+        [`PhotoOutputs`], their class probabilities in float32 and their mask logits without NaN.
+
     Raises:
         ValueError: shapes or sizes that do not go together.
     """

@@ -1,4 +1,4 @@
-"""The image processor's way back: segments of the model's outputs, by its settings where a call does not say."""
+"""The image processor's way back: segments from the model's outputs, by its settings where a call does not say."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -17,7 +17,7 @@ from fisa.processing.segmentation import Segmentation
 class PostProcessor:
     """The four `post_process_*` methods of [`FisaImageProcessor`], by the names that transformers gives them.
 
-    What they do is said by [`~fisa.processing.post_processing`].
+    [`~fisa.processing.post_processing`] says what they do.
     """
 
     threshold: float

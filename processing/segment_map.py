@@ -15,8 +15,9 @@ from fisa.processing.vocabulary import listed
 
 @dataclass(frozen=True, eq=False)
 class SegmentMap:
-    """Which segment each pixel belongs to, and what the segments are: what [`Segmentation`] is before it is drawn or
-    takes other forms, which has its arguments.
+    """Which segment each pixel belongs to, and what the segments are.
+
+    [`Segmentation`] adds pictures and other forms, and explains the arguments.
 
     Example:
 
