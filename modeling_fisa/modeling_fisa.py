@@ -411,10 +411,11 @@ class FisaForUniversalSegmentation(AssembledFisa):
         """What [`joint_log_probs`] returns, `(batch_size, num_proposals, num_classes + 1)`. Of a large vocabulary, few
         proposals at a time: what is computed on the way is never all in memory."""
         batch_size, num_proposals, num_classes = logits.shape
-        at_a_time = max(1, SCORES_AT_A_TIME // (batch_size * num_classes))
-        if at_a_time >= num_proposals or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        # Asked for first: a trace that compares sizes would hold for these sizes alone.
+        if torch.compiler.is_compiling() or torch.is_grad_enabled() or logits.numel() <= SCORES_AT_A_TIME:
             log_probs = self._opinion.weigh(logits.log_softmax(dim=-1), proposals.class_logits, vocabulary)
             return joint_log_probs(log_probs, proposals.objectness)
+        at_a_time = max(1, SCORES_AT_A_TIME // (batch_size * num_classes))
         joint = logits.new_empty(batch_size, num_proposals, num_classes + 1)
         for start in range(0, num_proposals, at_a_time):
             some = slice(start, start + at_a_time)
