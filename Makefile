@@ -12,13 +12,16 @@ READY = .venv/ready
 LINK_NAMESPACE = rm -rf build/namespace && mkdir -p build/namespace/fisa && \
 	for part in *.py */__init__.py; do ln -s "../../../$${part%/__init__.py}" build/namespace/fisa/; done
 
-.PHONY: help demo test fuzz test-transformers transformers-archive test-importers lint docs clean
+.PHONY: help demo app test fuzz test-transformers transformers-archive test-importers lint docs clean
 help:  ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  make \1\t\2/p' Makefile
 	@echo "A Python other than the first one found: make PYTHON=/path/to/python ..."
 
 demo: $(READY)  ## set up, then segment a picture with your own words
 	@$(VENV_PYTHON) -m fisa.commands.demo
+
+app: $(READY)  ## set up, then serve a page in the browser: photos, words, segments
+	@$(VENV_PYTHON) -m fisa.app --open
 
 test: $(READY)  ## set up, then run the tests
 	@OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -n auto --dist loadscope tests

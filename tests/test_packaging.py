@@ -26,6 +26,7 @@ MODULES = (
     "fisa.evaluation",
     "fisa.formats",
     "fisa.modeling_fisa",
+    "fisa.page",
     "fisa.pretrained",
     "fisa.processing",
     "fisa.training",

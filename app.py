@@ -1,0 +1,84 @@
+"""A page in the browser: `fisa-app`, or this file as it is in a Space of the Hub."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from transformers import pipeline
+
+from fisa.commands.demo import FEW_LABELS, STUFF, THINGS
+from fisa.commands.options import OneLineParser, available_device, load_parts, model_name
+from fisa.pretrained.patchwork import SCENES
+from fisa.pretrained.presets import PRESETS
+from fisa.processing.extras import library
+from fisa.processing.pipeline_fisa import FisaPipeline
+
+
+LARGEST_UPLOAD = "30mb"
+SHIPPED = (
+    "The model that comes with FISA knows Patchwork, a small world of pictograms, and no photos. For these, start "
+    "`fisa-app --model clip+mask2former`, or give a model of your own."
+)
+OTHER = "The model is `{name}`."
+MANY_WORDS = ", ".join([*THINGS, *(f"{name} [stuff]" for name in STUFF)])
+EXAMPLES = (
+    (SCENES / "easy.jpg", FEW_LABELS),
+    (SCENES / "shifted.jpg", MANY_WORDS),
+    (SCENES / "hard.jpg", MANY_WORDS),
+)
+ZOOM = 8  # with the shipped model it costs little
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve the page until Ctrl-C; returns the exit status."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        library("gradio", extra="app", purpose="The page")
+        from fisa.page.layout import CSS, THEME, page_of  # Gradio is an extra
+
+        model, processor = load_parts(options.model, dtype="auto")
+    except (ImportError, OSError, ValueError) as error:
+        parser.error(str(error))
+    segmenter = pipeline(
+        "image-segmentation", model, processor=processor, pipeline_class=FisaPipeline, device=options.device
+    )
+    is_shipped = options.model is None
+    page = page_of(
+        segmenter,
+        about=SHIPPED if is_shipped else OTHER.format(name=options.model),
+        examples=EXAMPLES if is_shipped else (),
+        zoom=ZOOM if is_shipped else processor.image_processor.zoom,
+    )
+    page.launch(
+        server_name=options.host,
+        server_port=options.port,
+        inbrowser=options.open,
+        max_file_size=LARGEST_UPLOAD,
+        show_error=True,
+        ssr_mode=False,
+        run_history=False,
+        footer_links=[],
+        theme=THEME,
+        css=CSS,
+    )
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = OneLineParser(prog="fisa-app", description="Serve a page that segments photos with any words.")
+    parser.add_argument(
+        "--model",
+        type=model_name,
+        help=f"folder or Hub name of a FISA model or adapter, or {' or '.join(PRESETS)} (default: the small one that "
+        "comes with the package)",
+    )
+    parser.add_argument("--device", type=available_device, help="cpu, cuda, mps, … (default: the fastest there is)")
+    parser.add_argument("--host", help="address to listen on; 0.0.0.0 for other machines too (default: this machine)")
+    parser.add_argument("--port", type=int, help="(default: 7860, or the next that is free)")
+    parser.add_argument("--open", action="store_true", help="open the page in a browser")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,112 @@
+"""Questions that are refused, and answers as people see them."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import pipeline
+
+from fisa import FisaPipeline
+from fisa.page.answers import LARGEST_PHOTO, LONGEST_NAME, Question, Refused, answer
+from fisa.pretrained import patchwork
+
+
+SCENE = str(patchwork.SCENES / "easy.jpg")
+WORDS = "bird, fish, water [stuff], pizza"
+
+
+@pytest.fixture(scope="module")
+def segmenter():
+    model, processor = patchwork.load()
+    return pipeline("image-segmentation", model, processor=processor, pipeline_class=FisaPipeline)
+
+
+def question(photo: str | None = SCENE, words: str = WORDS, **settings) -> Question:
+    return Question(photo, words, **({"subtask": "panoptic", "threshold": 0.4, "zoom": 0} | settings))
+
+
+def test_an_answer_is_the_pipelines(segmenter):
+    found = answer(segmenter, question(zoom=8))
+    wanted = segmenter(SCENE, candidate_labels=WORDS, threshold=0.4, zoom=8, return_type="segmentation")
+    assert torch.equal(found.segmentation.ids, wanted.ids) and found.segmentation.segments == wanted.segments
+    assert found.not_found == ["pizza"]
+    assert [row[0] for row in found.rows()] == ["water", "bird", "fish"]
+
+
+@pytest.mark.parametrize("shown_side", [384, 96])
+def test_a_click_names_the_segment_under_it(segmenter, shown_side):
+    found = answer(segmenter, question())
+    places, factor = found.places(shown_side), 384 // shown_side
+    for y in range(0, shown_side, 7):
+        for x in range(0, shown_side, 7):
+            segment = places.at(x, y)
+            assert (segment.id if segment else 0) == found.segmentation.ids[y * factor, x * factor]
+    assert places.at(-1, 5) is None and places.at(5, 10_000) is None
+
+
+def test_a_large_photo_is_kept_small(segmenter, tmp_path):
+    photo = tmp_path / "large.png"
+    Image.open(SCENE).resize((4000, 3000)).save(photo)
+    found = answer(segmenter, question(str(photo)))
+    places = found.places(1600)
+    assert places.segmentation.ids.numel() * places.segmentation.ids.element_size() < 8 * 2**20
+    assert places.segmentation.photo is None
+    for segment in found.segmentation:
+        y, x = (int(place) for place in np.argwhere(found.segmentation.mask(segment))[segment.area // 2])
+        assert places.at(int(x * 0.4), int(y * 0.4)) is not None
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        ("", "No words to look for: name at least one thing"),
+        (" ,\n", "No words to look for"),
+        ("a" * (LONGEST_NAME + 1), f"A name has {LONGEST_NAME + 1} characters"),
+        (", ".join(f"word {number}" for number in range(1001)), "There are 1,001 names; the page takes 1,000"),
+        ("dog, dog", "Keep each name once"),
+        ("dog,,cat", "Name or remove it"),
+    ],
+)
+def test_words_that_are_refused(segmenter, words, said):
+    with pytest.raises(Refused, match=said):
+        answer(segmenter, question(words=words))
+
+
+def _write_text(path):
+    path.write_text("no picture")
+
+
+def _write_part(path):
+    path.write_bytes((patchwork.SCENES / "easy.jpg").read_bytes()[:5000])
+
+
+def _write_nothing(path):
+    path.touch()
+
+
+@pytest.mark.parametrize(
+    "write, said",
+    [
+        (_write_text, "no picture that can be read: choose a JPEG, PNG or WebP"),
+        (_write_nothing, "no picture that can be read"),
+        (_write_part, "truncated"),
+    ],
+)
+def test_files_that_are_refused(segmenter, tmp_path, write, said):
+    write(tmp_path / "photo.jpg")
+    with pytest.raises(Refused, match=said):
+        answer(segmenter, question(str(tmp_path / "photo.jpg")))
+
+
+def test_no_photo_and_one_that_is_gone_are_refused(segmenter, tmp_path):
+    with pytest.raises(Refused, match="No photo: upload one"):
+        answer(segmenter, question(None))
+    with pytest.raises(Refused, match="choose it again"):
+        answer(segmenter, question(str(tmp_path / "gone.jpg")))
+
+
+def test_a_picture_of_too_many_pixels_is_refused_before_it_is_read(segmenter, tmp_path):
+    side = int(LARGEST_PHOTO**0.5) + 1
+    Image.new("1", (side, side)).save(tmp_path / "huge.png")
+    with pytest.raises(Refused, match="pixels; it may have 50,000,000"):
+        answer(segmenter, question(str(tmp_path / "huge.png")))

@@ -1,0 +1,90 @@
+"""The same server as programs ask it."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice, permutations
+
+import httpx
+import pytest
+from PIL import Image
+from transformers import pipeline
+
+from fisa import FisaPipeline
+from fisa.pretrained import patchwork
+
+
+gradio_client = pytest.importorskip("gradio_client", reason="programs ask the page with Gradio's client")
+psutil = pytest.importorskip("psutil")
+
+SCENE = patchwork.SCENES / "easy.jpg"
+KNOWN = ("bird", "fish", "water", "pizza", "guitar", "sunglasses", "brick wall")
+MOST_GROWTH = 400 * 2**20
+
+
+@pytest.fixture(scope="module")
+def segmenter():
+    model, processor = patchwork.load()
+    return pipeline("image-segmentation", model, processor=processor, pipeline_class=FisaPipeline)
+
+
+def asked(client, photo, words):
+    return client.predict(gradio_client.handle_file(str(photo)), words, "panoptic", 0.4, 0, api_name="/segment")
+
+
+def test_fifty_programs_at_once_get_the_answers_to_their_own_questions(served, segmenter):
+    address, process, _ = served
+    client = gradio_client.Client(address, verbose=False)
+    questions = [", ".join(words) for words in islice(permutations(KNOWN, 3), 50)]
+    before = psutil.Process(process.pid).memory_info().rss
+    with ThreadPoolExecutor(50) as programs:
+        answers = list(programs.map(lambda words: asked(client, SCENE, words), questions))
+    assert psutil.Process(process.pid).memory_info().rss - before < MOST_GROWTH
+    for words, answer in zip(questions, answers):
+        wanted = segmenter(SCENE, candidate_labels=words, threshold=0.4, zoom=0, return_type="segmentation")
+        found = {(segment["label"], round(segment["score"], 4), segment["area"]) for segment in answer["segments"]}
+        assert found == {(segment.label, round(segment.score, 4), segment.area) for segment in wanted}
+        assert set(answer["not_found"]) == set(words.split(", ")) - {segment.label for segment in wanted}
+        assert (answer["photo"], answer["width"], answer["height"]) == ("easy.jpg", *wanted.size)
+
+
+def test_a_program_is_told_what_is_wrong(served, tmp_path):
+    client = gradio_client.Client(served[0], verbose=False)
+    with pytest.raises(Exception, match="No words to look for"):
+        asked(client, SCENE, "")
+    (tmp_path / "photo.jpg").write_text("no picture")
+    with pytest.raises(Exception, match="no picture that can be read"):
+        asked(client, tmp_path / "photo.jpg", "dog")
+
+
+def test_files_of_the_server_are_not_for_programs(served):
+    """Whoever names a file instead of uploading one gets nothing."""
+    here = {"path": str(SCENE), "meta": {"_type": "gradio.FileData"}}
+    question = {"data": [here, "bird", "panoptic", 0.4, 0]}
+    address = f"{served[0]}/gradio_api/call/segment"
+    event = httpx.post(address, json=question).json()["event_id"]
+    answer = httpx.get(f"{address}/{event}", timeout=60).text
+    assert answer.startswith("event: error") and "bird" not in answer
+
+
+def test_uploads_and_answers_are_deleted(segmenter, tmp_path, monkeypatch):
+    """After a second instead of ten minutes."""
+    pytest.importorskip("gradio", reason="the page needs Gradio, the extra `app`")
+    from fisa.page import layout
+
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
+    monkeypatch.setattr(layout, "CHECK_SECONDS", 1)
+    monkeypatch.setattr(layout, "KEPT_SECONDS", 1)
+    photo = tmp_path / "mine.png"
+    Image.open(SCENE).save(photo)
+    page = layout.page_of(segmenter, about="", examples=[(SCENE, "bird")])
+    try:
+        _, address, _ = page.launch(prevent_thread_lock=True, quiet=True, ssr_mode=False)
+        client = gradio_client.Client(address, verbose=False)
+        assert asked(client, photo, "bird")["segments"]
+        deadline = time.monotonic() + 30
+        while list((tmp_path / "uploads").rglob("mine.png")) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert not list((tmp_path / "uploads").rglob("mine.png"))
+        assert list((tmp_path / "uploads").rglob("easy.jpg"))  # the examples stay
+    finally:
+        page.close()
