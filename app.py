@@ -1,6 +1,7 @@
 """A page in the browser: `fisa-app`, or this file as it is in a Space of the Hub."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -70,8 +71,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--model",
         type=model_name,
+        default=os.environ.get("FISA_MODEL"),
         help=f"folder or Hub name of a FISA model or adapter, or {' or '.join(PRESETS)} (default: the small one that "
-        "comes with the package)",
+        "comes with the package, or what FISA_MODEL says)",
     )
     parser.add_argument("--device", type=available_device, help="cpu, cuda, mps, … (default: the fastest there is)")
     parser.add_argument("--host", help="address to listen on; 0.0.0.0 for other machines too (default: this machine)")

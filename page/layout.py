@@ -97,7 +97,7 @@ def page_of(
     return page
 
 
-def _question(segmenter: FisaPipeline, *, zoom: int) -> list[gr.components.Component]:
+def _question(segmenter: FisaPipeline, *, zoom: int) -> list[Any]:
     photo = gr.Image(
         label="Photo", sources=["upload", "clipboard", "webcam"], type="filepath", image_mode=None, height=300
     )
@@ -125,7 +125,7 @@ def _as_it_came(payload: Any) -> str | None:
     return None if payload is None else payload.path
 
 
-def _shown() -> list[gr.components.Component]:
+def _shown() -> list[Any]:
     picture = gr.Image(
         label="Segments",
         alt_text="The photo with its segments, each coloured and named",
