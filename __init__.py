@@ -26,7 +26,7 @@ from fisa.processing.processing_fisa import FisaProcessor
 from fisa.processing.vocabulary import PROMPT_TEMPLATES, Class, Vocabulary
 
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "PROMPT_TEMPLATES",

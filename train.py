@@ -256,6 +256,11 @@ class Run:
 
     def _adapted(self, model: FisaForUniversalSegmentation) -> PeftModel:
         adapter = self.model_options.adapter
+        if Path(adapter).is_dir() and not Path(adapter, "adapter_config.json").is_file():
+            raise ValueError(
+                f"--adapter {adapter} is none: it has no adapter_config.json. Name the folder that fisa-train wrote; "
+                "a whole model is named by --model."
+            )
         try:
             return PeftModel.from_pretrained(model, adapter, is_trainable=self.options.do_train)
         except (AnotherBaseError, RuntimeError) as error:  # the latter of sizes of weights, a line for each

@@ -1,6 +1,7 @@
 """What the command lines share: options, and the types that check their values."""
 
 import argparse
+import difflib
 import json
 import os
 import tempfile
@@ -28,14 +29,37 @@ HUB_TIMEOUT = 10  # seconds
 TRIAL_BYTES = 4096
 STANDARD_OUTPUT = "-"
 FETCHED = '--exclude "*.h5" --exclude "*.msgpack"'  # weights for other frameworks
+IN_QUOTES = 'Several classes are one argument, in quotes: --labels "red car, road, sky".'
 NO_CLASSES = "This model stores no classes of its own; name some with --labels or --labels-file."
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """A parser whose errors are one line, without the usage, which `--help` shows."""
+    """A parser whose errors are one line, without the usage, which `--help` shows; options are not abbreviated, since
+    a misspelt one would be taken for another."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, allow_abbrev=False, **options)
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {' '.join(message.split())}\n")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse's own, which would leave it to others to refuse what no option takes."""
+        options, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(self._why_unknown(unknown))
+        return options, unknown
+
+    def _why_unknown(self, arguments: Sequence[str]) -> str:
+        named = next((argument for argument in arguments if argument.startswith("-")), None)
+        if named is not None:
+            name = named.partition("=")[0]
+            like = difflib.get_close_matches(name, self._option_string_actions, n=1, cutoff=0.75)
+            advice = f"did you mean {like[0]}?" if like else f"{self.prog} --help lists the options."
+            return f"there is no option {name}; {advice}"
+        takes_words = "--labels" in self._option_string_actions
+        advice = f" {IN_QUOTES}" if takes_words else f" {self.prog} --help lists the options."
+        return f"no option takes {' '.join(arguments)}.{advice}"
 
 
 def add_vocabulary_options(group: argparse._ArgumentGroup) -> None:
@@ -74,6 +98,8 @@ def _labels(text: str) -> Vocabulary:
             f'"{text}" reads like the name of a file: give files to --labels-file, or say that it is a word: '
             f'"{text} [thing]"'
         )
+    if text.rstrip().endswith(","):
+        raise argparse.ArgumentTypeError(f'"{text}" ends with a comma. {IN_QUOTES}')
     return refused_in_a_line(Vocabulary.parse, text)
 
 
@@ -131,6 +157,7 @@ def model_name(text: str) -> str:
     Raises:
         argparse.ArgumentTypeError: a file, a folder that holds neither, or a name that nothing can be loaded by.
     """
+    _refuse_blank(text, "the folder or Hub name of a model")
     folder = Path(text)
     if preset := presets.preset_of(text):
         missing = presets.missing_parts(preset)
@@ -143,10 +170,14 @@ def model_name(text: str) -> str:
     elif folder.is_dir():
         if not (folder / "config.json").is_file():
             raise argparse.ArgumentTypeError(
-                f"{text} is no model: it has no file named config.json or adapter_config.json"
+                f"{text} is no model: it has no file named config.json or adapter_config.json. Name the folder that "
+                "save_pretrained or fisa-train wrote"
             )
         if (model_type := _setting(folder / "config.json", "model_type")) != "fisa":
-            raise argparse.ArgumentTypeError(f"{text} is a model of type {model_type!r}, not of FISA")
+            raise argparse.ArgumentTypeError(
+                f"{text} is a model of type {model_type!r}, not of FISA. A CLIP and a mask generator are put together "
+                "by FisaForUniversalSegmentation.from_clip_and_mask_generator, or fisa-train --clip --mask_generator"
+            )
         _refuse_damaged_processor(folder)
     elif folder.is_file():
         raise argparse.ArgumentTypeError(f"{text} is a file: name the folder of a model")
@@ -251,6 +282,7 @@ def output_folder(text: str) -> Path:
     Raises:
         argparse.ArgumentTypeError: it is a file, or nothing can be written to it, its disk being full for example.
     """
+    _refuse_blank(text, "a folder for the results")
     nearest = existing_part(text)
     try:
         with tempfile.TemporaryFile(dir=nearest) as trial:  # permissions say nothing of full or read-only disks
@@ -258,6 +290,12 @@ def output_folder(text: str) -> Path:
     except OSError as error:
         raise argparse.ArgumentTypeError(f"{text} cannot be written to: {error.strerror}") from error
     return Path(text)
+
+
+def _refuse_blank(text: str, what: str) -> None:
+    """Refuse what a shell makes of a variable that is not set."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"it is empty; name {what}")
 
 
 def output_place(text: str) -> Path | str:
@@ -290,8 +328,12 @@ def available_device(text: str) -> torch.device:
     try:
         device = torch.device(text)
         torch.zeros(1, device=device).item()
-    # A PyTorch that was built without CUDA asserts that it has it.
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise argparse.ArgumentTypeError(f"{text} cannot be used here: {reason}") from error
+    # A PyTorch that was built without CUDA asserts that it has it, and other devices have no operators.
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        there = "cpu" if accelerator is None else f"cpu and {accelerator.type}"
+        raise argparse.ArgumentTypeError(
+            f"{text} cannot be used here: this PyTorch, {torch.__version__}, finds {there}. Name one of these, or "
+            "leave --device out"
+        ) from error
     return device

@@ -16,6 +16,7 @@ from transformers import pipeline
 
 import fisa
 from fisa.commands.options import (
+    IN_QUOTES,
     STANDARD_OUTPUT,
     OneLineParser,
     add_others_option,
@@ -134,6 +135,9 @@ def _photos(options: argparse.Namespace) -> Sequence[str] | DatasetPhotos:
         raise ValueError("give photos or --dataset, one of them.")
     if options.dataset:
         return DatasetPhotos(options.dataset, split=options.split, column=options.image_column)
+    words = [photo for photo in options.photos if photo.isalpha() and not os.path.exists(photo)]
+    if words and options.vocabulary is not None:
+        raise ValueError(f"{', '.join(words)}: no such file. {IN_QUOTES}")
     return find_photos(options.photos, recursive=options.recursive)
 
 

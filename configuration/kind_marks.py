@@ -4,6 +4,7 @@ import re
 
 
 _KINDS = {"thing": True, "stuff": False}
+_ROUND_MARK = re.compile(r"\((?:thing|stuff)\)\s*$", re.IGNORECASE)
 _MARK = re.compile(r"\s*\[([^\[\]]*)\]\s*$")
 
 
@@ -11,12 +12,14 @@ def split_kind(text: str) -> tuple[str, bool | None]:
     """Split "sky [stuff]" into the name and `is_thing`, `None` where the text does not say.
 
     Raises:
-        ValueError: the text ends in square brackets with another word.
+        ValueError: the text ends in square brackets with another word, or in round ones with one of these.
 
     Example:
         >>> split_kind("sky [stuff]"), split_kind("dog")
         (('sky', False), ('dog', None))
     """
+    if _ROUND_MARK.search(text):
+        raise ValueError(f'The marks [thing] and [stuff] are in square brackets, found "{text}".')
     mark = _MARK.search(text)
     if mark is None:
         return text, None

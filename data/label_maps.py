@@ -215,6 +215,8 @@ def label_maps(root: Path, *, split: str, classes: str | None = None) -> Segment
     enough classes to reach them. Classes named `_`, any number of them, are ignored as well: put one first where 0
     means "no label".
     """
+    if not root.is_dir():
+        raise ValueError(f"{root}: no such folder. Name the one that holds images/, labels/ and classes.txt.")
     path = Path(classes) if classes else root / "classes.txt"
     if not path.exists():
         raise ValueError(f"{path}: no such file. Write the classes there, one per line, in the order of their values.")

@@ -76,9 +76,13 @@ def find_photos(places: Iterable[str], *, recursive: bool = False) -> list[str]:
         paths = [path for path in paths if path not in own]
         if (is_folder or is_pattern) and not paths:
             further = f" but {len(own)} pictures that fisa-segment made" if own else ""
-            raise ValueError(
-                f"{place}: no photo found there{further}; give files, folders with photos, patterns or URLs."
+            deeper = is_folder and not recursive and _photos_in(place, recursive=True)
+            advice = (
+                f"the folders in it hold {len(deeper)}: search them with --recursive (recursive=True)."
+                if deeper
+                else "give files, folders with photos, patterns or URLs."
             )
+            raise ValueError(f"{place}: no photo found there{further}; {advice}")
         photos += paths
     if not any(place.startswith(ADDRESSES) or os.path.exists(place) for place in photos):
         raise ValueError(f"{', '.join(photos) or 'What fisa-segment made itself is no photo'}: no such file.")

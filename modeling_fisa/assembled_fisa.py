@@ -19,6 +19,7 @@ from fisa.modeling_fisa.fisa_model import FisaModel
 from fisa.modeling_fisa.mask_generation import has_attention, new_mask_generator
 from fisa.modeling_fisa.pretrained_fisa import FisaPreTrainedModel
 from fisa.processing.others import Competition, Others
+from fisa.processing.parts import refuse_other_parts
 from fisa.processing.processing_fisa import FisaProcessor
 from fisa.processing.vocabulary import VocabularyLike
 
@@ -71,6 +72,9 @@ class AssembledFisa(FisaPreTrainedModel):
                 MaskFormer, EoMT). `None`: a model for ready proposals.
             config_options: fields of [`FisaConfig`], `seve_layers=[0, 1]` for example.
 
+        Raises:
+            `ValueError`: a folder or Hub name is of another kind of model.
+
         Example:
 
         ```python
@@ -82,6 +86,7 @@ class AssembledFisa(FisaPreTrainedModel):
         known = {field.name for field in fields(FisaConfig)}
         if unknown := sorted(set(config_options) - known):
             raise TypeError(f"FisaConfig has no field {', '.join(unknown)}; it has {', '.join(sorted(known))}.")
+        refuse_other_parts(clip, mask_generator)
         if isinstance(clip, (str, PathLike)):
             clip = CLIPModel.from_pretrained(clip)
         if isinstance(mask_generator, (str, PathLike)):

@@ -170,6 +170,12 @@ class FisaForUniversalSegmentation(AssembledFisa):
             photos (`Sequence[OriginalPhoto]`, *optional*):
                 The photos with all their pixels, for `zoom`: the processor hands over both, called with `zoom=`.
         """
+        if not pixel_values.is_floating_point():
+            raise TypeError(
+                f"`pixel_values` are {pixel_values.dtype}, as photos are: FisaProcessor makes what CLIP wants."
+            )
+        if mask_labels is not None and class_labels is None:
+            raise ValueError("`mask_labels` came without `class_labels`: pass the class of each mask as well.")
         masks_to_name: MaskProposals | None = None
         labels: torch.Tensor | Sequence[torch.Tensor] | None = class_labels
         if mask_labels is not None and mask_proposals is None and mask_generator_pixel_values is None:

@@ -13,6 +13,7 @@ from fisa.configuration.configuration_fisa import FisaConfig
 from fisa.modeling_fisa.semantic_guidance import ZeroLinear
 from fisa.processing.image_processing_fisa import FisaImageProcessor
 from fisa.processing.others import Others
+from fisa.processing.parts import refuse_other_model
 from fisa.processing.processing_fisa import FisaProcessor
 from fisa.processing.vocabulary import VocabularyLike
 
@@ -113,8 +114,8 @@ class FisaPreTrainedModel(PreTrainedModel):
         ```
 
         Raises:
-            `ValueError`: an unknown attention, one that a named part lacks, or an unknown part; label names that do
-                not count from 0, or that the folder has no tokenizer for.
+            `ValueError`: another kind of model; an unknown attention, one that a named part lacks, or an unknown part;
+                label names that do not count from 0, or that the folder has no tokenizer for.
         """
         attention = options.get("attn_implementation")
         if isinstance(attention, dict) and (unknown := sorted(set(attention) - {"", *FisaConfig.sub_configs})):
@@ -130,6 +131,8 @@ class FisaPreTrainedModel(PreTrainedModel):
                 raise ValueError(f"{', '.join(labels)} need the folder of a model or of a config to begin from.")
             config = FisaConfig.from_pretrained(folder, **source, **labels)
         vocabulary, others = None, None
+        if config is None and pretrained_model_name_or_path is not None:
+            refuse_other_model(pretrained_model_name_or_path, **source)
         # By name, since remote code may have been executed twice, which gives two classes.
         is_ours = isinstance(config, PreTrainedConfig) and config.model_type == FisaConfig.model_type
         if is_ours and pretrained_model_name_or_path is not None:

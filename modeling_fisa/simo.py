@@ -37,6 +37,7 @@ def get_simo_model(
 
     Raises:
         `ValueError`: the config names layers that the model does not have, or whose training would change nothing.
+        `TypeError`: the model is not FISA's, or has an adapter already.
 
     Example:
 
@@ -48,6 +49,11 @@ def get_simo_model(
     """
     from peft import LNTuningConfig, get_peft_model  # an extra, needed for training only
 
+    if not isinstance(getattr(model, "config", None), FisaConfig) or hasattr(model, "peft_config"):
+        raise TypeError(
+            f"A {type(model).__name__} cannot be adapted: pass FISA's own model without an adapter. One that has an "
+            "adapter takes another by `add_adapter`, or becomes a plain model by `merge_and_unload`."
+        )
     leaves = simo_target_modules(model.config, config or SimoConfig())
     return get_peft_model(model, LNTuningConfig(target_modules=leaves), adapter_name=adapter_name)
 

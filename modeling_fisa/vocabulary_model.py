@@ -114,6 +114,12 @@ class VocabularyModel(FisaPreTrainedModel):
         Args:
             processor, labels, others, batch_size, text_cache: as for [`encode_vocabulary`].
         """
+        if not hasattr(processor, "parse_vocabulary"):
+            raise TypeError(
+                "The processor comes before the labels and must be a FisaProcessor, found "
+                f"{type(processor).__name__}: "
+                'model.set_vocabulary(processor, ["dog", "grass"]).'
+            )
         vocabulary = processor.parse_vocabulary(labels)
         processor.refuse_equal_prompts(vocabulary.prompts())
         beside = _entries(self.competition(vocabulary, others))

@@ -236,11 +236,14 @@ def _photo_of_image(image: Image.Image) -> Photo:
         raise ValueError(f"The {image.format or 'PIL'} image cannot be read: {_reason(error)}") from error
 
 
+NO_FORMAT = "it is in no image format that Pillow knows, or damaged at its start. Save it as a JPEG or PNG."
+
+
 def _decoded(file: Any) -> Photo:
     try:
         return _loaded(Image.open(file))._replace(is_file=True)
     except Image.UnidentifiedImageError as error:
-        raise ValueError("it is in no image format that Pillow knows, or damaged at its start.") from error
+        raise ValueError(NO_FORMAT) from error
     except DECODER_ERRORS as error:
         raise ValueError(_reason(error)) from error
 

@@ -19,6 +19,7 @@ from fisa.configuration.setting_names import refuse_misspelt, refuse_unknown
 from fisa.processing.image_processing_fisa import FisaImageProcessor
 from fisa.processing.image_settings import FisaImageProcessorKwargs
 from fisa.processing.mask_labels import InstanceClasses
+from fisa.processing.parts import refuse_other_parts
 from fisa.processing.segmentation import Segmentation
 from fisa.processing.stored_settings import naming_file, refuse_no_dictionary
 from fisa.processing.vocabulary import Vocabulary, VocabularyLike, quoted, resolve_templates
@@ -49,6 +50,18 @@ class FisaProcessorKwargs(TypedDict, total=False):
     text_kwargs: FisaTextKwargs
     videos_kwargs: VideosKwargs
     audio_kwargs: AudioKwargs
+
+
+def _refuse_folder_without_tokenizer(folder: Any = "", *_: Any, **options: Any) -> None:
+    """transformers would look for the file of another tokenizer, and say that sentencepiece is missing."""
+    if not os.path.isdir(folder) or options.get("subfolder") or options.get("tokenizer"):
+        return
+    files = ("tokenizer.json", "tokenizer_config.json", "vocab.json")
+    if not any(os.path.isfile(os.path.join(folder, name)) for name in files):
+        raise OSError(
+            f"{folder} holds no FisaProcessor: there is no tokenizer. Save the processor beside its model, by "
+            "processor.save_pretrained(folder), or name the folder that fisa-train wrote."
+        )
 
 
 class FisaProcessor(ProcessorMixin):
@@ -96,10 +109,11 @@ class FisaProcessor(ProcessorMixin):
         ```
 
         Raises:
-            TypeError: a misspelt setting.
+            TypeError: a misspelt setting. OSError: a folder without a tokenizer.
         """
         known = ["image_processor", "tokenizer", "prompt_templates", *FisaImageProcessorKwargs.__annotations__]
         refuse_misspelt(options, known=known, owner="FisaProcessor")
+        _refuse_folder_without_tokenizer(*arguments, **options)
         return super().from_pretrained(*arguments, **options)
 
     @classmethod
@@ -132,6 +146,7 @@ class FisaProcessor(ProcessorMixin):
                 The same for the mask generator. `None`: the model has none and is given ready proposals.
             prompt_templates (`str` or `Sequence[str]`, defaults to `"default"`): see [`FisaProcessor`].
         """
+        refuse_other_parts(clip, mask_generator)
         is_name = isinstance(clip, str | os.PathLike)
         return cls(
             image_processor=FisaImageProcessor.from_clip_and_mask_generator(clip, mask_generator),

@@ -104,8 +104,10 @@ class SegmentMap:
         """A segment by its place, or the segments of a label; none for a class that was asked for and not found.
 
         Raises:
-            KeyError: no segment bears the label, and nobody asked for it.
+            KeyError: no segment bears the label, and nobody asked for it. IndexError: there are fewer segments.
         """
+        if isinstance(item, int) and not -len(self) <= item < len(self):
+            raise IndexError(f"There is no segment {item}: there are {len(self)}, counted from 0.")
         if not isinstance(item, str):
             return self.segments[item]
         segments = tuple(segment for segment in self if segment.label == item)

@@ -204,8 +204,12 @@ class Segmentation(SegmentMap):
             back what surrounds it.
 
         Raises:
-            ValueError: the segment has no pixels; or as in [`plot`].
+            TypeError: it is no segment. ValueError: the segment has no pixels; or as in [`plot`].
         """
+        if not isinstance(segment, Segment):
+            raise TypeError(
+                f"Crop one of the segments, segmentation[0] or segmentation['dog'][0] for example; found {segment!r}."
+            )
         if not segment.area:
             raise ValueError(f"Segment {segment.id} ({segment.label!r}) has no pixels: others hide it.")
         left, top, width, height = segment.box

@@ -44,6 +44,7 @@ _STUFF_WORDS = frozenset(_STUFF.split())
 # COCO's way of saying "what remains of this kind, merged": no one calls a wall a wall-other-merged.
 _COCO_MARKS = re.compile(r"(-other|-stuff|-merged)+$")
 _SEPARATOR = re.compile(r"\s*[,;]\s*|\s*\n\s*")
+_OTHER_NOTATION = re.compile(r"""^["“\[{]|^'.*'$|\|""")
 _FULL_STOP = re.compile(r"\.(?:\s+|$)")
 # A path from some folder on, or a name with the ending of a file: hardly a word.
 _FILE_NAME = re.compile(
@@ -210,7 +211,7 @@ class Vocabulary(Sequence[Class]):
         """
         path = Path(path)
         readers = {".txt": read_class_lines, ".json": _read_json}
-        if path.suffix.lower() not in readers:
+        if path.suffix.lower() not in readers and not path.is_dir():
             raise ValueError(f"{path}: a vocabulary is read from a .txt or a .json file, found {path.suffix!r}.")
         if not path.is_file():
             raise FileNotFoundError(
@@ -219,6 +220,10 @@ class Vocabulary(Sequence[Class]):
             )
         try:
             return cls.parse(readers[path.suffix.lower()](path.read_text(encoding="utf-8-sig")))
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path}: it is no text in UTF-8 ({error.reason}). Save it in this encoding.") from error
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path}: it is no JSON: {error}.") from error
         except (TypeError, ValueError) as error:
             raise ValueError(f"{path}: {error}") from error
 
@@ -382,6 +387,7 @@ def _split_names(text: str) -> list[str]:
             f'into a list: ["{text}"].'
         )
     names = _SEPARATOR.split(text)
+    _refuse_other_notation(names)
     if len(names) > 1 or not _FULL_STOP.search(text):
         return names
     if not text.endswith("."):
@@ -390,6 +396,16 @@ def _split_names(text: str) -> list[str]:
             "stop in it."
         )
     return [name.strip() for name in _FULL_STOP.split(text)[:-1]]
+
+
+def _refuse_other_notation(names: Sequence[str]) -> None:
+    """Refuse lists as programs write them and names with bars between: CLIP would read the marks."""
+    marked = [name for name in names if _OTHER_NOTATION.search(name)]
+    if marked:
+        raise ValueError(
+            f"{listed(marked)}: names stand without quotation marks, brackets and bars of their own, only with commas "
+            "between: dog, red car."
+        )
 
 
 def _class_of(item: Any) -> Class:

@@ -72,6 +72,11 @@ class FisaTrainingArguments(TrainingArguments):
         super().__post_init__()
         if not 0 <= self.start_share < 1:
             raise ValueError(f"--start_share was {self.start_share}; it is a share, from 0 to below 1.")
+        for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
+            if (count := getattr(self, name)) < 1:
+                raise ValueError(f"--{name} was {count}; it is a number of photos or steps, 1 or more.")
+        if self.fp16 and self.device.type == "cpu":
+            raise ValueError("--fp16 needs a GPU, and there is none in use. Leave it out, or take --bf16.")
 
 
 class FisaTrainer(Trainer):
