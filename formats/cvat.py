@@ -6,7 +6,7 @@ import zipfile
 from pathlib import Path
 from xml.etree import ElementTree
 
-from fisa.formats.places import photo_copy
+from fisa.formats.places import photo_copies
 from fisa.formats.results import LabelledPhoto, Results
 from fisa.processing.extras import library
 from fisa.processing.files import written_whole
@@ -32,19 +32,19 @@ def write_cvat(results: Results, path: Path) -> None:
         zipfile.ZipFile(aside, "w") as archive,
         tempfile.TemporaryFile(dir=path.parent) as annotations,
     ):
-        head = _head([category["name"] for category in results.categories], size=len(results))
-        annotations.write(head.removesuffix(b"</annotations>"))
-        for photo in results:
-            name, content = photo_copy(photo)
+        for photo, name, content in photo_copies(results):
             # Without the time of writing: the same results make the same bytes.
             archive.writestr(zipfile.ZipInfo(f"images/{name}"), content)
             annotations.write(ElementTree.tostring(_image(photo, name), encoding="utf-8") + b"\n")
-        annotations.write(b"</annotations>\n")
         annotations.seek(0)
+        size = len(results) - len(results.left_out or ())
+        head = _head([category["name"] for category in results.categories], size=size)
         entry = zipfile.ZipInfo("annotations.xml")
         entry.compress_type = zipfile.ZIP_DEFLATED
         with archive.open(entry, "w", force_zip64=True) as file:
+            file.write(head.removesuffix(b"</annotations>"))
             shutil.copyfileobj(annotations, file)
+            file.write(b"</annotations>\n")
 
 
 def _head(names: list[str], *, size: int) -> bytes:

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from fisa.formats.places import photo_copy, replaced_folder
+from fisa.formats.places import photo_copies, replaced_folder
 from fisa.formats.results import LabelledPhoto, Results
 from fisa.processing.extras import library
 from fisa.processing.segment import Segment
@@ -39,10 +39,9 @@ def write_label_studio(results: Results, folder: Path) -> None:
         (aside / "config.xml").write_bytes(_interface([category["name"] for category in results.categories]))
         with open(aside / "tasks.json", "w", encoding="ascii") as file:
             separator = "["
-            for photo in results:
+            for photo, name, content in photo_copies(results, online=False):
                 address = photo.source
-                if not address.startswith(("http://", "https://")):
-                    name, content = photo_copy(photo)
+                if content:
                     (aside / "images" / name).write_bytes(content)
                     address = f"/data/local-files/?d={quote(f'{folder.name}/images/{name}')}"
                 file.write(f"{separator}\n{json.dumps(_task(photo, address))}")

@@ -1,10 +1,10 @@
 """A data set in Parquet that `datasets.load_dataset` reads: photos, maps and segments, as COCO panoptic has them."""
 
-from itertools import islice
+from itertools import islice, starmap
 from pathlib import Path
 from typing import Any
 
-from fisa.formats.places import photo_copy, replaced_folder
+from fisa.formats.places import photo_copies, replaced_folder
 from fisa.formats.results import LabelledPhoto, Results
 from fisa.processing.coco_panoptic import panoptic_png
 from fisa.processing.extras import library
@@ -33,7 +33,7 @@ def write_parquet(results: Results, folder: Path) -> None:
         library(name, extra="formats", purpose="Writing Parquet") for name in ("pyarrow", "pyarrow.parquet")
     )
     schema = _features(datasets, results).arrow_schema
-    rows = map(_row, results)
+    rows = starmap(_row, photo_copies(results))
     with replaced_folder(folder) as aside:
         (aside / "data").mkdir()
         for shard in range(max(1, -(-len(results) // SHARD))):
@@ -63,9 +63,8 @@ def _features(datasets: Any, results: Results) -> Any:
     )
 
 
-def _row(photo: LabelledPhoto) -> dict[str, Any]:
+def _row(photo: LabelledPhoto, name: str, content: bytes) -> dict[str, Any]:
     segmentation = photo.segmentation
-    name, content = photo_copy(photo)
     segments = [
         {
             "id": segment.id,

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from fisa.formats.results import LabelledPhoto
+from fisa.formats.results import LabelledPhoto, Results
 from fisa.processing.archives import read_member, split_address
+from fisa.processing.failures import reason_of
 from fisa.processing.files import remove_whole, written_whole
 from fisa.processing.photos import load_photo
 
@@ -49,11 +50,34 @@ def _refuse_foreign(path: Path, *, own: Collection[str]) -> None:
         raise ValueError(f"{path} holds other files ({', '.join(foreign[:3])}); move them, or name another folder.")
 
 
+def photo_copies(results: Results, *, online: bool = True) -> Iterator[tuple[LabelledPhoto, str, bytes]]:
+    """Photos one after the other, each with the name and the content of its copy; see [`photo_copy`].
+
+    Those that cannot be read any more go into `results.left_out`, if that is given.
+
+    Args:
+        results ([`Results`])
+        online (`bool`, defaults to `True`): whether photos from the web are copied; their content is empty if not.
+    """
+    for photo in results:
+        if not online and photo.source.startswith(("http://", "https://")):
+            yield photo, photo.name, b""
+            continue
+        try:
+            name, content = photo_copy(photo)
+        except Exception as error:  # whatever a decoder raises concerns this photo alone
+            if results.left_out is None:
+                raise
+            results.left_out[photo.name] = photo.source, reason_of(error)
+        else:
+            yield photo, name, content
+
+
 def photo_copy(labelled: LabelledPhoto) -> tuple[str, bytes]:
     """The name and the content of a photo's copy: its own file where it is a common one, else a PNG of it, upright.
 
     Raises:
-        ValueError: the photo cannot be read.
+        OSError, ValueError: the photo cannot be read.
     """
     photo = labelled.file()
     if isinstance(photo, Mapping):

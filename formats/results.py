@@ -44,6 +44,8 @@ class Results:
             with relative paths where they lay for the command that wrote it.
         files (`Iterable`, *optional*): for sources that are no paths or addresses, pairs of a source and a function
             that gives its photo as [`load_photo`] takes it, in the order of the results; others may lie between them.
+        left_out (`dict`, *optional*): takes, by their names, the sources of photos that a format cannot copy, and why;
+            the format is written without them. Such a photo is an error if not given.
 
     Raises:
         ValueError: the file is not COCO's panoptic JSON.
@@ -57,8 +59,15 @@ class Results:
     ```
     """
 
-    def __init__(self, annotations: Path, *, files: Iterable[tuple[str, Callable[[], Any]]] | None = None):
+    def __init__(
+        self,
+        annotations: Path,
+        *,
+        files: Iterable[tuple[str, Callable[[], Any]]] | None = None,
+        left_out: dict[str, tuple[str, str]] | None = None,
+    ):
         self._files = files
+        self.left_out = left_out
         self.maps = annotations.with_suffix("")
         content = json.loads(annotations.read_text(encoding="utf-8"))
         missing = {"images", "annotations", "categories"} - set(content)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import yaml
 
-from fisa.formats.places import photo_copy, replaced_folder
+from fisa.formats.places import photo_copies, replaced_folder
 from fisa.formats.results import Results
 from fisa.processing.extras import library
 
@@ -26,8 +26,7 @@ def write_yolo(results: Results, folder: Path) -> None:
     with replaced_folder(folder) as aside:
         for part in ("images", "labels"):
             (aside / part).mkdir()
-        for photo in results:
-            name, content = photo_copy(photo)
+        for photo, name, content in photo_copies(results):
             (aside / "images" / name).write_bytes(content)
             lines = formats.detections_to_yolo_annotations(
                 photo.segmentation.to_supervision(),

@@ -15,10 +15,11 @@ from tqdm import tqdm
 from fisa.formats import require
 from fisa.labelling.data_sets import DatasetPhotos
 from fisa.labelling.journal import Journal
-from fisa.labelling.labeller import Labeller, reason_of, stacks
+from fisa.labelling.labeller import Labeller, stacks
 from fisa.labelling.overlays import OverlayFormat
 from fisa.labelling.processes import Processes
 from fisa.labelling.result_folder import ResultFolder, Task, Version
+from fisa.processing.failures import reason_of
 from fisa.processing.lettering import checked_font
 from fisa.processing.segmentation import Segmentation
 
@@ -172,9 +173,11 @@ def label_photos(
             classes = folder.assemble(work.tasks) if processes.is_main else None
         if classes is None:
             return None
-        folder.write_formats(formats, rows=rows)
+        left_out = folder.write_formats(formats, rows=rows)
+        for source, reason in left_out:
+            report(Result(source, reason=reason))
         seconds = time.perf_counter() - started
-        return Summary(len(work.tasks), work.before, seconds, folder.skipped(work.tasks), classes)
+        return Summary(len(work.tasks), work.before, seconds, folder.skipped(work.tasks) + left_out, classes)
 
 
 class _Work:

@@ -15,10 +15,11 @@ from transformers import pipeline
 
 import fisa
 from fisa.data.categories import categories_of
-from fisa.labelling.room import Room, is_out_of_memory
+from fisa.labelling.room import Room
 from fisa.pretrained.presets import load as load_preset
 from fisa.pretrained.presets import preset_of
 from fisa.processing.coco_panoptic import numbered, panoptic_png
+from fisa.processing.failures import is_out_of_memory, reason_of
 from fisa.processing.files import weights_digest
 from fisa.processing.others import given_others, is_auto
 from fisa.processing.photos import load_photo
@@ -258,14 +259,6 @@ def stacks(items: Iterable[T], size: int) -> Iterator[list[T]]:
     iterator = iter(items)
     while stack := list(islice(iterator, size)):
         yield stack
-
-
-def reason_of(error: Exception) -> str:
-    """What to say of an error, in one line."""
-    if is_out_of_memory(error):
-        return "there is too little memory for this photo."
-    text = " ".join(str(error).split())
-    return text if isinstance(error, OSError | ValueError) and text else f"{type(error).__name__}: {text}"
 
 
 def _sample(weight: torch.Tensor) -> torch.Tensor:

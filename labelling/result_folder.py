@@ -246,17 +246,21 @@ class ResultFolder:
         write_annotations(self.annotations, images=images(), annotations=annotations(), categories=self.categories)
         return classes
 
-    def write_formats(self, formats: Sequence[str], *, rows: Iterable[Row] | None = None) -> None:
+    def write_formats(self, formats: Sequence[str], *, rows: Iterable[Row] | None = None) -> list[tuple[str, str]]:
         """Write what `panoptic.json` says in other formats, each complete or absent.
 
         Args:
             formats: names of [`FORMATS`].
             rows: the data set whose photos they are, if they are of one.
 
+        Returns:
+            The sources of photos that cannot be read any more and are missing there, and why.
+
         Raises:
-            ValueError: a file or folder that no run wrote is in the way, or a photo cannot be read again.
+            ValueError: a file or folder that no run wrote is in the way.
         """
         known = self._formats()
+        left_out: dict[str, tuple[str, str]] = {}
         for format in formats:
             if format not in known:
                 place = self.path / FORMATS[format].place
@@ -264,8 +268,9 @@ class ResultFolder:
                     raise _foreign(place)
                 self.journal.append({"written as": format})
             files = None if rows is None else ((row.source, row.read) for row in rows)
-            write(Results(self.annotations, files=files), format, self.path)
+            write(Results(self.annotations, files=files, left_out=left_out), format, self.path)
         self.journal.close()
+        return list(left_out.values())
 
     def skipped(self, tasks: Sequence[Task]) -> list[tuple[str, str]]:
         """The sources of the photos that are not done, and why."""

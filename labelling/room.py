@@ -54,11 +54,3 @@ class Room:
                 return False
         torch.cuda.empty_cache()  # does nothing without CUDA
         return True
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that there is too little memory, of whichever device."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    text = str(error)
-    return isinstance(error, RuntimeError) and ("out of memory" in text or "DefaultCPUAllocator" in text)

@@ -8,7 +8,8 @@ from typing import Any
 
 from fisa.labelling.data_sets import DatasetPhotos
 from fisa.labelling.folders import Result
-from fisa.labelling.labeller import Labeller, reason_of, stacks
+from fisa.labelling.labeller import Labeller, stacks
+from fisa.processing.failures import reason_of
 
 
 def stream_photos(labeller: Labeller, sources: Sequence[str] | DatasetPhotos) -> Generator[Result, None, None]:

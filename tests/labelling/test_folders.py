@@ -4,8 +4,10 @@ import json
 import os
 import shutil
 import threading
+import zipfile
 from itertools import islice
 from pathlib import Path
+from xml.etree import ElementTree
 
 import datasets
 import numpy as np
@@ -324,3 +326,26 @@ def test_whatever_a_photo_breaks_the_others_are_done(labeller, photos, undisturb
     assert len(reasons) == 2 and "ZeroDivisionError: a bug of some library" in reasons
     assert label_photos(labeller, photos, Path("out")).done == 6
     assert results("out") == undisturbed
+
+
+def test_a_photo_that_vanishes_during_a_run_is_left_out_of_the_copies_and_named(labeller, photos):
+    formats, said = ("yolo", "parquet", "label-studio", "cvat"), []
+
+    def vanish(result):
+        said.append((result.source, result.reason))
+        if result.source == "a.png" and result.segmentation is not None:
+            Path("a.png").unlink()
+
+    summary = label_photos(labeller, photos, Path("out"), formats=formats, report=vanish)
+    reasons = dict(summary.skipped)
+    assert reasons.keys() == {"a.png", "d.png"} and summary.done == 5
+    assert "a.png" in reasons["a.png"] and ("a.png", reasons["a.png"]) in said
+    others = [name for name in photos if name not in reasons]
+    assert len(json.loads(Path("out/panoptic.json").read_text())["images"]) == 6
+    assert len(list(Path("out/yolo/images").iterdir())) == len(list(Path("out/yolo/labels").iterdir())) == len(others)
+    assert len(datasets.load_dataset("out/parquet", split="train", cache_dir="cache")) == len(others)
+    assert len(json.loads(Path("out/label_studio/tasks.json").read_text())) == len(others)
+    with zipfile.ZipFile("out/cvat.zip") as archive:
+        annotations = ElementTree.fromstring(archive.read("annotations.xml"))
+        assert len(archive.namelist()) == len(others) + 1
+    assert len(annotations.findall("image")) == int(annotations.find("meta/task/size").text) == len(others)
