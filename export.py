@@ -168,12 +168,12 @@ def without_padding(processor: FisaProcessor, model: FisaForUniversalSegmentatio
     )
 
 
-def check_format(model: FisaForUniversalSegmentation, file_format: str) -> None:
+def check_format(model: FisaForUniversalSegmentation, file_format: str, *, eight_bits: bool = False) -> None:
     """Refuse a format that a model cannot be saved in, before it is traced, which takes a while.
 
     Raises:
         `ValueError`: another format than `"onnx"` and `"torch"`, or ONNX for a model with a `classifier_dtype`, which
-            ONNX Runtime does not take.
+            ONNX Runtime does not take; or eight bits in another format than ONNX.
         `ImportError`: the extra `export` is not installed, and the format is ONNX.
 
     Example:
@@ -184,6 +184,8 @@ def check_format(model: FisaForUniversalSegmentation, file_format: str) -> None:
     """
     if file_format not in FILES:
         raise ValueError(f"`file_format` was {file_format!r}; it must be one of {', '.join(FILES)}.")
+    if eight_bits and file_format != "onnx":
+        raise ValueError(f"A graph of eight bits is one of ONNX; the format is {file_format!r}.")
     if file_format == "onnx":
         _ask_for_extra("onnxscript")
         if model.config.classifier_dtype is not None:
@@ -200,6 +202,7 @@ def save(
     folder: str | PathLike,
     *,
     file_format: str = "onnx",
+    eight_bits: bool = False,
 ) -> Path:
     """Write the graph and, beside it, the processor and the config that belong to it; returns the graph's path.
 
@@ -209,6 +212,8 @@ def save(
         program (`torch.export.ExportedProgram`): of `export_program`, for this model and processor.
         folder (`str` or `os.PathLike`): made if it is not there. Other files in it stay.
         file_format (`"onnx"` or `"torch"`): `model.onnx`, or `model.pt2` for `torch.export.load`.
+        eight_bits (`bool`):
+            Round the weights of matrix products to 8 bits, and what is multiplied with them as it comes. ONNX alone.
 
     Raises:
         `ValueError` or `ImportError`: see [`check_format`].
@@ -220,11 +225,14 @@ def save(
     'model.pt2'
     ```
     """
-    check_format(model, file_format)
+    check_format(model, file_format, eight_bits=eight_bits)
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as unfinished:
-        _save_graph(program, Path(unfinished, FILES[file_format]))
+        graph = Path(unfinished, FILES[file_format])
+        _save_graph(program, graph)
+        if eight_bits:
+            round_to_eight_bits(graph, graph)
         without_padding(processor, model).save_pretrained(unfinished)
         model.config.save_pretrained(unfinished)
         folder.mkdir(exist_ok=True)
@@ -249,6 +257,40 @@ def _save_onnx(program: ExportedProgram, path: Path) -> None:
     for node in graph.model.graph:
         node.metadata_props.clear()  # paths of this machine
     graph.save(path)
+
+
+def round_to_eight_bits(graph: Path, rounded: Path) -> None:
+    """Round the weights of an ONNX graph's matrix products to eight bits, those of each column by a scale of its own,
+    and at run time what is multiplied with them, as it comes.
+
+    Products with other weights than matrices stay as they are: ONNX Runtime has no such scales for them.
+
+    Args:
+        graph (`Path`): a file that [`save`] wrote.
+        rounded (`Path`): the file to write; it may be the same.
+
+    Example:
+
+    ```python
+    >>> round_to_eight_bits(Path("my-graph/model.onnx"), Path("my-graph/model_int8.onnx"))
+    ```
+    """
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    whole, products = onnx.load(graph), ["MatMul", "Gemm"]
+    matrices = {weight.name for weight in whole.graph.initializer if len(weight.dims) == 2}
+    others = [node.name for node in whole.graph.node if node.op_type in products and matrices.isdisjoint(node.input)]
+    quantize_dynamic(
+        whole,
+        rounded,
+        op_types_to_quantize=products,
+        nodes_to_exclude=others,
+        per_channel=True,
+        weight_type=QuantType.QInt8,
+    )
+    if rounded == graph:
+        graph.with_name(f"{graph.name}.data").unlink(missing_ok=True)  # large graphs had their weights there
 
 
 def load_graph(path: str | PathLike) -> Callable[..., FisaOutput]:

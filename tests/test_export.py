@@ -101,6 +101,23 @@ def test_onnx_with_open_words(left_open, scenes, tmp_path):
     assert str(Path(export.__file__).parent).encode() not in (tmp_path / "model.onnx").read_bytes()
 
 
+def test_eight_bits_are_smaller_and_keep_the_labels(scenes, tmp_path):
+    needs_onnx()
+    assert main(["--labels", WORDS, "--int8", "--output", str(tmp_path / "graph")]) == 0
+    processor, graph = FisaProcessor.from_pretrained(tmp_path / "graph"), export.load_graph(tmp_path / "graph")
+    model, _ = patchwork.load()
+    model.set_vocabulary(processor, WORDS)
+    inputs = processor(images=scenes, return_tensors="pt")
+    with torch.no_grad():
+        maps, wanted = (
+            torch.stack(processor.post_process_semantic_segmentation(run(**inputs), target_sizes=[(192, 192)] * 3))
+            for run in (graph, model)
+        )
+    assert (maps == wanted).float().mean() > 0.98 and not torch.equal(maps, wanted)
+    weights = sum(weight.numel() for weight in model.parameters())
+    assert (tmp_path / "graph" / "model.onnx").stat().st_size < 2.5 * weights  # in float32 they have four bytes each
+
+
 @pytest.mark.large
 def test_torch_with_open_words(left_open, scenes, tmp_path):
     assert_same_answers(tmp_path, left_open, scenes, file_format="torch", vocabularies=OPEN_WORDS)
@@ -149,6 +166,7 @@ def test_what_cannot_be_exported_is_said(checkpoint, tmp_path, capsys):
         ([tmp_path], "no file named"),
         ([checkpoint, "--output", a_file], "is a file; name a folder"),
         ([checkpoint, "--labels", "dog", "--open"], "not allowed with"),
+        ([checkpoint, "--labels", "dog", "--int8", "--format", "torch"], "eight bits is one of ONNX"),
     ):
         with pytest.raises(SystemExit) as error:
             main(["--output", str(tmp_path / "out"), *map(str, arguments)])

@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import torch
-from onnxruntime.quantization import QuantType, quantize_dynamic
 from torch import nn
 from transformers import CLIPTextModel, CLIPVisionModel
 
@@ -99,8 +98,7 @@ def in_bfloat16(model: Callable[..., Any]) -> Callable[..., Any]:
 def of_eight_bits(graph: Path) -> Path:
     """A graph of which matrix products have weights of 8 bits, and activations that are rounded as they come."""
     path = graph.with_name(f"{graph.stem}_int8.onnx")
-    # ONNX Runtime's CPU convolutions of 8 bits want more than dynamic ranges.
-    quantize_dynamic(graph, path, weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul", "Gemm"])
+    export.round_to_eight_bits(graph, path)
     return path
 
 
