@@ -37,8 +37,8 @@ class OneLineParser(argparse.ArgumentParser):
     """A parser whose errors are one line, without the usage, which `--help` shows; options are not abbreviated, since
     a misspelt one would be taken for another."""
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options, allow_abbrev=False)
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options | {"allow_abbrev": False})
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {' '.join(message.split())}\n")
