@@ -192,6 +192,8 @@ class FisaPreTrainedModel(PreTrainedModel):
         for part in self._untrained_parts():
             part.requires_grad_(False)
 
+    # What follows, FisaModel and FisaForUniversalSegmentation do in their own ways; this class is no model itself.
+
     def _untrained_parts(self) -> list[nn.Module]:
         raise NotImplementedError
 

@@ -57,7 +57,7 @@ class VocabularyModel(FisaPreTrainedModel):
         self._remembered_others: tuple[tuple[Any, ...], tuple[Class, ...]] | None = None
 
     def get_class_features(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
-        """One unit vector per name, averaged over its prompts."""
+        """One unit vector per name, averaged over its prompts; [`FisaModel`] has it, beside its text tower."""
         raise NotImplementedError
 
     @torch.no_grad()
