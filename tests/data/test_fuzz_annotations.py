@@ -1,7 +1,6 @@
 """Annotations with anything wrong in them: used rightly, or refused in one sentence that names the file."""
 
 import json
-import resource
 
 import numpy as np
 import pytest
@@ -20,6 +19,7 @@ from tests.data.made_files import (
     write_photo,
     write_values,
 )
+from tests.memory import taking_less_than
 
 
 def use(format: str, root, file: str, **options) -> None:
@@ -53,9 +53,8 @@ def whole_records(data: SegmentationDataset) -> SegmentationDataset:
 
 @pytest.fixture(scope="module", autouse=True)
 def bounded_memory():
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    yield
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2_000_000  # kilobytes
+    with taking_less_than(1_000):
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,6 @@
 """The two views of a photo: CLIP's and the mask generator's equal those of their own image processors."""
 
 import json
-import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,17 +14,12 @@ from transformers.models.mask2former.image_processing_pil_mask2former import Mas
 from transformers.models.maskformer.image_processing_pil_maskformer import MaskFormerImageProcessorPil
 
 from fisa.processing.image_processing_fisa import FisaImageProcessor
+from tests.memory import needs_peaks, taking_less_than
 from tests.quiet import raising_on_any_warning
 
 
 SMALL = {"shortest_edge": 64, "longest_edge": 110}
-CLEAR_REFS = Path("/proc/self/clear_refs")
 SIZES = [(60, 60), (48, 90), (90, 48), (33, 35), (500, 25), (25, 500), (1, 1), (2, 1), (64, 110), (300, 200)]
-
-
-def megabytes(field: str) -> float:
-    """Memory of this process: `VmRSS` in use, `VmHWM` at most since `CLEAR_REFS` was written to."""
-    return int(re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
 
 
 def photo_of(height: int, width: int, *, seed: int = 0) -> Image.Image:
@@ -230,14 +223,12 @@ def test_says_which_photo_is_wrong(tmp_path):
         FisaImageProcessor()([])
 
 
-@pytest.mark.skipif(not CLEAR_REFS.exists(), reason="only Linux tells the peak of a process's memory and forgets it")
+@needs_peaks
 def test_50_megapixels_take_little_more_memory_than_one_photo(tmp_path):
     path = tmp_path / "large.jpg"
     Image.new("RGB", (8660, 5774), "green").save(path)
-    CLEAR_REFS.write_text("5")
-    before = megabytes("VmRSS")
-    FisaImageProcessor()([path, path])
-    assert megabytes("VmHWM") - before < 350  # of which the decoded photo is 200
+    with taking_less_than(350):  # of which the decoded photo is 200
+        FisaImageProcessor()([path, path])
 
 
 def test_without_rescaling_pixels_keep_the_scale_they_had(photo):
