@@ -23,6 +23,7 @@ from fisa.modeling_fisa.simo import get_simo_model
 from fisa.processing.image_processing_fisa import FisaImageProcessor
 from fisa.processing.pipeline_fisa import FisaPipeline
 from fisa.processing.processing_fisa import FisaProcessor
+from fisa.processing.stock_pipeline import refuse_dropped_arguments
 from fisa.processing.vocabulary import PROMPT_TEMPLATES, Class, Vocabulary
 
 
@@ -60,3 +61,4 @@ if FisaPipeline.task not in PIPELINE_REGISTRY.supported_tasks:
     PIPELINE_REGISTRY.register_pipeline(
         FisaPipeline.task, pipeline_class=FisaPipeline, pt_model=AutoModelForUniversalSegmentation, type="image"
     )
+refuse_dropped_arguments()

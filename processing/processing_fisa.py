@@ -362,6 +362,8 @@ def _refuse_unknown_settings(settings: dict[str, Any]) -> None:
         refuse_unknown(settings.get(f"{kind}_kwargs") or (), known=known, owner=owner, purpose=kind)
     every = set().union(*kinds.values())
     refuse_unknown(settings.get("common_kwargs") or (), known=every, owner=owner, purpose="images and text")
+    if "candidate_labels" in settings:
+        raise TypeError("FisaProcessor takes class names as `text`; `candidate_labels` is what pipelines call them.")
     known = every | {"images_kwargs", "text_kwargs", "common_kwargs"}
     refuse_unknown(settings, known=known, owner=owner, purpose="images or text")
 

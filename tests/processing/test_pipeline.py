@@ -40,6 +40,20 @@ def test_stock_pipeline_uses_the_stored_vocabulary(checkpoint, photo, subtask):
     assert all(segment["mask"].size == photo.size for segment in segments)
 
 
+def test_stock_pipeline_takes_all_arguments_of_its_own(checkpoint, photo):
+    made = {"device": "cpu", "dtype": "float32", "revision": "main", "trust_remote_code": False, "model_kwargs": {}}
+    stock = pipeline("image-segmentation", model=str(checkpoint), batch_size=1, threshold=0.0, **made)
+    settings = {"threshold": 0.0, "mask_threshold": 0.5, "overlap_mask_area_threshold": 0.0}
+    named = {"subtask": "panoptic", "timeout": 9, "num_workers": 0, "batch_size": 1, "candidate_labels": None}
+    assert stock(photo, **settings, **named)
+    assert same(stock(photo, **settings), stock(photo, **settings, **named))
+
+
+def test_stock_pipeline_of_other_models_drops_what_it_dropped(parts_folder, photo):
+    stock = pipeline("image-segmentation", model=str(parts_folder / "mask_generator"), device="cpu")
+    assert same(stock(photo, threshold=0.0), stock(photo, threshold=0.0, candidate_labels=["dog"]))
+
+
 def test_stock_pipeline_calls_void_what_stored_others_win(tmp_path):
     model, processor = patchwork.load()
     model.set_vocabulary(processor, "bird, fish, pizza", others="water [stuff], brick wall [stuff], sunglasses")

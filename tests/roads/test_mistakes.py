@@ -276,6 +276,10 @@ def together(clip: str, mask_generator: str) -> Callable[[Parts], Any]:
     return lambda parts: FisaForUniversalSegmentation.from_clip_and_mask_generator(clip, mask_generator)
 
 
+def stock_pipeline(parts: Parts, **arguments: Any) -> Any:
+    return pipeline("image-segmentation", parts.model, image_processor=parts.processor.image_processor, **arguments)
+
+
 def nan_photo() -> np.ndarray:
     pixels = np.full((8, 8, 3), 0.5, dtype=np.float32)
     pixels[0, 0] = np.nan
@@ -319,6 +323,18 @@ CALLS = {
     # options
     "a misspelt argument": Call(
         lambda of: of.segmenter(of.photo, treshold=0.3), TypeError, "no argument treshold", "threshold"
+    ),
+    "words for the stock pipeline": Call(
+        lambda of: stock_pipeline(of)(of.photo, candidate_labels=["dog"], batch_size=1),
+        TypeError,
+        "no argument candidate_labels.",
+        "pipeline_class=fisa.FisaPipeline",
+    ),
+    "words when the stock pipeline is made": Call(
+        lambda of: stock_pipeline(of, text=["dog"]), TypeError, "no argument text.", "takes candidate_labels"
+    ),
+    "words for the processor by the pipeline's name": Call(
+        lambda of: of.processor(images=of.photo, candidate_labels=["dog"]), TypeError, "candidate_labels", "`text`"
     ),
     "no such task": Call(lambda of: of.segmenter(of.photo, subtask="pan"), ValueError, "'pan'", "panoptic, instance"),
     "no such type": Call(
