@@ -141,7 +141,7 @@ def _warn_of_nan(name: str, broken: torch.Tensor, index: int) -> None:
     effect = {"class": "these proposals count as no object", "mask": "such points count as outside the mask"}[name]
     logger.warning(
         f"The {name} logits of {broken.sum().item()} of {len(broken)} proposals in image {index} are not numbers; "
-        f"{effect}. Half precision that overflows is a common cause."
+        f"{effect}. Common causes are NaN in the pixels, and half precision that overflows."
     )
 
 

@@ -1,10 +1,10 @@
 """The same server as programs ask it."""
 
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice, permutations
 
-import httpx
 import pytest
 from PIL import Image
 from transformers import pipeline
@@ -14,6 +14,7 @@ from fisa.pretrained import patchwork
 
 
 gradio_client = pytest.importorskip("gradio_client", reason="programs ask the page with Gradio's client")
+httpx = pytest.importorskip("httpx")
 psutil = pytest.importorskip("psutil")
 
 SCENE = patchwork.SCENES / "easy.jpg"
@@ -54,6 +55,32 @@ def test_a_program_is_told_what_is_wrong(served, tmp_path):
     (tmp_path / "photo.jpg").write_text("no picture")
     with pytest.raises(Exception, match="no picture that can be read"):
         asked(client, tmp_path / "photo.jpg", "dog")
+
+
+def test_who_finds_the_queue_full_is_told(segmenter, monkeypatch):
+    """With one place in it instead of a hundred."""
+    pytest.importorskip("gradio", reason="the page needs Gradio, the extra `app`")
+    from fisa.page import layout
+
+    may_answer, answer = threading.Event(), layout.answer
+    monkeypatch.setattr(layout, "MOST_WAITING", 1)
+    monkeypatch.setattr(layout, "answer", lambda *asked: may_answer.wait(60) and answer(*asked))
+    page = layout.page_of(segmenter, about="")
+    try:
+        _, server, _ = page.launch(prevent_thread_lock=True, quiet=True, ssr_mode=False)
+        address = f"{server}gradio_api/call/segment"
+        question = {"data": [None, "bird", "panoptic", 0.4, 0]}
+        replies = [httpx.post(address, json=question, timeout=60) for _ in range(3)]
+        may_answer.set()
+        taken = [reply for reply in replies if reply.status_code == 200]
+        turned_away = [reply for reply in replies if reply.status_code == 503]
+        assert taken and turned_away and len(taken) + len(turned_away) == 3, replies
+        assert all("Queue is full" in reply.text for reply in turned_away)
+        for reply in taken:
+            assert "No photo" in httpx.get(f"{address}/{reply.json()['event_id']}", timeout=60).text
+    finally:
+        may_answer.set()
+        page.close()
 
 
 def test_files_of_the_server_are_not_for_programs(served):
