@@ -15,7 +15,6 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError
 from tqdm import tqdm
 from transformers import EarlyStoppingCallback, HfArgumentParser, set_seed
-from transformers.trainer_utils import IntervalStrategy
 
 from fisa.commands.options import OneLineParser, existing_part, loadable_name, model_name, output_folder
 from fisa.data.augmentation import Augmentation
@@ -143,6 +142,8 @@ class Run:
         self.model_options, self.data_options, self.options = model_options, data_options, training_options
         if not (training_options.do_train or training_options.do_eval or training_options.do_predict):
             raise ValueError("Nothing to do: add --do_train, --do_eval or --do_predict.")
+        if not training_options.do_train:
+            _refuse_flags_of_training(training_options)
         if training_options.push_to_hub and (model_options.clip is not None or Path(model_options.model).exists()):
             raise ValueError(
                 "An adapter on the Hub needs its base there: push the base first (fisa.hub.export, or push_to_hub of "
@@ -151,14 +152,18 @@ class Run:
         self.folder = Path(training_options.output_dir)
         self.resume = _resumed(training_options.resume_from_checkpoint)
         set_seed(training_options.seed)
+        # transformers' arguments evaluate at the end, too, where they do so on the way.
+        evaluates = training_options.do_eval or training_options.do_predict
+        if not evaluates and data_options.given_for_evaluation:
+            logger.warning(
+                "%s will not be used: nothing is evaluated without --do_eval (at the end), --eval_strategy (on the "
+                "way too) or --do_predict.",
+                ", ".join(data_options.given_for_evaluation),
+            )
+        if training_options.eval_steps is not None and training_options.eval_strategy == "no":
+            logger.warning("--eval_steps will not be used: it needs --eval_strategy steps.")
         self.train_data, self.eval_data = open_data(
-            data_options,
-            trains=training_options.do_train,
-            evaluates=(
-                training_options.do_eval
-                or training_options.do_predict
-                or training_options.eval_strategy != IntervalStrategy.NO
-            ),
+            data_options, trains=training_options.do_train, evaluates=evaluates
         )
         if preset_of(model_options.model) and training_options.process_index == 0:
             announce_download(model_options.model)
@@ -248,11 +253,15 @@ class Run:
             return adapted
         if not self.options.do_train:
             return model
-        simo_config, rank = self.model_options.simo_config(), self.model_options.lora_rank
+        rank = self.model_options.lora_rank
         if rank is None:
-            return get_simo_model(model, simo_config)
-        leaves = simo_target_modules(model.config, simo_config, norms=False)
-        return get_peft_model(model, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=leaves))
+            return get_simo_model(model, self.model_options.simo_config())
+        return get_peft_model(model, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=self._leaves(model)))
+
+    def _leaves(self, model: FisaForUniversalSegmentation) -> str:
+        """What a new adapter would train."""
+        options = self.model_options
+        return simo_target_modules(model.config, options.simo_config(), norms=options.lora_rank is None)
 
     def _adapted(self, model: FisaForUniversalSegmentation) -> PeftModel:
         adapter = self.model_options.adapter
@@ -262,12 +271,20 @@ class Run:
                 "a whole model is named by --model."
             )
         try:
-            return PeftModel.from_pretrained(model, adapter, is_trainable=self.options.do_train)
+            adapted = PeftModel.from_pretrained(model, adapter, is_trainable=self.options.do_train)
         except (AnotherBaseError, RuntimeError) as error:  # the latter of sizes of weights, a line for each
             reason = str(error).splitlines()[-1].strip()
             raise ValueError(
                 f"--adapter {adapter} does not fit this model; was it trained on another? {reason}"
             ) from error
+        own, flags = adapted.active_peft_config, self.model_options.given_for_a_new_adapter
+        is_other = (own.target_modules, getattr(own, "r", None)) != (self._leaves(model), self.model_options.lora_rank)
+        if self.options.do_train and flags and is_other:
+            raise ValueError(
+                f"{', '.join(flags)} would change nothing: --adapter {adapter} trains what it has. Leave these flags "
+                "out, or --adapter, to train a new one."
+            )
+        return adapted
 
     def _trainer(self, trainer_class: type[FisaTrainer]) -> FisaTrainer:
         evaluator, examples, collator = None, None, None
@@ -343,6 +360,17 @@ class Run:
 
     def _base_model(self) -> FisaForUniversalSegmentation:
         return self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
+
+
+def _refuse_flags_of_training(options: FisaTrainingArguments) -> None:
+    """Refuse what would leave another result than it says in a run that trains nothing."""
+    if _resumed(options.resume_from_checkpoint):
+        raise ValueError(
+            f"--resume_from_checkpoint {options.resume_from_checkpoint} goes on with training: add --do_train, or "
+            "name a checkpoint to evaluate by --adapter."
+        )
+    if options.push_to_hub:
+        raise ValueError("--push_to_hub pushes the adapter that a run has trained: add --do_train, or leave it out.")
 
 
 def _resumed(checkpoint: str | None) -> str | bool | None:

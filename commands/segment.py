@@ -134,7 +134,9 @@ def _photos(options: argparse.Namespace) -> Sequence[str] | DatasetPhotos:
     if bool(options.photos) == bool(options.dataset):
         raise ValueError("give photos or --dataset, one of them.")
     if options.dataset:
-        return DatasetPhotos(options.dataset, split=options.split, column=options.image_column)
+        return DatasetPhotos(options.dataset, split=options.split or "train", column=options.image_column or "image")
+    if options.split or options.image_column:
+        raise ValueError("--split and --image-column are of --dataset, and there is none: leave them out.")
     words = [photo for photo in options.photos if photo.isalpha() and not os.path.exists(photo)]
     if words and options.vocabulary is not None:
         raise ValueError(f"{', '.join(words)}: no such file. {IN_QUOTES}")
@@ -143,6 +145,8 @@ def _photos(options: argparse.Namespace) -> Sequence[str] | DatasetPhotos:
 
 def _check_output(options: argparse.Namespace) -> None:
     if options.output != STANDARD_OUTPUT:
+        if options.font and options.no_overlay:
+            raise ValueError("--font is of the pictures that --no-overlay leaves out: leave one of the two out.")
         formats = options.format
     elif options.format or options.overwrite or options.overlay_format or options.font:
         raise ValueError(
@@ -342,12 +346,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="photos of a data set, read as a stream: its name on the Hub, a folder, or a Parquet, JSON or CSV file",
     )
-    parser.add_argument("--split", default="train", help="of the data set (default: %(default)s)")
+    parser.add_argument("--split", help="of the data set (default: train)")
     parser.add_argument(
         "--image-column",
-        default="image",
         metavar="COLUMN",
-        help="of the data set: photos, or their paths or addresses (default: %(default)s)",
+        help="of the data set: photos, or their paths or addresses (default: image)",
     )
     parser.add_argument(
         "--font",

@@ -13,6 +13,13 @@ from fisa.pretrained.presets import PRESETS, preset_of
 from fisa.training.model_card import public_name
 
 
+EVALUATION = ("eval_format", "eval_data", "eval_split", "eval_classes", "max_eval_samples", "oracle")
+"""The flags of [`DataArguments`] that do nothing in a run that evaluates nothing."""
+
+
+PARTS = ("image_stream", "image_projections", "image_layers", "mask_queries", "mask_position", "semantic_guidance")
+
+
 @dataclass
 class ModelArguments:
     """Which model, and which part of it is trained."""
@@ -71,10 +78,24 @@ class ModelArguments:
     def __post_init__(self):
         if (self.model is None) == (self.clip is None):
             raise ValueError("Name the model: --model FOLDER, or --clip CLIP and --mask_generator GENERATOR.")
+        if self.model is not None and self.mask_generator is not None:
+            raise ValueError(
+                f"--mask_generator {self.mask_generator} goes with --clip, and --model {self.model} has its own: "
+                "leave one of the two out."
+            )
+        if self.image_layers is not None and not self.image_stream:
+            raise ValueError("--image_layers are those of the image stream, which --image_stream false leaves alone.")
         if preset := preset_of(self.model):
             self.clip, self.mask_generator = preset
         if self.zoom is not None and self.zoom < 0:
             raise ValueError(f"--zoom was {self.zoom}; it is a number of proposals, 0 for none.")
+
+    @property
+    def given_for_a_new_adapter(self) -> list[str]:
+        """The flags that say what a new adapter trains, where they are not at their defaults."""
+        defaults = ModelArguments(model="any")
+        names = (*PARTS, "lora_rank")
+        return [f"--{name}" for name in names if getattr(self, name) != getattr(defaults, name)]
 
     def simo_config(self) -> SimoConfig:
         return SimoConfig(
@@ -184,6 +205,7 @@ class DataArguments:
         return f"{name} ({self.eval_split})"
 
     def __post_init__(self):
+        self.given_for_evaluation = [f"--{name}" for name in EVALUATION if getattr(self, name) not in (None, "none")]
         self.eval_format, self.eval_data = self.eval_format or self.train_format, self.eval_data or self.train_data
         self.eval_classes = self.eval_classes or self.classes
         self.asks_for_training_photos = self.eval_split == self.train_split

@@ -13,7 +13,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.integrations.integration_utils import TensorBoardCallback, default_logdir
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput, rotate_checkpoints
 
-from fisa.evaluation.headlines import headlines
+from fisa.evaluation.headlines import HEADLINES, headlines
 from fisa.modeling_fisa.modeling_fisa import FisaForUniversalSegmentation
 from fisa.training.checkpoints import ASIDE, damage_of, newest_whole_checkpoint, put_in_place
 from fisa.training.evaluator import Evaluator
@@ -75,6 +75,12 @@ class FisaTrainingArguments(TrainingArguments):
         for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
             if (count := getattr(self, name)) < 1:
                 raise ValueError(f"--{name} was {count}; it is a number of photos or steps, 1 or more.")
+        has_a_measure = self.eval_strategy != "no" and self.metric_for_best_model is not None
+        if self.early_stopping_patience is not None and not has_a_measure:
+            raise ValueError(
+                "--early_stopping_patience compares evaluations while training: add --eval_strategy, and "
+                f"--metric_for_best_model, one of {', '.join(HEADLINES)}."
+            )
         if self.fp16 and self.device.type == "cpu":
             raise ValueError("--fp16 needs a GPU, and there is none in use. Leave it out, or take --bf16.")
 
@@ -89,7 +95,8 @@ class FisaTrainer(Trainer):
         named_arguments: those of [`transformers.Trainer`].
 
     Raises:
-        `ValueError`: `start_share` for an adapter that does not hold whole weights, as LoRA's does not.
+        `ValueError`: `start_share` for an adapter that does not hold whole weights, as LoRA's does not; or a
+            `metric_for_best_model` that the evaluator does not measure.
 
     Example:
 
@@ -121,7 +128,14 @@ class FisaTrainer(Trainer):
         self._writes_aside = False
         if evaluator is not None:
             named_arguments["eval_dataset"] = evaluator.data
-        super().__init__(model, _for_fisa(args or FisaTrainingArguments()), *arguments, **named_arguments)
+        args = _for_fisa(args or FisaTrainingArguments())
+        best = (args.metric_for_best_model or "").removeprefix("eval_")
+        if evaluator is not None and best and best not in HEADLINES:
+            raise ValueError(
+                f"--metric_for_best_model is {best}, which an evaluation does not measure: name one of "
+                f"{', '.join(HEADLINES)}."
+            )
+        super().__init__(model, args, *arguments, **named_arguments)
         if self.args.start_share:
             _refuse_to_average_changes(self.model)
         if isinstance(self.train_dataset, IterableDataset):

@@ -26,6 +26,7 @@ from transformers import (
 from fisa import FisaForUniversalSegmentation, FisaPipeline, FisaProcessor, SimoConfig, get_simo_model, train
 from fisa.commands import export, segment
 from fisa.miniature import miniature
+from fisa.processing.lettering import FONTS
 from tests.roads.walking import walk
 
 
@@ -62,6 +63,8 @@ COMMANDS = {
     "words in another encoding": Command("photo.png --labels-file utf16.txt", "no text in UTF-8", "Save it"),
     "words from nowhere": Command("photo.png --model bare", "stores no classes", "--labels or --labels-file"),
     # options
+    "a split of no data set": Command("photo.png --split test", "--split", "of --dataset"),
+    "letters for no picture": Command("photo.png --no-overlay --font any.ttf", "--font", "leave one of the two out"),
     "a misspelt option": Command("photo.png --label dog", "no option --label", "did you mean --labels?"),
     "another program's option": Command("photo.png --text dog", "no option --text", "fisa-segment --help"),
     "an option of the old kind": Command("photo.png --gpu", "no option --gpu", "fisa-segment --help"),
@@ -131,6 +134,33 @@ COMMANDS = {
     "photos to learn from measured": fisa_train(
         "--model model --do_eval --train_data good", "would be the training photos", "--eval_holdout 0.1"
     ),
+    "a generator beside a model": fisa_train(
+        "--model model --mask_generator generator --train_data good", "has its own", "leave one of the two out"
+    ),
+    "layers of what is not trained": fisa_train(
+        "--model model --image_layers 0 --image_stream false --train_data good", "--image_layers", "--image_stream"
+    ),
+    "patience without evaluations": fisa_train(
+        "--model model --early_stopping_patience 3 --train_data good", "compares evaluations", "add --eval_strategy"
+    ),
+    "a measure that nobody takes": fisa_train(
+        "--model model --train_data good --eval_split train --save_strategy steps --save_steps 1 --eval_steps 1 "
+        "--eval_strategy steps --load_best_model_at_end true --metric_for_best_model accuracy",
+        "is accuracy",
+        "one of pq",
+    ),
+    "a resumed run without training": Command(
+        "--model model --do_eval --eval_format label_maps --eval_data good --resume_from_checkpoint true",
+        "goes on with training",
+        "by --adapter",
+        train.main,
+    ),
+    "a push of nothing": Command(
+        "--model model --do_eval --eval_format label_maps --eval_data good --push_to_hub",
+        "has trained",
+        "add --do_train",
+        train.main,
+    ),
     "a checkpoint from nowhere": fisa_train(
         "--model model --resume_from_checkpoint gone --train_data good", "gone", "trainer_state.json is missing"
     ),
@@ -138,6 +168,12 @@ COMMANDS = {
         "--model other --train_data good --proposal_cache cache", "mask generator:", "Name another folder"
     ),
     "a recipe from nowhere": Command("gone.yaml", "No recipe 'gone.yaml'", "name a YAML or JSON file", train.main),
+}
+
+
+UNUSED = {
+    "--eval_data good --oracle generator": "--eval_data, --oracle will not be used: nothing is evaluated without",
+    "--eval_steps 2": "--eval_steps will not be used: it needs --eval_strategy steps",
 }
 
 
@@ -174,6 +210,7 @@ def place(tmp_path_factory, checkpoint, parts_folder, photo) -> Path:
         part.save_pretrained(place / "bare")
     for name, content in (("words.csv", b"dog"), ("cut.json", b'{"dog":'), ("nothing.txt", b"")):
         (place / name).write_bytes(content)
+    shutil.copy(FONTS / "DroidSansFallback.ttf", place / "any.ttf")
     (place / "utf16.txt").write_text("dog", encoding="utf-16")
     label_maps(place / "good")
     label_maps(place / "small", size=(9, 9))
@@ -226,6 +263,24 @@ def test_a_command_says_what_it_found_and_what_to_do(here, capsys, request, name
     last = said.strip().splitlines()[-1]
     assert command.found in last and command.to_do in last
     assert sorted(here.iterdir()) == before
+
+
+@pytest.mark.parametrize("flags", UNUSED)
+def test_a_run_says_which_flags_it_does_not_use(here, caplog, tmp_path, flags):
+    options = fisa_train(f"--model model --train_data good --save_strategy no --output_dir {tmp_path}", "", "")
+    train.main([*options.arguments.split(), *flags.split()])
+    assert UNUSED[flags] in caplog.text
+
+
+def test_a_run_refuses_flags_of_a_new_adapter_beside_another(here, capsys, tmp_path):
+    options = fisa_train("--model model --train_data good --save_strategy no --image_layers 0", "", "")
+    train.main([*options.arguments.split(), "--output_dir", str(tmp_path / "first")])
+    again = [*options.arguments.split(), "--adapter", str(tmp_path / "first"), "--output_dir", str(tmp_path / "again")]
+    train.main(again)  # what it has is what the flags say
+    for flags in (["--lora_rank", "4"], ["--mask_position", "false"]):
+        with pytest.raises(SystemExit):
+            train.main([*again, *flags])
+        assert "would change nothing" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
