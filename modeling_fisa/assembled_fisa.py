@@ -18,10 +18,7 @@ from fisa.modeling_fisa.adapter_vocabulary import ADAPTER_PREFIX, pop_beside_wei
 from fisa.modeling_fisa.fisa_model import FisaModel
 from fisa.modeling_fisa.mask_generation import has_attention, new_mask_generator
 from fisa.modeling_fisa.pretrained_fisa import FisaPreTrainedModel
-from fisa.processing.others import Competition, Others
 from fisa.processing.parts import refuse_other_parts
-from fisa.processing.processing_fisa import FisaProcessor
-from fisa.processing.vocabulary import VocabularyLike
 
 
 class AssembledFisa(FisaPreTrainedModel):
@@ -51,6 +48,10 @@ class AssembledFisa(FisaPreTrainedModel):
             self._no_split_modules = {*(self._no_split_modules or ()), type(self.mask_generator).__name__}
         self.freeze_untrained_parts()
 
+    @property
+    def _vocabulary_model(self) -> FisaModel:
+        return self.fisa
+
     def _untrained_parts(self) -> list[nn.Module]:
         # The last layer's image queries change image tokens that no mask token reads any more.
         last_image_queries = self.fisa.vision_model.encoder.layers[-1].self_attn.q_proj
@@ -74,6 +75,7 @@ class AssembledFisa(FisaPreTrainedModel):
 
         Raises:
             `ValueError`: a folder or Hub name is of another kind of model.
+            `TypeError`: an option that is no field of the config.
 
         Example:
 
@@ -198,37 +200,6 @@ class AssembledFisa(FisaPreTrainedModel):
         )
         self.fisa.take_over_from_adapter(beside)
         return report
-
-    def competition(self, labels: VocabularyLike, others: Others) -> Competition:
-        """As [`FisaModel.competition`]."""
-        return self.fisa.competition(labels, others)
-
-    def set_vocabulary(
-        self,
-        processor: FisaProcessor,
-        labels: VocabularyLike,
-        *,
-        others: Others = None,
-        text_cache: str | PathLike | None = None,
-    ) -> None:
-        """Encode a vocabulary once and store it with the model and its config: both are saved with it.
-
-        Args:
-            processor, labels, others, text_cache: as for [`encode_vocabulary`].
-
-        ```python
-        >>> model.set_vocabulary(processor, ["dog", Class("frisbee", synonyms=["flying disc"]), "grass"])
-        ```
-        """
-        self.fisa.set_vocabulary(processor, labels, others=others, text_cache=text_cache)
-
-    def follow_adapters(self, adapter_name: str) -> None:
-        """As [`FisaModel.follow_adapters`]."""
-        self.fisa.follow_adapters(adapter_name)
-
-    def leave_adapters(self) -> None:
-        """As [`FisaModel.leave_adapters`]."""
-        self.fisa.leave_adapters()
 
 
 __all__ = ["AssembledFisa"]

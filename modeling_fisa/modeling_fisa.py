@@ -5,7 +5,6 @@ from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import cached_property
-from os import PathLike
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from transformers.utils import can_return_tuple, logging
 
 from fisa.acceleration.offloaded_weights import brought_in
 from fisa.modeling_fisa.assembled_fisa import AssembledFisa
-from fisa.modeling_fisa.encoded_vocabulary import EncodedVocabulary
+from fisa.modeling_fisa.encoded_vocabulary import EncodedVocabulary, StoredVocabulary
 from fisa.modeling_fisa.fisa_model import FisaModel
 from fisa.modeling_fisa.generator_opinion import GeneratorOpinion
 from fisa.modeling_fisa.loss_fisa import mask_classification_loss
@@ -25,9 +24,6 @@ from fisa.modeling_fisa.proposal_matching import ground_truth_proposals, labels_
 from fisa.modeling_fisa.zoom import WINDOWS_AT_A_TIME, choose_closeups, flat_photos
 from fisa.processing.image_processing_fisa import FisaImageProcessor
 from fisa.processing.original_photos import OriginalPhoto
-from fisa.processing.others import Others
-from fisa.processing.processing_fisa import FisaProcessor
-from fisa.processing.vocabulary import VocabularyLike
 
 
 logger = logging.get_logger(__name__)
@@ -61,25 +57,7 @@ class FisaForUniversalSegmentation(AssembledFisa):
 
     _remembered: tuple[tuple[torch.Tensor | None, ...], bytes, EncodedVocabulary] | None = None
 
-    def encode_vocabulary(
-        self,
-        processor: FisaProcessor,
-        labels: VocabularyLike,
-        *,
-        others: Others = None,
-        batch_size: int = 256,
-        text_cache: str | PathLike | None = None,
-    ) -> EncodedVocabulary:
-        """As [`FisaModel.encode_vocabulary`], with what the generator knows of the classes where its opinion counts.
-
-        ```python
-        >>> encoded = model.encode_vocabulary(processor, {"dog": ["puppy"], "grass": []}, others="auto")
-        >>> outputs = model(**processor(images=photo, return_tensors="pt"), **encoded)
-        ```
-        """
-        texts = self.fisa.vocabulary_texts(
-            processor, labels, others=others, batch_size=batch_size, text_cache=text_cache
-        )
+    def _encoded(self, texts: StoredVocabulary) -> EncodedVocabulary:
         return self._opinion.encoded(texts, device=self.device)
 
     @can_return_tuple

@@ -10,9 +10,10 @@ from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, initi
 
 from fisa.acceleration.offloaded_weights import computing_device
 from fisa.configuration.configuration_fisa import FisaConfig
+from fisa.modeling_fisa.encoded_vocabulary import EncodedVocabulary, StoredVocabulary
 from fisa.modeling_fisa.semantic_guidance import ZeroLinear
 from fisa.processing.image_processing_fisa import FisaImageProcessor
-from fisa.processing.others import Others
+from fisa.processing.others import Competition, Others
 from fisa.processing.parts import refuse_other_model
 from fisa.processing.processing_fisa import FisaProcessor
 from fisa.processing.vocabulary import VocabularyLike
@@ -192,10 +193,51 @@ class FisaPreTrainedModel(PreTrainedModel):
         for part in self._untrained_parts():
             part.requires_grad_(False)
 
-    # What follows, FisaModel and FisaForUniversalSegmentation do in their own ways; this class is no model itself.
+    @torch.no_grad()
+    def encode_vocabulary(
+        self,
+        processor: FisaProcessor,
+        labels: VocabularyLike,
+        *,
+        others: Others = None,
+        batch_size: int = 256,
+        text_cache: str | PathLike | None = None,
+    ) -> EncodedVocabulary:
+        """Turn class names into what `forward` takes; of a model with a generator, with what that knows of the classes
+        where its opinion counts.
 
-    def _untrained_parts(self) -> list[nn.Module]:
-        raise NotImplementedError
+        Names of an earlier vocabulary are not encoded again (see [`ClassTextCache`]).
+
+        Args:
+            processor ([`FisaProcessor`]): holds the tokenizer and the prompt templates.
+            labels: any form that [`Vocabulary.parse`] takes: a list of names or classes, a string with commas, …
+            others (`"auto"`, words or a file, *optional*):
+                Words that compete with the classes and are not returned, less those that `labels` names: a list in
+                any form that `labels` has, a file of them, or `"auto"`, what `config.default_others` says. `None`: the
+                classes are all there is.
+            batch_size (`int`): names encoded at a time.
+            text_cache (`str` or `os.PathLike`, *optional*):
+                A folder that keeps what is encoded for other processes. It may serve many models, whose texts are
+                told apart by their weights and templates; see [`ClassTextFiles`]. Where it is not given, those of
+                `"auto"` are kept in `fisa/others` of Hugging Face's cache folder.
+
+        Returns:
+            [`EncodedVocabulary`] with `class_embeds` `(num_prompts, projection_dim)`, `prompt_class_ids`
+            `(num_prompts,)`, `class_is_thing` and `class_kinds` `(num_classes,)`, the same of the others, and the
+            names, `id2label`.
+
+        Raises:
+            `ValueError`: the vocabulary is refused, or two of its names are the same to CLIP.
+
+        ```python
+        >>> encoded = model.encode_vocabulary(processor, {"dog": ["puppy"], "grass": []}, others="auto")
+        >>> outputs = model(**processor(images=photo, return_tensors="pt"), **encoded)
+        ```
+        """
+        texts = self._vocabulary_model.vocabulary_texts(
+            processor, labels, others=others, batch_size=batch_size, text_cache=text_cache
+        )
+        return self._encoded(texts)
 
     def set_vocabulary(
         self,
@@ -205,8 +247,32 @@ class FisaPreTrainedModel(PreTrainedModel):
         others: Others = None,
         text_cache: str | PathLike | None = None,
     ) -> None:
-        """Encode a vocabulary once and store it with the model and its config: both are saved with it."""
-        raise NotImplementedError
+        """Encode a vocabulary once and store it with the model and its config: both are saved with it.
+
+        Args:
+            processor, labels, others, text_cache: as for [`encode_vocabulary`].
+
+        ```python
+        >>> model.set_vocabulary(processor, ["dog", Class("frisbee", synonyms=["flying disc"]), "grass"])
+        ```
+        """
+        words = self._vocabulary_model
+        words.store_vocabulary(*words.vocabulary_texts(processor, labels, others=others, text_cache=text_cache))
+
+    def competition(self, labels: VocabularyLike, others: Others) -> Competition:
+        """Which words compete with the classes of a vocabulary, and which ones speak for a class.
+
+        Args:
+            labels, others: as for [`encode_vocabulary`].
+
+        Example:
+
+        ```python
+        >>> [other.name for other in model.competition("dog, grass", ["dogs", "cat"]).others]
+        ['cat']
+        ```
+        """
+        return self._vocabulary_model.competition(labels, others)
 
     def follow_adapters(self, adapter_name: str) -> None:
         """Store the vocabulary of the adapter that is active, from now on.
@@ -214,10 +280,23 @@ class FisaPreTrainedModel(PreTrainedModel):
         Args:
             adapter_name (`str`): the one that PEFT has just put in place.
         """
-        raise NotImplementedError
+        self._vocabulary_model.follow_adapters(adapter_name)
 
     def leave_adapters(self) -> None:
         """Store the base's vocabulary, or that of the adapter that was merged into it."""
+        self._vocabulary_model.leave_adapters()
+
+    # What follows, FisaModel and FisaForUniversalSegmentation do in their own ways; this class is no model itself.
+
+    @property
+    def _vocabulary_model(self) -> Any:
+        """The [`VocabularyModel`] that knows this model's words: itself or a part of it."""
+        raise NotImplementedError
+
+    def _encoded(self, texts: StoredVocabulary) -> EncodedVocabulary:
+        raise NotImplementedError
+
+    def _untrained_parts(self) -> list[nn.Module]:
         raise NotImplementedError
 
     @torch.no_grad()

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
 from os import PathLike
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -60,44 +60,12 @@ class VocabularyModel(FisaPreTrainedModel):
         """One unit vector per name, averaged over its prompts; [`FisaModel`] has it, beside its text tower."""
         raise NotImplementedError
 
-    @torch.no_grad()
-    def encode_vocabulary(
-        self,
-        processor: FisaProcessor,
-        labels: VocabularyLike,
-        *,
-        others: Others = None,
-        batch_size: int = 256,
-        text_cache: str | PathLike | None = None,
-    ) -> EncodedVocabulary:
-        """Turn class names into what `forward` takes: `model(**inputs, **model.encode_vocabulary(processor, labels))`.
+    @property
+    def _vocabulary_model(self) -> Self:
+        return self
 
-        Names of an earlier vocabulary are not encoded again (see [`ClassTextCache`]).
-
-        Args:
-            processor ([`FisaProcessor`]): holds the tokenizer and the prompt templates.
-            labels: any form that [`Vocabulary.parse`] takes: a list of names or classes, a string with commas, …
-            others (`"auto"`, words or a file, *optional*):
-                Words that compete with the classes and are not returned, less those that `labels` names: a list in
-                any form that `labels` has, a file of them, or `"auto"`, what `config.default_others` says. `None`: the
-                classes are all there is.
-            batch_size (`int`): names encoded at a time.
-            text_cache (`str` or `os.PathLike`, *optional*):
-                A folder that keeps what is encoded for other processes. It may serve many models, whose texts are
-                told apart by their weights and templates; see [`ClassTextFiles`]. Where it is not given, those of
-                `"auto"` are kept in `fisa/others` of Hugging Face's cache folder.
-
-        Returns:
-            [`EncodedVocabulary`] with `class_embeds` `(num_prompts, projection_dim)`, `prompt_class_ids`
-            `(num_prompts,)`, `class_is_thing` and `class_kinds` `(num_classes,)`, the same of the others, and the
-            names, `id2label`.
-
-        Raises:
-            `ValueError`: the vocabulary is refused, or two of its names are the same to CLIP.
-        """
-        return self.vocabulary_texts(
-            processor, labels, others=others, batch_size=batch_size, text_cache=text_cache
-        ).encoded()
+    def _encoded(self, texts: StoredVocabulary) -> EncodedVocabulary:
+        return texts.encoded()
 
     @torch.no_grad()
     def vocabulary_texts(
@@ -143,18 +111,6 @@ class VocabularyModel(FisaPreTrainedModel):
         return StoredVocabulary(vocabulary.to_config(), class_embeds, beside or None, other_embeds if beside else None)
 
     def competition(self, labels: VocabularyLike, others: Others) -> Competition:
-        """Which words compete with the classes of a vocabulary, and which ones speak for a class.
-
-        Args:
-            labels, others: as for [`encode_vocabulary`].
-
-        Example:
-
-        ```python
-        >>> [other.name for other in model.competition("dog, grass", ["dogs", "cat"]).others]
-        ['cat']
-        ```
-        """
         vocabulary = Vocabulary.parse(labels)
         if is_auto(others):
             automatic = self._automatic_others()
@@ -179,21 +135,6 @@ class VocabularyModel(FisaPreTrainedModel):
         labels = getattr(self.config.mask_generator_config, "id2label", None) or {}
         known = known_others([*self.config.vocabulary, *(self.config.others or [])], labels.values())
         return known if default == "known" else without_namesakes([*known, *everyday()])
-
-    def set_vocabulary(
-        self,
-        processor: FisaProcessor,
-        labels: VocabularyLike,
-        *,
-        others: Others = None,
-        text_cache: str | PathLike | None = None,
-    ) -> None:
-        """Encode a vocabulary once and store it with the model and its config: both are saved with it.
-
-        Args:
-            processor, labels, others, text_cache: as for [`encode_vocabulary`].
-        """
-        self.store_vocabulary(*self.vocabulary_texts(processor, labels, others=others, text_cache=text_cache))
 
     @property
     def stored_vocabulary(self) -> StoredVocabulary:
@@ -237,11 +178,6 @@ class VocabularyModel(FisaPreTrainedModel):
             self._use(vocabulary)
 
     def follow_adapters(self, adapter_name: str) -> None:
-        """Store the vocabulary of the adapter that is active, from now on.
-
-        Args:
-            adapter_name (`str`): the one that PEFT has just put in place.
-        """
         # Imported where PEFT, an extra, is in use.
         from fisa.modeling_fisa.active_vocabulary import ActiveVocabulary
 
@@ -251,7 +187,6 @@ class VocabularyModel(FisaPreTrainedModel):
             )
 
     def leave_adapters(self) -> None:
-        """Store the base's vocabulary, or that of the adapter that was merged into it."""
         if self.adapter_vocabulary is not None:
             self.adapter_vocabulary.release()
             self.adapter_vocabulary = None
