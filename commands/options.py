@@ -18,9 +18,10 @@ from transformers.utils import PROCESSOR_NAME, cached_file
 from fisa.configuration.configuration_fisa import FisaConfig
 from fisa.modeling_fisa.modeling_fisa import FisaForUniversalSegmentation
 from fisa.pretrained import patchwork, presets
+from fisa.processing.class_names import is_file_name
 from fisa.processing.others import SETTINGS
 from fisa.processing.processing_fisa import FisaProcessor
-from fisa.processing.vocabulary import Vocabulary, is_file_name
+from fisa.processing.vocabulary import Vocabulary
 
 
 T = TypeVar("T")

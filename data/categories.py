@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from fisa.data.annotation_files import Fields
-from fisa.processing.vocabulary import Class, Vocabulary, plain_name, read_class_lines
+from fisa.processing.class_names import plain_name
+from fisa.processing.vocabulary import Class, Vocabulary, read_class_lines
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from fisa.modeling_fisa.adapter_vocabulary import (
     vocabulary_tensors,
 )
 from fisa.modeling_fisa.encoded_vocabulary import StoredVocabulary
-from fisa.processing.vocabulary import quoted
+from fisa.processing.class_names import quoted
 
 
 if is_peft_available():  # always, where this is imported; but transformers would ask all users of remote code for PEFT

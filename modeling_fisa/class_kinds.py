@@ -16,7 +16,7 @@ import torch
 
 from fisa.modeling_fisa.mask_classification import UNKNOWN, known_class_ids
 from fisa.processing.class_lists import class_list
-from fisa.processing.vocabulary import plain_name
+from fisa.processing.class_names import plain_name
 
 
 THING, STUFF = 1, 0

@@ -5,8 +5,8 @@ from torch import nn
 from transformers.utils.generic import maybe_autocast
 
 from fisa.modeling_fisa.encoded_vocabulary import UNKNOWN, EncodedVocabulary
+from fisa.processing.class_names import plain_name
 from fisa.processing.photo_outputs import log_no_object
-from fisa.processing.vocabulary import plain_name
 
 
 TEXTS_AT_A_TIME = 2048

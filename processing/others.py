@@ -6,15 +6,9 @@ from functools import cache
 from os import PathLike
 from typing import Literal, NamedTuple, TypeAlias
 
+from fisa.processing.class_names import is_file_name, plain_name
 from fisa.processing.everyday import EVERYDAY_CLASSES
-from fisa.processing.vocabulary import (
-    Class,
-    Vocabulary,
-    VocabularyLike,
-    is_file_name,
-    plain_name,
-    read_class_lines,
-)
+from fisa.processing.vocabulary import Class, Vocabulary, VocabularyLike, read_class_lines
 from fisa.processing.word_meanings import WiderWords, calls_people_by, differ_in_number
 
 

@@ -11,12 +11,12 @@ from transformers.models.mask2former.image_processing_pil_mask2former import con
 from transformers.utils import logging
 
 from fisa.configuration.label_names import VOID
+from fisa.processing.class_names import quoted
 from fisa.processing.photo_outputs import PhotoOutputs, Sizes, in_float32, photos_of
 from fisa.processing.segment_rules import ClosedVocabulary, OpenVocabulary, Painting, SegmentRule
 from fisa.processing.segmentation import Segmentation
 from fisa.processing.semantic_map import semantic_map
 from fisa.processing.setting_values import share, switch
-from fisa.processing.vocabulary import quoted
 
 
 logger = logging.get_logger(__name__)

@@ -16,13 +16,14 @@ from transformers.tokenization_utils_base import LARGE_INTEGER
 from transformers.utils import TensorType
 
 from fisa.configuration.setting_names import refuse_misspelt, refuse_unknown
+from fisa.processing.class_names import quoted
 from fisa.processing.image_processing_fisa import FisaImageProcessor
 from fisa.processing.image_settings import FisaImageProcessorKwargs
 from fisa.processing.mask_labels import InstanceClasses
 from fisa.processing.parts import refuse_other_parts
 from fisa.processing.segmentation import Segmentation
 from fisa.processing.stored_settings import naming_file, refuse_no_dictionary
-from fisa.processing.vocabulary import Vocabulary, VocabularyLike, quoted, resolve_templates
+from fisa.processing.vocabulary import Vocabulary, VocabularyLike, resolve_templates
 
 
 _CLIP_CONTEXT_LENGTH = 77

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from scipy import ndimage
 
+from fisa.processing.class_names import listed
 from fisa.processing.segment import Box, Segment
-from fisa.processing.vocabulary import listed
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,7 +4,6 @@
 import json
 import os
 import re
-import unicodedata
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -13,6 +12,15 @@ from pathlib import Path
 from typing import Any, TypeAlias, overload
 
 from fisa.configuration.kind_marks import split_kind
+from fisa.processing.class_names import (
+    as_seen,
+    listed,
+    quoted,
+    reads_like_several,
+    sounds_like_stuff,
+    split_names,
+    tidy,
+)
 
 
 PROMPT_TEMPLATES: dict[str, tuple[str, ...]] = {
@@ -33,23 +41,6 @@ PROMPT_TEMPLATES: dict[str, tuple[str, ...]] = {
     ),
 }
 
-# Heads of the names that people give to regions without countable instances: stuff in COCO, ADE20K or Cityscapes.
-_STUFF = """
-    asphalt background beach building buildings bush bushes ceiling cloud clouds concrete desert dirt earth fence field
-    floor flooring foliage fog forest grass gravel ground hill hills ice lake land lava lawn leaves meadow mountain
-    mountains mud ocean path pavement platform playingfield railroad river road rock rocks rubble sand sea shore
-    sidewalk sky smoke snow soil street swamp terrain tree trees vegetation wall walls water waterfall wood woods
-"""
-_STUFF_WORDS = frozenset(_STUFF.split())
-# COCO's way of saying "what remains of this kind, merged": no one calls a wall a wall-other-merged.
-_COCO_MARKS = re.compile(r"(-other|-stuff|-merged)+$")
-_SEPARATOR = re.compile(r"\s*[,;]\s*|\s*\n\s*")
-_OTHER_NOTATION = re.compile(r"""^["“\[{]|^'.*'$|\|""")
-_FULL_STOP = re.compile(r"\.(?:\s+|$)")
-# A path from some folder on, or a name with the ending of a file: hardly a word.
-_FILE_NAME = re.compile(
-    r"(?:\.{0,2}/|~/|[a-z]:\\).*|[^,;\n]*[^\s.]\.[a-z][a-z0-9]{1,4}|.*\.(?:txt|json)", re.IGNORECASE | re.DOTALL
-)
 _COMMENT = re.compile(r"(^|\s)#.*")
 
 
@@ -94,17 +85,17 @@ class Class:
         is_thing: bool | None = None,
         kind_is_known: bool | None = None,
     ) -> None:
-        name = _tidy(name)
+        name = tidy(name)
         if isinstance(synonyms, str) or not isinstance(synonyms, Iterable):
             raise TypeError(f"The synonyms of {name!r} must be a list of strings, found {synonyms!r}.")
         if is_thing not in (None, True, False):
             raise TypeError(f"`is_thing` of {name!r} must be true, false or absent, found {is_thing!r}.")
         if is_thing is None:
-            is_thing, known = not _sounds_like_stuff(name), _sounds_like_stuff(name)
+            is_thing, known = not sounds_like_stuff(name), sounds_like_stuff(name)
         else:
             is_thing, known = bool(is_thing), True
         object.__setattr__(self, "name", name)
-        object.__setattr__(self, "synonyms", tuple(_tidy(synonym) for synonym in synonyms))
+        object.__setattr__(self, "synonyms", tuple(tidy(synonym) for synonym in synonyms))
         object.__setattr__(self, "is_thing", is_thing)
         object.__setattr__(self, "kind_is_known", known if kind_is_known is None else kind_is_known)
 
@@ -178,7 +169,7 @@ class Vocabulary(Sequence[Class]):
         if isinstance(labels, Vocabulary):
             return labels
         if isinstance(labels, str):
-            labels = _split_names(labels.strip())
+            labels = split_names(labels.strip())
         elif isinstance(labels, Mapping):
             labels = (_class_of_text(name, synonyms) for name, synonyms in labels.items())
         elif not isinstance(labels, Iterable) or isinstance(labels, AbstractSet):
@@ -302,56 +293,11 @@ def resolve_templates(templates: str | Sequence[str]) -> tuple[str, ...]:
     return templates
 
 
-def quoted(texts: Iterable[Any], *, limit: int = 5) -> str:
-    """The first `limit` texts in quotation marks, and how many more there are."""
-    return listed([f'"{text}"' for text in texts], limit)
-
-
-def listed(texts: Sequence[str], limit: int = 5) -> str:
-    """The first `limit` texts, and how many more there are."""
-    rest = [f"and {len(texts) - limit} more"] if len(texts) > limit else []
-    return ", ".join([*texts[:limit], *rest])
-
-
-def _tidy(name: Any) -> str:
-    if not isinstance(name, str):
-        raise TypeError(f"A class name must be a string, found {name!r} ({type(name).__name__}).")
-    if any("\ud800" <= character <= "\udfff" for character in name):
-        raise ValueError(f"A class name must be text, and {name!r} holds half of a surrogate pair. Write it anew.")
-    return " ".join(name.split())
-
-
-def plain_name(name: str) -> str:
-    """A name of COCO's in plain words: without the marks -other, -stuff and -merged, and without hyphens.
-
-    Example:
-        >>> plain_name("wall-other-merged"), plain_name("playing-field")
-        ('wall', 'playing field')
-    """
-    return " ".join(_COCO_MARKS.sub("", name.strip()).replace("-", " ").split())
-
-
-def is_file_name(text: str) -> bool:
-    """Whether a string reads like the name of a file rather than like words.
-
-    Example:
-        >>> is_file_name("words.csv"), is_file_name("St. Bernard, dog")
-        (True, False)
-    """
-    return _FILE_NAME.fullmatch(text.strip()) is not None
-
-
-def _sounds_like_stuff(name: str) -> bool:
-    # The head of "brick wall" is its last word, that of "glass of water" or "wall-brick" stands before the break.
-    head = name.lower().partition("-")[0].partition(" of ")[0].replace("_", " ").split()
-    return bool(head) and head[-1] in _STUFF_WORDS
-
-
 def _refuse_empty(classes: Sequence[Class]) -> None:
     if not classes:
         raise ValueError("The vocabulary is empty: name at least one class.")
     for class_id, item in enumerate(classes):
-        if not all(map(_visible, item.prompts)):
+        if not all(map(as_seen, item.prompts)):
             before = f"after {quoted(classes[class_id - 1].prompts)}" if class_id else "at the start"
             raise ValueError(f"An empty name in the vocabulary, {before}: {quoted(item.prompts)}. Name or remove it.")
 
@@ -361,7 +307,7 @@ def _refuse_duplicates(classes: Sequence[Class]) -> None:
     clashes = []
     for item in classes:
         for prompt in item.prompts:
-            visible = _visible(prompt)
+            visible = as_seen(prompt)
             if visible in owners:
                 owner, twin = owners[visible]
                 spelling = "" if prompt.lower() == twin.lower() else f" (spelt {ascii(prompt)} and {ascii(twin)})"
@@ -369,43 +315,6 @@ def _refuse_duplicates(classes: Sequence[Class]) -> None:
             owners[visible] = item.name, prompt
     if clashes:
         raise ValueError(f"Names that occur twice in the vocabulary: {listed(clashes)}. Keep each name once.")
-
-
-def _visible(name: str) -> str:
-    """A name as readers see it: without case, Unicode's different codes for one letter, zero-width characters."""
-    letters = (letter for letter in unicodedata.normalize("NFKC", name) if unicodedata.category(letter) != "Cf")
-    return " ".join("".join(letters).casefold().split())
-
-
-def _split_names(text: str) -> list[str]:
-    """Split a string of names. Between commas a full stop is part of a name: "St. Bernard, dog"."""
-    if not text:
-        return []
-    if is_file_name(text):
-        raise ValueError(
-            f'"{text}" reads like the name of a file, which `Vocabulary.from_file` reads. If it is a word, put it '
-            f'into a list: ["{text}"].'
-        )
-    names = _SEPARATOR.split(text)
-    _refuse_other_notation(names)
-    if len(names) > 1 or not _FULL_STOP.search(text):
-        return names
-    if not text.endswith("."):
-        raise ValueError(
-            f'"{text}" may be one name or several. Put commas between several names; pass a list for one with a full '
-            "stop in it."
-        )
-    return [name.strip() for name in _FULL_STOP.split(text)[:-1]]
-
-
-def _refuse_other_notation(names: Sequence[str]) -> None:
-    """Refuse lists as programs write them and names with bars between: CLIP would read the marks."""
-    marked = [name for name in names if _OTHER_NOTATION.search(name)]
-    if marked:
-        raise ValueError(
-            f"{listed(marked)}: names stand without quotation marks, brackets and bars of their own, only with commas "
-            "between: dog, red car."
-        )
 
 
 def _class_of(item: Any) -> Class:
@@ -425,8 +334,8 @@ def _class_of(item: Any) -> Class:
 
 
 def _class_of_text(text: str, synonyms: Iterable[str] = ()) -> Class:
-    name, is_thing = split_kind(_tidy(text))
-    if _SEPARATOR.search(text.strip()):
+    name, is_thing = split_kind(tidy(text))
+    if reads_like_several(text):
         warnings.warn(
             f'"{name}" is one class, although it reads like several: an item of a list is not split. Give several '
             "names as several items or in one string; make it a Class if it is one name.",

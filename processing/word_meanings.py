@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
-from fisa.processing.vocabulary import plain_name
+from fisa.processing.class_names import plain_name
 from fisa.processing.wordnet_table import WORDNET_TABLE
 
 

@@ -5,7 +5,8 @@ import time
 
 import pytest
 
-from fisa.processing.vocabulary import PROMPT_TEMPLATES, Class, Vocabulary, is_file_name, resolve_templates
+from fisa.processing.class_names import is_file_name
+from fisa.processing.vocabulary import PROMPT_TEMPLATES, Class, Vocabulary, resolve_templates
 from tests.quiet import raising_on_any_warning
 
 
