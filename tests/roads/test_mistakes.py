@@ -1,32 +1,20 @@
-"""Mistakes that people make, and what they are told: what was found, and what to do.
+"""Mistakes that people make on command lines, and what they are told: what was found, and what to do.
 
-Disks that are full, places without permission and damaged models: tests/commands/test_mistakes.py, test_folders.py;
-adapters of another base: test_adapters.py; columns of data sets: test_inputs.py; the Hub: test_names_on_the_hub.py.
+Those in Python: test_mistaken_calls.py. Disks that are full, places without permission and damaged models:
+tests/commands/test_mistakes.py, test_folders.py; adapters of another base: test_adapters.py; columns of data sets:
+test_inputs.py; the Hub: test_names_on_the_hub.py.
 """
 
-import shutil
-import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
-from transformers import (
-    CLIPModel,
-    CLIPTextModel,
-    CLIPVisionModelWithProjection,
-    SegformerConfig,
-    SegformerForSemanticSegmentation,
-    pipeline,
-)
 
-from fisa import FisaForUniversalSegmentation, FisaPipeline, FisaProcessor, SimoConfig, get_simo_model, train
+from fisa import train
 from fisa.commands import export, segment
 from fisa.miniature import miniature
-from fisa.processing.lettering import FONTS
 from tests.roads.walking import walk
 
 
@@ -177,68 +165,23 @@ UNUSED = {
 }
 
 
-def label_maps(folder: Path, *, value: int = 1, size: tuple[int, int] = (32, 32), classes: str = "dog\nsky\n") -> Path:
-    """Two photos, each with a label map that has 0 and a value."""
-    for kind in ("images", "labels"):
-        (folder / kind).mkdir(parents=True)
-    labels = np.zeros(size[::-1], dtype=np.uint8)
-    labels[4:] = value
-    for number in range(2):
-        Image.effect_noise((32, 32), 50 + number).convert("RGB").save(folder / "images" / f"{number}.png")
-        Image.fromarray(labels).save(folder / "labels" / f"{number}.png")
-    (folder / "classes.txt").write_text(classes)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory, checkpoint, parts_folder, photo) -> Path:
-    """Photos, models, words and data, good ones and bad ones."""
-    place = tmp_path_factory.mktemp("mistakes")
-    photo.resize((160, 120)).save(place / "photo.png")
-    for folder in ("empty", "deep/er"):
-        (place / folder).mkdir(parents=True)
-    shutil.copy(place / "photo.png", place / "deep" / "er" / "photo.png")
-    shutil.copytree(checkpoint, place / "model")
-    shutil.copytree(parts_folder / "clip", place / "clip")
-    shutil.copytree(parts_folder / "mask_generator", place / "generator")
-    clip = CLIPModel.from_pretrained(place / "clip")
-    CLIPVisionModelWithProjection(clip.config.vision_config).save_pretrained(place / "vision")
-    CLIPTextModel(clip.config.text_config).save_pretrained(place / "text")
-    narrow = {"hidden_sizes": [8] * 4, "depths": [1] * 4, "num_attention_heads": [1] * 4, "decoder_hidden_size": 8}
-    SegformerForSemanticSegmentation(SegformerConfig(**narrow)).save_pretrained(place / "segformer")
-    for part in miniature():
-        part.save_pretrained(place / "bare")
-    for name, content in (("words.csv", b"dog"), ("cut.json", b'{"dog":'), ("nothing.txt", b"")):
-        (place / name).write_bytes(content)
-    shutil.copy(FONTS / "DroidSansFallback.ttf", place / "any.ttf")
-    (place / "utf16.txt").write_text("dog", encoding="utf-16")
-    label_maps(place / "good")
-    label_maps(place / "small", size=(9, 9))
-    label_maps(place / "unknown", value=7)
-    label_maps(place / "twice", classes="dog\ndog\n")
-    (label_maps(place / "nameless") / "classes.txt").unlink()
-    (label_maps(place / "unlabelled") / "labels" / "1.png").unlink()
-    Image.new("RGB", (32, 32)).save(label_maps(place / "colour") / "labels" / "1.png")
-    return place
-
-
 @pytest.fixture
-def here(place, monkeypatch) -> Path:
-    monkeypatch.chdir(place)
-    return place
+def here(mistaken, monkeypatch) -> Path:
+    monkeypatch.chdir(mistaken)
+    return mistaken
 
 
 @pytest.fixture(scope="module")
-def cached(place) -> None:
+def cached(mistaken) -> None:
     """A cache of proposals, and another model than the one that it was made by."""
     model, processor = miniature()
     with torch.no_grad():
         next(model.mask_generator.parameters()).add_(0.1)
     for part in (model, processor):
-        part.save_pretrained(place / "other")
+        part.save_pretrained(mistaken / "other")
     options = fisa_train("--model model --train_data good --proposal_cache cache --save_strategy no", "", "")
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(place)
+        patch.chdir(mistaken)
         train.main(options.arguments.split())
 
 
@@ -292,226 +235,6 @@ def test_a_run_refuses_flags_of_a_new_adapter_beside_another(here, capsys, tmp_p
         ("fisa-demo --gpu", "there is no option --gpu; fisa-demo --help lists the options."),
     ],
 )
-def test_a_process_says_it_in_one_line(place, command, said):
-    *_, last = walk(*command.split(), cwd=place, status=2).strip().splitlines()
+def test_a_process_says_it_in_one_line(mistaken, command, said):
+    *_, last = walk(*command.split(), cwd=mistaken, status=2).strip().splitlines()
     assert said in last
-
-
-class Parts(NamedTuple):
-    """What calls are made with."""
-
-    model: FisaForUniversalSegmentation
-    processor: FisaProcessor
-    segmenter: FisaPipeline
-    photo: Image.Image
-
-    def inputs(self, **others: Any) -> dict[str, Any]:
-        return {**self.processor(images=self.photo, return_tensors="pt"), **others}
-
-    def segmentation(self) -> Any:
-        return self.segmenter(self.photo, candidate_labels=["dog"], return_type="segmentation", threshold=0)
-
-
-@pytest.fixture(scope="module")
-def parts(place) -> Parts:
-    segmenter = pipeline("image-segmentation", model=str(place / "model"), pipeline_class=FisaPipeline)
-    return Parts(segmenter.model, segmenter.processor, segmenter, Image.open(place / "photo.png"))
-
-
-class Call(NamedTuple):
-    """What is called, with [`Parts`], and what its error must say."""
-
-    call: Callable[[Parts], Any]
-    error: type[Exception]
-    found: str
-    to_do: str
-
-
-def together(clip: str, mask_generator: str) -> Callable[[Parts], Any]:
-    return lambda parts: FisaForUniversalSegmentation.from_clip_and_mask_generator(clip, mask_generator)
-
-
-def stock_pipeline(parts: Parts, **arguments: Any) -> Any:
-    return pipeline("image-segmentation", parts.model, image_processor=parts.processor.image_processor, **arguments)
-
-
-def nan_photo() -> np.ndarray:
-    pixels = np.full((8, 8, 3), 0.5, dtype=np.float32)
-    pixels[0, 0] = np.nan
-    return pixels
-
-
-CALLS = {
-    # photos
-    "NaN in a photo": Call(lambda of: of.segmenter(nan_photo()), ValueError, "found nan", "Replace NaN"),
-    "a photo of no pixels": Call(
-        lambda of: of.segmenter(Image.new("RGB", (0, 5))), ValueError, "The image is empty", "5 x 0 pixels"
-    ),
-    "a number for a photo": Call(lambda of: of.segmenter(3), TypeError, "found int", "Pass a PIL image"),
-    "a folder for a photo": Call(lambda of: of.segmenter("empty"), ValueError, "'empty'", "Is a directory"),
-    "a text for a photo": Call(
-        lambda of: of.segmenter("words.csv"), ValueError, "no image format that Pillow knows", "JPEG or PNG"
-    ),
-    "one photo of two": Call(lambda of: of.segmenter([of.photo, "gone.png"]), ValueError, "Image 1", "gone.png"),
-    # words
-    "an empty list of words": Call(
-        lambda of: of.segmenter(of.photo, candidate_labels=[]), ValueError, "vocabulary is empty", "name at least one"
-    ),
-    "a set of words": Call(
-        lambda of: of.segmenter(of.photo, candidate_labels={"dog"}), TypeError, "found set", "an ordered list"
-    ),
-    "numbers for words": Call(
-        lambda of: of.segmenter(of.photo, candidate_labels=[1]), TypeError, "found 1 (int)", "must be a name"
-    ),
-    "words before the processor": Call(
-        lambda of: of.model.set_vocabulary(["dog"], of.processor), TypeError, "found list", "processor comes before"
-    ),
-    "a model without words": Call(
-        lambda of: FisaForUniversalSegmentation.from_pretrained("bare")(**of.inputs()),
-        ValueError,
-        "No classes to choose from",
-        "model.set_vocabulary(processor",
-    ),
-    "a template without a place": Call(
-        lambda of: FisaProcessor.from_pretrained("model", prompt_templates="a photo"), ValueError, "a photo", "{}"
-    ),
-    # options
-    "a misspelt argument": Call(
-        lambda of: of.segmenter(of.photo, treshold=0.3), TypeError, "no argument treshold", "threshold"
-    ),
-    "words for the stock pipeline": Call(
-        lambda of: stock_pipeline(of)(of.photo, candidate_labels=["dog"], batch_size=1),
-        TypeError,
-        "no argument candidate_labels.",
-        "pipeline_class=fisa.FisaPipeline",
-    ),
-    "words when the stock pipeline is made": Call(
-        lambda of: stock_pipeline(of, text=["dog"]), TypeError, "no argument text.", "takes candidate_labels"
-    ),
-    "words for the processor by the pipeline's name": Call(
-        lambda of: of.processor(images=of.photo, candidate_labels=["dog"]), TypeError, "candidate_labels", "`text`"
-    ),
-    "no such task": Call(lambda of: of.segmenter(of.photo, subtask="pan"), ValueError, "'pan'", "panoptic, instance"),
-    "no such type": Call(
-        lambda of: of.segmenter(of.photo, return_type="seg"), ValueError, "'seg'", "segments, segmentation"
-    ),
-    "a per cent": Call(lambda of: of.segmenter(of.photo, threshold=50), ValueError, "is 50", "in [0, 1]"),
-    # models
-    "CLIP's vision alone": Call(together("vision", "generator"), ValueError, "'clip_vision_model'", "both towers"),
-    "CLIP's texts alone": Call(together("text", "generator"), ValueError, "'clip_text_model'", "both towers"),
-    "FISA for CLIP": Call(together("model", "generator"), ValueError, "'fisa'", "must be a whole one"),
-    "FISA for a generator": Call(together("clip", "model"), ValueError, "'fisa'", "'mask2former', 'maskformer'"),
-    "SegFormer for a generator": Call(together("clip", "segformer"), ValueError, "'segformer'", "'mask2former',"),
-    "a generator for FISA": Call(
-        lambda of: FisaForUniversalSegmentation.from_pretrained("generator"),
-        ValueError,
-        "'mask2former', not of FISA",
-        "from_clip_and_mask_generator",
-    ),
-    "SegFormer for FISA": Call(
-        lambda of: FisaForUniversalSegmentation.from_pretrained("segformer"),
-        ValueError,
-        "'segformer', not of FISA",
-        "from_clip_and_mask_generator",
-    ),
-    "a processor from nowhere": Call(
-        lambda of: FisaProcessor.from_pretrained("empty"), OSError, "there is no tokenizer", "save_pretrained(folder)"
-    ),
-    "another model in the pipeline": Call(
-        lambda of: pipeline("image-segmentation", model="generator", pipeline_class=FisaPipeline),
-        OSError,
-        "there is no tokenizer",
-        "save_pretrained(folder)",
-    ),
-    # tensors
-    "a photo's bytes": Call(
-        lambda of: of.model(**of.inputs(pixel_values=torch.zeros(1, 3, 96, 96, dtype=torch.uint8))),
-        TypeError,
-        "torch.uint8",
-        "FisaProcessor makes",
-    ),
-    "masks of one photo": Call(
-        lambda of: of.model(**of.inputs(mask_proposals=torch.zeros(4, 8, 8))), ValueError, "(4, 8, 8)", "it must be"
-    ),
-    "masks of other photos": Call(
-        lambda of: of.model(**of.inputs(mask_proposals=torch.zeros(2, 4, 8, 8))), ValueError, "for 2 photos", "one set"
-    ),
-    "embeddings of another CLIP": Call(
-        lambda of: of.model(**of.inputs(class_embeds=torch.zeros(2, 7))), ValueError, "(2, 7)", "projection_dim, 64"
-    ),
-    "masks without classes": Call(
-        lambda of: of.model(**of.inputs(mask_labels=[torch.ones(1, 9, 9)])), ValueError, "without", "pass the class"
-    ),
-    "a class that is not there": Call(
-        lambda of: of.model(**of.inputs(mask_labels=[torch.ones(1, 9, 9)], class_labels=[torch.tensor([9])])),
-        ValueError,
-        "holds 9",
-        "from 0 to 2",
-    ),
-    "a label map of another size": Call(
-        lambda of: of.processor(images=of.photo, segmentation_maps=np.zeros((5, 5), dtype=np.uint8)),
-        ValueError,
-        "5 x 5",
-        "120 x 160",
-    ),
-    "sizes of two photos": Call(
-        lambda of: of.processor.post_process_panoptic_segmentation(
-            of.model(**of.inputs()), target_sizes=[(9, 9), (9, 9)]
-        ),
-        ValueError,
-        "[(9, 9), (9, 9)]",
-        "each of the 1 images",
-    ),
-    # training
-    "an adapter on an adapter": Call(
-        lambda of: get_simo_model(get_simo_model(miniature()[0])), TypeError, "PeftModel", "add_adapter"
-    ),
-    "an adapter on CLIP": Call(
-        lambda of: get_simo_model(CLIPModel.from_pretrained("clip")), TypeError, "CLIPModel", "pass FISA's own model"
-    ),
-    "layers that are not there": Call(
-        lambda of: get_simo_model(miniature()[0], SimoConfig(image_layers=(99,))), ValueError, "99", "layers"
-    ),
-    # results
-    "a label nobody looked for": Call(lambda of: of.segmentation()["cat"], KeyError, "'cat'", "there are dog"),
-    "a segment that is not there": Call(
-        lambda of: of.segmentation()[999], IndexError, "no segment 999", "counted from"
-    ),
-    "a label for a segment": Call(
-        lambda of: of.segmentation().crop("dog"), TypeError, "found 'dog'", "segmentation[0]"
-    ),
-    "another photo": Call(
-        lambda of: of.segmentation().plot(Image.new("RGB", (5, 5))), ValueError, "(5, 5)", "the very image"
-    ),
-    "a picture of no format": Call(
-        lambda of: of.segmentation().save("picture"), ValueError, "picture", ".png or .jpg"
-    ),
-}
-
-
-@pytest.mark.parametrize("name", CALLS)
-def test_a_call_says_what_it_found_and_what_to_do(here, parts, name):
-    call, error, found, to_do = CALLS[name]
-    with pytest.raises(error) as raised:
-        call(parts)
-    said = " ".join(str(raised.value).split())
-    assert found in said and to_do in said
-
-
-def test_the_parts_of_a_processor_are_those_of_a_model(here):
-    with pytest.raises(ValueError, match="'mask2former'.*must be a whole one"):
-        FisaProcessor.from_clip_and_mask_generator("generator", "clip")
-
-
-def test_words_of_two_hundred_tokens_are_said_to_lose_their_end(parts):
-    with pytest.warns(UserWarning, match=r"more than the 77 tokens that CLIP reads lose their end.*dog dog"):
-        parts.segmenter(parts.photo, candidate_labels=[" ".join(["dog"] * 200)])
-
-
-@pytest.mark.parametrize("words", [["dog, cat"], [" ".join(["cat"] * 200)]], ids=["a list in an item", "200 tokens"])
-def test_ten_calls_warn_once(parts, words):
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("default")
-        for _ in range(10):
-            parts.segmenter(parts.photo, candidate_labels=words)
-    assert len(said) == 1, [str(warning.message) for warning in said]
