@@ -31,6 +31,5 @@ def write_downloads(answer: Answer, folder: Path, *, name: str, photo: bytes) ->
     drawn, coco = folder / f"{stem}_segments.png", folder / f"{stem}_coco.json"
     answer.segmentation.save(drawn)
     write(results, "coco", folder).rename(coco)
-    results = Results(folder / "panoptic.json", files=[(name, lambda: photo)])
     archive = shutil.make_archive(str(folder / f"{stem}_yolo"), "zip", write(results, "yolo", folder))
     return [drawn, coco, Path(archive)]

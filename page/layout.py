@@ -21,6 +21,8 @@ KEPT_SECONDS = 600  # uploads, and what was made of them
 CHECK_SECONDS = 60
 MOST_WAITING = 100  # questions
 MOST_ZOOM = 24
+DOWNLOADS = ("Picture", "COCO", "YOLO")  # in the order of `write_downloads`
+SHOWN_PARTS = 4 + len(DOWNLOADS)  # of an answer
 
 TITLE = "Segment a photo with any words"
 HINT = "Choose a photo, name what to look for, and press “Find segments”."
@@ -142,7 +144,7 @@ def _shown() -> list[Any]:
     )
     missing = gr.Textbox(label="Not found", interactive=False, visible=False, elem_id="missing")
     with gr.Row():
-        files = [gr.DownloadButton(name, min_width=90, size="sm") for name in ("Picture", "COCO", "YOLO")]
+        files = [gr.DownloadButton(name, min_width=90, size="sm") for name in DOWNLOADS]
     return [picture, named, table, missing, *files]
 
 
@@ -154,7 +156,7 @@ def _answered(segmenter: FisaPipeline, question: Question) -> list[Any]:
             files = write_downloads(found, Path(folder), name=question.name, photo=question.photo_file())
             kept = [save_file_to_cache(file, cache_dir=get_upload_folder()) for file in files]
     except Refused as error:
-        return [gr.Textbox(str(error), visible=True), gr.Column(visible=False), *[gr.skip()] * 7, None]
+        return [gr.Textbox(str(error), visible=True), gr.Column(visible=False), *[gr.skip()] * SHOWN_PARTS, None]
     picture = found.segmentation.plot(legend=False)
     picture.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
     missing = found.not_found

@@ -95,7 +95,7 @@ def load(name: str, *, dtype: torch.dtype | str = "auto") -> tuple[FisaForUniver
         dtype: of the weights; "auto" leaves them as they are stored.
 
     Raises:
-        KeyError: there is no such preset.
+        ValueError: there is no such preset.
         OSError: a part is not in the cache, and the Hub cannot be reached.
 
     Example:
@@ -108,6 +108,8 @@ def load(name: str, *, dtype: torch.dtype | str = "auto") -> tuple[FisaForUniver
     'mask2former'
     ```
     """
+    if name not in PRESETS:
+        raise ValueError(f"There is no preset {name!r}; there are {', '.join(PRESETS)}.")
     announce_download(name)
     with torch.random.fork_rng(devices=[]):
         # Untrained SEVE starts at random and changes nothing, but results tell a model by its weights.

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import AutoModelForUniversalSegmentation, CLIPModel
 
-from fisa.pretrained.presets import MEGABYTES, PRESETS, preset_of
+from fisa.pretrained.presets import MEGABYTES, PRESETS, load, preset_of
 from fisa.studies.benchmarks.public_architectures import PUBLIC_CLIPS, PUBLIC_GENERATORS
 
 
@@ -31,3 +31,8 @@ def test_a_folder_of_the_name_comes_first(tmp_path, monkeypatch):
         (tmp_path / name).mkdir()
         assert preset_of(name) is None
     assert preset_of(None) is None and preset_of("my-fisa") is None
+
+
+def test_a_misspelt_preset_is_answered_by_all_names():
+    with pytest.raises(ValueError, match=r"no preset 'clip\+maskformer'; there are clip\+mask2former, clip-large"):
+        load("clip+maskformer")
