@@ -103,11 +103,6 @@ class Answer:
     segmentation: Segmentation
     vocabulary: Vocabulary
 
-    @property
-    def not_found(self) -> list[str]:
-        """The classes that were looked for and are not there."""
-        return [name for name in self.vocabulary.names if name not in {segment.label for segment in self.segmentation}]
-
     def rows(self) -> list[list[Any]]:
         """A row for each segment, as `described` has it, the largest first."""
         segments = sorted(self.segmentation, key=lambda segment: segment.area, reverse=True)

@@ -159,7 +159,7 @@ def _answered(segmenter: FisaPipeline, question: Question) -> list[Any]:
         return [gr.Textbox(str(error), visible=True), gr.Column(visible=False), *[gr.skip()] * SHOWN_PARTS, None]
     picture = found.segmentation.plot(legend=False)
     picture.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
-    missing = found.not_found
+    missing = found.segmentation.not_found
     return [
         gr.Textbox(visible=False),
         gr.Column(visible=True),
@@ -187,7 +187,7 @@ def _as_json(segmenter: FisaPipeline, question: Question) -> dict[str, Any]:
         found = answer(segmenter, question)
     except Refused as error:  # whoever shows it shows it as HTML, and it may quote what somebody typed
         raise gr.Error(escape(str(error), quote=False), print_exception=False) from error
-    return json.loads(json_line(question.name, found.segmentation)) | {"not_found": found.not_found}
+    return json.loads(json_line(question.name, found.segmentation)) | {"not_found": list(found.segmentation.not_found)}
 
 
 def _with_word(words: str, chosen: str | None) -> tuple[str, None]:

@@ -29,7 +29,7 @@ def test_an_answer_is_the_pipelines(segmenter):
     found = answer(segmenter, question(zoom=8))
     wanted = segmenter(SCENE, candidate_labels=WORDS, threshold=0.4, zoom=8, return_type="segmentation")
     assert torch.equal(found.segmentation.ids, wanted.ids) and found.segmentation.segments == wanted.segments
-    assert found.not_found == ["pizza"]
+    assert found.segmentation.not_found == ("pizza",)
     assert [row[0] for row in found.rows()] == ["water", "bird", "fish"]
 
 

@@ -12,7 +12,7 @@ from fisa.pretrained import patchwork
 
 WORDS = "bird, fish, water [stuff], pizza"
 DESK, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
-SECONDS = 60_000  # milliseconds
+LONGEST_WAIT = 60_000  # milliseconds
 
 
 class Visit:
@@ -20,7 +20,7 @@ class Visit:
 
     def __init__(self, browser, address, viewport):
         self.page = browser.new_page(viewport=viewport)
-        self.page.set_default_timeout(SECONDS)
+        self.page.set_default_timeout(LONGEST_WAIT)
         self.requests, self.dialogs = [], []
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.on("dialog", lambda dialog: (self.dialogs.append(dialog.message), dialog.dismiss()))
