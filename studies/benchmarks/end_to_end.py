@@ -1,13 +1,12 @@
 """A photo from end to end: `python -m fisa.studies.benchmarks.end_to_end [--quick]`.
 
 FISA with Mask2Former Swin-T at 384 pixels and CLIP ViT-B/16, random weights at the public shapes, in float32, against
-its two parts run by themselves, against what else transformers has for words of one's own (CLIPSeg, SAM 3), and as
-`fisa-segment` runs it over a folder. Prints a JSON line for each.
+its two parts run by themselves, and against what else transformers has for words of one's own (CLIPSeg, SAM 3). Prints
+a JSON line for each.
 """
 
 import argparse
 import json
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +14,7 @@ import torch
 from PIL import Image
 from transformers import CLIPSegConfig, CLIPSegForImageSegmentation, Sam3Config, Sam3Model
 
-from fisa import FisaForUniversalSegmentation, FisaImageProcessor, FisaPipeline, FisaProcessor
-from fisa.labelling.folders import label_photos
-from fisa.labelling.labeller import Labeller
-from fisa.labelling.photo_search import find_photos
+from fisa import FisaForUniversalSegmentation, FisaImageProcessor, FisaProcessor
 from fisa.miniature import character_clip_tokenizer
 from fisa.studies.benchmarks.measure import machine, paired_medians, peak_bytes
 from fisa.studies.benchmarks.public_architectures import public_fisa
@@ -34,14 +30,12 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m fisa.studies.benchmarks.end_to_end", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="timings of each side (%(default)s)")
-    parser.add_argument("--photos", type=int, default=8, help="photos in the folder (%(default)s)")
-    parser.add_argument("--quick", action="store_true", help="without CLIPSeg and SAM 3, two rounds, three photos")
+    parser.add_argument("--quick", action="store_true", help="without CLIPSeg and SAM 3, two rounds")
     options = parser.parse_args()
-    rounds, photos = (2, 3) if options.quick else (options.rounds, options.photos)
+    rounds = 2 if options.quick else options.rounds
     torch.manual_seed(0)
-    model, processor = model_and_processor()
+    model, _ = model_and_processor()
     measurements = [lambda: against_parts(model, rounds=rounds), lambda: over_names(model, rounds=rounds)]
-    measurements.append(lambda: over_a_folder(model, processor, photos=photos, rounds=rounds))
     if not options.quick:
         measurements += [lambda: against_clipseg(model), lambda: against_sam3(model)]
     for measure in measurements:
@@ -112,36 +106,13 @@ def over_names(model: FisaForUniversalSegmentation, *, rounds: int) -> dict[str,
     }
 
 
-def over_a_folder(
-    model: FisaForUniversalSegmentation, processor: FisaProcessor, *, photos: int, rounds: int
-) -> dict[str, object]:
-    """`segment.py` over a folder of photos, pictures and files written, against the model alone on as many."""
+def write_album(folder: Path, photos: int) -> None:
+    """Write this many photos, each of soft colours of its own."""
     random = np.random.default_rng(0)
-    segmenter = FisaPipeline(model=model, processor=processor)
-    with tempfile.TemporaryDirectory() as folder_name:
-        root = Path(folder_name)
-        album = root / "album"
-        album.mkdir()
-        for number in range(photos):
-            coarse = Image.fromarray(random.integers(0, 256, (6, 8, 3), dtype=np.uint8))
-            coarse.resize(PHOTO[::-1], Image.BICUBIC).save(album / f"{number}.jpg")
-        photo = inputs()
-
-        def alone() -> None:
-            with torch.no_grad():
-                for _ in range(photos):
-                    model(**photo)
-
-        def folder() -> None:
-            label_photos(Labeller(segmenter), find_photos([str(album)]), root / "found", overwrite=True)
-
-        seconds = paired_medians({"alone": alone, "folder": folder}, rounds=rounds)
-    return {
-        "case": f"a folder of {photos} photos",
-        "model_seconds": seconds["alone"],
-        "segment_seconds": seconds["folder"],
-        "throughput": seconds["alone"] / seconds["folder"],
-    }
+    folder.mkdir()
+    for number in range(photos):
+        coarse = Image.fromarray(random.integers(0, 256, (6, 8, 3), dtype=np.uint8))
+        coarse.resize(PHOTO[::-1], Image.Resampling.BICUBIC).save(folder / f"{number}.jpg")
 
 
 @torch.no_grad()

@@ -76,6 +76,21 @@ def end_to_end(line: dict[str, Any]) -> Row | list[Row]:
     return Row(f"a photo; {line['case']}", line["fisa_seconds"], rival, f"{line['ratio']:.1f} × as fast")
 
 
+def labelling(line: dict[str, Any]) -> list[Row]:
+    if line["batch_size"] is None:
+        return []
+    cores = "one core" if line["cores"] == 1 else f"{line['cores']} cores"
+    processes = "" if line["processes"] == 1 else f" and {line['processes']} processes"
+    return [
+        Row(
+            f"`fisa-segment --batch-size {line['batch_size']}` over a folder on {cores}{processes}; the model alone",
+            line["seconds"],
+            line["model_seconds"],
+            f"{line['throughput']:.2f} of the model's throughput, {line['times_one_core']:.2f} × that of one core",
+        )
+    ]
+
+
 def exports(line: dict[str, Any]) -> Row:
     what = f"{line['photos']} scene(s) of Patchwork by ONNX Runtime; eager"
     verdict = f"{1 / line['onnx_ratio']:.1f} × as fast; torch.export {1 / line['torch_ratio']:.1f} ×"
@@ -167,6 +182,7 @@ READERS: dict[str, Callable[[dict[str, Any]], Any]] = {
     for reader in (
         mask_classification,
         end_to_end,
+        labelling,
         post_processing,
         training_cost,
         evaluation_loop,
