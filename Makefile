@@ -12,7 +12,8 @@ READY = .venv/ready
 LINK_NAMESPACE = rm -rf build/namespace && mkdir -p build/namespace/fisa && \
 	for part in *.py */__init__.py; do ln -s "../../../$${part%/__init__.py}" build/namespace/fisa/; done
 
-.PHONY: help demo app test fuzz test-matrix test-transformers transformers-archive test-importers lint docs clean
+.PHONY: help demo app test fuzz test-gpu test-matrix test-transformers transformers-archive test-importers \
+	lint docs clean
 help:  ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  make \1\t\2/p' Makefile
 	@echo "A Python other than the first one found: make PYTHON=/path/to/python ..."
@@ -28,6 +29,9 @@ test: $(READY)  ## set up, then run the tests
 
 fuzz: $(READY)  ## set up, then try ten times as many damaged files as the tests do
 	@OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -n auto tests -k fuzz --hypothesis-profile fuzz
+
+test-gpu: $(READY)  ## set up, then compare CUDA with the CPU, or say that there is no CUDA
+	@OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -rs tests/devices
 
 test-matrix:  ## run the tests with the oldest and the newest supported libraries, on each Python here: hours, 30 GB
 	@"$(PYTHON)" tests/matrix.py $(MATRIX)

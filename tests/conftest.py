@@ -17,6 +17,7 @@ from fisa.miniature import (
     miniature_clip,
     miniature_mask_generator,
 )
+from fisa.pretrained import patchwork
 from tests.drawn_picture import draw_picture
 
 
@@ -48,6 +49,15 @@ def checkpoint(tmp_path_factory) -> Path:
     model.set_vocabulary(processor, {"dog": [], "sky": [], "car": ["automobile"]})
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def saved(tmp_path_factory):
+    """A folder that `save_pretrained` wrote: the shipped model with its adapter merged in, and its processor."""
+    folder = tmp_path_factory.mktemp("saved")
+    for part in patchwork.load():
+        part.save_pretrained(folder)
     return folder
 
 

@@ -15,7 +15,7 @@ from transformers import (
 )
 
 from fisa.miniature import miniature
-from fisa.pretrained.patchwork import CHECKPOINT, SCENES, load
+from fisa.pretrained.patchwork import CHECKPOINT, SCENES
 from fisa.processing.lettering import FONTS
 
 
@@ -29,15 +29,6 @@ def scene():
 def shipped():
     """The folder of the checkpoint that ships, without its adapter."""
     return CHECKPOINT
-
-
-@pytest.fixture(scope="session")
-def saved(tmp_path_factory):
-    """A folder that `save_pretrained` wrote: the shipped model with its adapter merged in, and its processor."""
-    folder = tmp_path_factory.mktemp("saved")
-    for part in load():
-        part.save_pretrained(folder)
-    return folder
 
 
 def label_maps(folder: Path, *, value: int = 1, size: tuple[int, int] = (32, 32), classes: str = "dog\nsky\n") -> Path:
