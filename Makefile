@@ -12,7 +12,7 @@ READY = .venv/ready
 LINK_NAMESPACE = rm -rf build/namespace && mkdir -p build/namespace/fisa && \
 	for part in *.py */__init__.py; do ln -s "../../../$${part%/__init__.py}" build/namespace/fisa/; done
 
-.PHONY: help demo app test fuzz test-gpu test-matrix test-transformers transformers-archive test-importers \
+.PHONY: help demo app test fuzz test-gpu test-kills test-matrix test-transformers transformers-archive test-importers \
 	lint docs clean
 help:  ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  make \1\t\2/p' Makefile
@@ -32,6 +32,9 @@ fuzz: $(READY)  ## set up, then try ten times as many damaged files as the tests
 
 test-gpu: $(READY)  ## set up, then compare CUDA with the CPU, or say that there is no CUDA
 	@OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -rs tests/devices
+
+test-kills: $(READY)  ## set up, then kill commands 110 times, and see that nothing is lost: half an hour
+	@OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -rP -m large tests/roads/test_kills.py
 
 test-matrix:  ## run the tests with the oldest and the newest supported libraries, on each Python here: hours, 30 GB
 	@"$(PYTHON)" tests/matrix.py $(MATRIX)

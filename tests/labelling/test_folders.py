@@ -22,6 +22,7 @@ from fisa.labelling.overlays import write_overlay
 from fisa.labelling.result_folder import ResultFolder
 from fisa.processing.segmentation import Segmentation
 from tests.drawn_picture import draw_picture
+from tests.result_files import results
 
 
 LABELS = "house, tree [stuff], grass [stuff]"
@@ -41,12 +42,6 @@ def photos(tmp_path, monkeypatch):
         draw_picture().rotate(10 * number).resize((120, 90)).save(name)
     Path("d.png").write_bytes(b"no photo")
     return ["a.png", "b.png", "deep/a.png", "d.png", "photo[1].png", "e.png", "f.png"]
-
-
-def results(folder) -> dict[str, bytes]:
-    """What a run leaves, without what says how it went."""
-    files = (path for path in Path(folder).rglob("*") if path.is_file() and not path.name.startswith("journal"))
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 @pytest.fixture

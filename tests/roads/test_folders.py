@@ -6,15 +6,16 @@ import os
 import random
 import resource
 import shutil
-import signal
 import subprocess
 import sys
-import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from fisa.miniature import miniature
+from tests.result_files import results
+from tests.roads.killing import killed
 from tests.roads.walking import started, walk
 
 
@@ -38,13 +39,12 @@ def place(tmp_path_factory, scene):
     return place
 
 
-def results(folder: Path) -> dict[str, bytes]:
-    files = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("journal"))
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
-
-
 def lines(journal: Path) -> int:
     return journal.read_bytes().count(b"\n") if journal.exists() else 0
+
+
+def reaches(journal: Path, count: int) -> bool:
+    return lines(journal) >= count
 
 
 def test_runs_that_are_killed_at_any_moment_end_like_an_undisturbed_one(place):
@@ -52,12 +52,8 @@ def test_runs_that_are_killed_at_any_moment_end_like_an_undisturbed_one(place):
     done = 0
     for kill in range(KILLS):
         run = started(*COMMAND, "--output", "killed", cwd=place)
-        wanted, patience = done + 1 + kill % 3, time.monotonic() + 60
-        while lines(out / "journal.jsonl") < wanted and run.poll() is None and time.monotonic() < patience:
-            time.sleep(0.002)
-        time.sleep(chance.uniform(0, 0.05))  # anywhere between one line and the next
-        run.send_signal(signal.SIGKILL)
-        run.wait()
+        has_lines = partial(reaches, out / "journal.jsonl", done + 1 + kill % 3)
+        assert killed(run, has_lines, chance=chance, within=0.05)  # anywhere between one line and the next
         assert lines(out / "journal.jsonl") >= done
         done = lines(out / "journal.jsonl")
         if (out / "panoptic.json").exists():
@@ -73,11 +69,8 @@ def test_runs_that_are_killed_at_any_moment_end_like_an_undisturbed_one(place):
 def test_a_run_that_is_killed_while_it_writes_formats_leaves_whole_ones(place):
     out = place / "cut"
     shutil.copytree(place / "undisturbed", out)
-    run, patience = started(*COMMAND, "--output", "cut", cwd=place), time.monotonic() + 60
-    while not list(out.glob("yolo.*.partial")) and run.poll() is None and time.monotonic() < patience:
-        time.sleep(0.0005)
-    run.kill()
-    run.wait()
+    run = started(*COMMAND, "--output", "cut", cwd=place)
+    assert killed(run, lambda: any(out.glob("yolo.*.partial")), chance=random.Random(0), within=0.01)
     named = {path: content for path, content in results(out).items() if ".partial" not in path}
     whole = results(place / "undisturbed")
     assert named.items() <= whole.items()

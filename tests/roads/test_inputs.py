@@ -19,6 +19,7 @@ import datasets
 import pytest
 
 from fisa.miniature import miniature
+from tests.result_files import results
 from tests.roads.walking import walk
 
 
@@ -43,11 +44,6 @@ def place(tmp_path_factory, scene):
                 info = tarfile.TarInfo(f"{number:03}.json")
                 archive.addfile(info, io.BytesIO())
     return place
-
-
-def results(folder: Path) -> dict[str, bytes]:
-    files = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("journal"))
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 @pytest.fixture
