@@ -27,7 +27,7 @@ app: $(READY)  ## set up, then serve a page in the browser: photos, words, segme
 test: $(READY)  ## set up, then run the tests
 	@OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -n auto --dist loadscope tests
 
-fuzz: $(READY)  ## set up, then try ten times as many damaged files as the tests do
+fuzz: $(READY)  ## set up, then try fifty times as many damaged files as the tests do
 	@OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -n auto tests -k fuzz --hypothesis-profile fuzz
 
 test-gpu: $(READY)  ## set up, then compare CUDA with the CPU, or say that there is no CUDA
@@ -42,7 +42,7 @@ test-matrix:  ## run the tests with the oldest and the newest supported librarie
 TRANSFORMERS_ARCHIVE = .cache/transformers-5.23.0.tar.gz
 
 test-transformers: $(READY) $(TRANSFORMERS_ARCHIVE)  ## set up, then run transformers' own common tests
-	@OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -q -rs --disable-warnings tests/transformers_common -m transformers_common
+	@OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -q -rs -n auto --disable-warnings tests/transformers_common -m transformers_common
 
 transformers-archive: $(READY) $(TRANSFORMERS_ARCHIVE)
 

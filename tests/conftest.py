@@ -25,7 +25,7 @@ from tests.drawn_picture import draw_picture
 torch.set_num_threads(1)
 
 # `make fuzz` asks for the second one. No case may take more than ten seconds.
-_FUZZING = settings(max_examples=1_000, deadline=10_000, derandomize=True, database=None)
+_FUZZING = settings(max_examples=200, deadline=10_000, derandomize=True, database=None)
 settings.register_profile("ci", _FUZZING)
 settings.register_profile("fuzz", _FUZZING, max_examples=10_000, derandomize=False, print_blob=True)
 settings.load_profile("ci")

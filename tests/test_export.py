@@ -87,7 +87,8 @@ def needs_onnx():
         pytest.importorskip(module, reason=f"{module} of the extra `export` is not installed")
 
 
-# Half a minute a graph for tracing, and more for ONNX: each format and each kind of graph once, the rest is large.
+# Half a minute a graph for tracing, and more for ONNX: small models are exported in test_graph_settings.py.
+@pytest.mark.large
 def test_torch_with_words_built_in(built_in, scenes, tmp_path):
     assert_same_answers(tmp_path, built_in, scenes, file_format="torch")
     zooming = FisaProcessor.from_pretrained(tmp_path, zoom=4)
@@ -95,12 +96,14 @@ def test_torch_with_words_built_in(built_in, scenes, tmp_path):
         export.load_graph(tmp_path)(**zooming(images=scenes, return_tensors="pt"))
 
 
+@pytest.mark.large
 def test_onnx_with_open_words(left_open, scenes, tmp_path):
     needs_onnx()
     assert_same_answers(tmp_path, left_open, scenes, file_format="onnx", vocabularies=OPEN_WORDS)
     assert str(Path(export.__file__).parent).encode() not in (tmp_path / "model.onnx").read_bytes()
 
 
+@pytest.mark.large
 def test_eight_bits_are_smaller_and_keep_the_labels(scenes, tmp_path):
     needs_onnx()
     assert main(["--labels", WORDS, "--int8", "--output", str(tmp_path / "graph")]) == 0

@@ -81,6 +81,19 @@ def test_open_words_by_onnx(photo, tmp_path):
 
 
 @torch.no_grad()
+def test_eight_bits_are_smaller_and_answer_nearly_alike(photo, tmp_path):
+    needs_onnx()
+    save_model(tmp_path, "eomt")
+    model, graph, processor = exported(tmp_path, "--int8")
+    inputs = processor(images=[photo, photo.rotate(90)], return_tensors="pt")
+    found, wanted = (run(**inputs).masks_queries_logits for run in (graph, model))
+    assert torch.corrcoef(torch.stack([found.flatten(), wanted.flatten()]))[0, 1] > 0.99
+    assert not torch.allclose(found, wanted, atol=1e-4)
+    weights = sum(weight.numel() for weight in model.parameters())
+    assert (tmp_path / "graph" / "model.onnx").stat().st_size < 4 * weights
+
+
+@torch.no_grad()
 def test_proposals_below_the_floor_are_no_objects(photo, tmp_path):
     save_model(tmp_path, "maskformer", seve_tokens="mask", objectness_floor=0.7707, segment_attention_penalty=1.0)
     model, graph, processor = exported(tmp_path, "--format", "torch")

@@ -18,9 +18,10 @@ from threading import Thread
 import datasets
 import pytest
 
+from fisa.commands import segment
 from fisa.miniature import miniature
 from tests.result_files import results
-from tests.roads.walking import walk
+from tests.roads.walking import refused, walk
 
 
 OPTIONS = ("--model", "model", "--labels", "house, tree", "--threshold", "0")
@@ -159,9 +160,9 @@ def test_a_data_set_by_two_processes_and_as_lines(place, data_set, of_data_set):
 def test_another_data_set_does_not_mix_with_the_first(place, data_set, of_data_set):
     shutil.copy(place / "photos.parquet", place / "others.parquet")
     other = ["others.parquet" if part == "photos.parquet" else part for part in data_set]
-    said = walk("fisa-segment", *other, "--output", "rows", cwd=place, status=2)
+    said = refused(segment.main, *other, "--output", "rows", cwd=place)
     assert "data set: ../photos.parquet, now ../others.parquet" in said
-    said = walk("fisa-segment", "in", *OPTIONS, "--output", "rows", cwd=place, status=2)
+    said = refused(segment.main, "in", *OPTIONS, "--output", "rows", cwd=place)
     assert "data set: ../photos.parquet, now not set" in said
     assert results(place / "rows") == of_data_set
 
@@ -177,4 +178,4 @@ def test_another_data_set_does_not_mix_with_the_first(place, data_set, of_data_s
     ],
 )
 def test_mistakes_are_one_sentence(place, data_set, arguments, said):
-    assert said in walk("fisa-segment", *arguments, *OPTIONS, "--output", "mistaken", cwd=place, status=2)
+    assert said in refused(segment.main, *arguments, *OPTIONS, "--output", "mistaken", cwd=place)

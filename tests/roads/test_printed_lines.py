@@ -13,9 +13,10 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from fisa.commands.segment import main
 from fisa.processing.coco_panoptic import rgb_to_panoptic
 from fisa.processing.lettering import FONTS
-from tests.roads.walking import walk
+from tests.roads.walking import refused, walk
 
 
 WORDS = ("--labels", "bird, fish, water [stuff]")
@@ -103,7 +104,7 @@ def test_ctrl_c_leaves_whole_lines(place):
     "further", [("--format", "coco"), ("--overwrite",), ("--font", FONTS / "NotoSans-Regular.ttf")]
 )
 def test_what_writes_files_is_refused(place, further):
-    said = walk("fisa-segment", "in", *WORDS, "--output", "-", *further, cwd=place, status=2)
+    said = refused(main, "in", *WORDS, "--output", "-", *further, cwd=place)
     assert "--output - prints and writes no files: leave out --format, --overwrite, --overlay-format and" in said
 
 

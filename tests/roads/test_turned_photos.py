@@ -126,6 +126,7 @@ def test_pictures_of_the_results(segmenter, upright, orientation):
     assert (np.abs(found - stored).max(axis=-1) > 8).mean() < 0.01  # outlines and labels are not drawn symmetrically
 
 
+@pytest.mark.large  # half a minute for tracing
 def test_exported_graphs_hand_the_orientation_on(segmenter, upright, tmp_path):
     program = export_program(segmenter.model, segmenter.processor)
     graph = load_graph(save(program, segmenter.model, segmenter.processor, tmp_path, file_format="torch"))

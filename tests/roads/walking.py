@@ -1,9 +1,14 @@
 """What the roads share: commands run in a fresh process, away from the checkout, by the names that users type."""
 
+import contextlib
+import io
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 
 def walk(*command, cwd: Path, status: int = 0, timeout: float = 300, **environment: str) -> str:
@@ -50,3 +55,18 @@ def started(*command, cwd: Path, **options) -> subprocess.Popen:
         env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
         **{"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL} | options,
     )
+
+
+def refused(main: Callable, *arguments, cwd: Path) -> str:
+    """What a command says, in this process, of arguments that it ends with status 2 for.
+
+    Args:
+        main: of the command.
+        arguments: its arguments.
+        cwd: where it runs.
+    """
+    said = io.StringIO()
+    with contextlib.chdir(cwd), contextlib.redirect_stderr(said), pytest.raises(SystemExit) as stop:
+        main([*map(str, arguments)])
+    assert stop.value.code == 2
+    return said.getvalue()

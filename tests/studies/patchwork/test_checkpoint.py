@@ -120,6 +120,7 @@ def test_the_demo_finds_of_six_words_those_that_are_there(tmp_path, capsys):
         assert np.array_equal(np.asarray(row)[: left.height, : left.width], np.asarray(left))
 
 
+@pytest.mark.large
 def test_the_recipe_shortened_beats_the_frozen_model(tmp_path):
     """PQ of `validation` over all words, two of five of them never seen with a mask. Both models read masks plainly:
     what the generator's opinion, the segments and a second reading lift already, adaptation need not."""
