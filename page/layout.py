@@ -9,7 +9,7 @@ from typing import Any
 
 import gradio as gr
 from gradio.processing_utils import save_file_to_cache
-from gradio.utils import get_upload_folder
+from gradio.utils import get_upload_folder, is_in_or_equal
 
 from fisa.formats.json_lines import json_line
 from fisa.page.answers import SHOWN_SIDE, Places, Question, Refused, answer, described
@@ -93,7 +93,13 @@ def page_of(
         )
         shown[0].select(_named, places, shown[1], api_visibility="private", queue=False, show_progress="hidden")
         gr.Button(visible=False).click(
-            lambda *asked: _as_json(segmenter, Question(*asked)), question, gr.JSON(visible=False), api_name="segment"
+            # Programs see the names of these arguments.
+            lambda photo, words, task, threshold, zoom: _as_json(
+                segmenter, Question(photo, words or "", task, threshold, zoom)
+            ),
+            question,
+            gr.JSON(visible=False),
+            api_name="segment",
         )
     page.queue(max_size=MOST_WAITING, default_concurrency_limit=1)
     return page
@@ -124,7 +130,12 @@ def _question(segmenter: FisaPipeline, *, zoom: int) -> list[Any]:
 
 def _as_it_came(payload: Any) -> str | None:
     """The uploaded file, whatever it holds: [`Question`] reads it."""
-    return None if payload is None else payload.path
+    if payload is None or payload.path is None:
+        return None
+    # Gradio looks after files that are marked as such, and a program may leave the mark out.
+    if not is_in_or_equal(payload.path, get_upload_folder()):
+        raise gr.Error("This photo was not uploaded here: upload it first.", print_exception=False)
+    return payload.path
 
 
 def _shown() -> list[Any]:

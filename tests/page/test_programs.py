@@ -52,9 +52,18 @@ def test_a_program_is_told_what_is_wrong(served, tmp_path):
     client = gradio_client.Client(served[0], verbose=False)
     with pytest.raises(Exception, match="No words to look for"):
         asked(client, SCENE, "")
+    with pytest.raises(Exception, match="No words to look for"):
+        asked(client, SCENE, None)
     (tmp_path / "photo.jpg").write_text("no picture")
     with pytest.raises(Exception, match="no picture that can be read"):
         asked(client, tmp_path / "photo.jpg", "dog")
+
+
+def test_a_program_may_name_what_it_says(served):
+    client = gradio_client.Client(served[0], verbose=False)
+    photo = gradio_client.handle_file(str(SCENE))
+    named = client.predict(threshold=0.4, task="panoptic", words="bird", zoom=0, photo=photo, api_name="/segment")
+    assert named == asked(client, SCENE, "bird")
 
 
 def test_who_finds_the_queue_full_is_told(segmenter, monkeypatch):
@@ -83,10 +92,10 @@ def test_who_finds_the_queue_full_is_told(segmenter, monkeypatch):
         page.close()
 
 
-def test_files_of_the_server_are_not_for_programs(served):
+@pytest.mark.parametrize("mark", [{"meta": {"_type": "gradio.FileData"}}, {"meta": {}}, {}])
+def test_files_of_the_server_are_not_for_programs(served, mark):
     """Whoever names a file instead of uploading one gets nothing."""
-    here = {"path": str(SCENE), "meta": {"_type": "gradio.FileData"}}
-    question = {"data": [here, "bird", "panoptic", 0.4, 0]}
+    question = {"data": [{"path": str(SCENE)} | mark, "bird", "panoptic", 0.4, 0]}
     address = f"{served[0]}/gradio_api/call/segment"
     event = httpx.post(address, json=question).json()["event_id"]
     answer = httpx.get(f"{address}/{event}", timeout=60).text
