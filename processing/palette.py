@@ -86,6 +86,19 @@ def instance_colors(labels: Iterable[str], colors: Mapping[str, Color]) -> list[
     return chosen
 
 
+def checked_color(label: str, color: Sequence[int]) -> Color:
+    """A colour that a user gave to a class.
+
+    Raises:
+        ValueError: it is not three whole numbers, each 0 to 255.
+    """
+    values = [] if isinstance(color, str) else [*color]
+    if len(values) != 3 or not all(isinstance(value, int | np.integer) and 0 <= value <= 255 for value in values):
+        raise ValueError(f"The colour of {label!r} was {color!r}; it must be (R, G, B), whole numbers from 0 to 255.")
+    red, green, blue = map(int, values)
+    return red, green, blue
+
+
 def oklab(colors: np.ndarray) -> np.ndarray:
     """Colours (…, 3), each 0 to 255, in Oklab (Ottosson 2020), where equal distances look equal: lightness 0 to 1, and
     two axes of hue and chroma."""

@@ -137,7 +137,17 @@ class SegmentMap:
         return tuple(name for name in self.asked if name not in labels)
 
     def mask(self, segment: Segment) -> np.ndarray:
-        """Where a segment is seen, (H, W) bool."""
+        """Where a segment is seen, (H, W) bool.
+
+        Raises:
+            TypeError: it is no segment. ValueError: it is none of these.
+        """
+        if not isinstance(segment, Segment):
+            raise TypeError(
+                f"Name one of the segments, segmentation[0] or segmentation['dog'][0] for example; found {segment!r}."
+            )
+        if segment not in self.segments:
+            raise ValueError(f"Segment {segment.id} ({segment.label!r}) is none of {self}: ask the one that it is of.")
         return (self.ids == segment.id).cpu().numpy()
 
     def resized(self, size: tuple[int, int]) -> Self:

@@ -14,7 +14,7 @@ from PIL import Image
 from fisa.processing.drawing import paint
 from fisa.processing.extras import library
 from fisa.processing.files import write_picture
-from fisa.processing.palette import Color, class_colors
+from fisa.processing.palette import Color, checked_color, class_colors
 from fisa.processing.photos import load_photo
 from fisa.processing.segment import Segment
 from fisa.processing.segment_map import SegmentMap
@@ -162,7 +162,8 @@ class Segmentation(SegmentMap):
             room for its name, and the legend.
 
         Raises:
-            ValueError: there is no photo, it is of another size than the map, or the font cannot be read.
+            ValueError: there is no photo, it is of another size than the map, a colour is none, or the font cannot
+                be read.
 
         Example:
 
@@ -170,7 +171,8 @@ class Segmentation(SegmentMap):
         >>> segmentation.plot(photo).save("segments.png")
         ```
         """
-        chosen = class_colors([segment.label for segment in self], asked=self.asked) | dict(colors or {})
+        chosen = class_colors([segment.label for segment in self], asked=self.asked)
+        chosen |= {label: checked_color(label, color) for label, color in (colors or {}).items()}
         ids = self.ids.cpu().numpy()
         return paint(self._photo(photo), ids, self.segments, colors=chosen, legend=legend, font=font)
 
@@ -204,19 +206,15 @@ class Segmentation(SegmentMap):
             back what surrounds it.
 
         Raises:
-            TypeError: it is no segment. ValueError: the segment has no pixels; or as in [`plot`].
+            TypeError: it is no segment.
+            ValueError: it is none of these or has no pixels; or as in [`plot`].
         """
-        if not isinstance(segment, Segment):
-            raise TypeError(
-                f"Crop one of the segments, segmentation[0] or segmentation['dog'][0] for example; found {segment!r}."
-            )
+        mask = self.mask(segment)
         if not segment.area:
             raise ValueError(f"Segment {segment.id} ({segment.label!r}) has no pixels: others hide it.")
         left, top, width, height = segment.box
-        box = left, top, left + width, top + height
-        cut = self._photo(photo).crop(box)
-        mask = self.mask(segment)[box[1] : box[3], box[0] : box[2]]
-        cut.putalpha(Image.fromarray(mask.astype(np.uint8) * 255))
+        cut = self._photo(photo).crop((left, top, left + width, top + height))
+        cut.putalpha(Image.fromarray(mask[top : top + height, left : left + width].astype(np.uint8) * 255))
         return cut
 
     def _photo(self, given: Any) -> Image.Image:

@@ -15,13 +15,13 @@ _sanitize_parameters = ImageSegmentationPipeline._sanitize_parameters
 
 def refuse_dropped_arguments() -> None:
     """Let the stock pipeline refuse, for FISA models alone, what it would drop: whoever names words in its call would
-    take the segments of stored ones for theirs."""
+    take the segments of stored ones for theirs. Classes that sort arguments of their own are left alone."""
     ImageSegmentationPipeline._sanitize_parameters = _sanitized
 
 
 @wraps(_sanitize_parameters)
 def _sanitized(pipeline: ImageSegmentationPipeline, **given: Any) -> Any:
-    if isinstance(pipeline.model.config, FisaConfig):
+    if isinstance(pipeline.model.config, FisaConfig) and type(pipeline)._sanitize_parameters is _sanitized:
         dropped = [
             name
             for name, value in given.items()

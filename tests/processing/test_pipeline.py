@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import ExifTags
-from transformers import pipeline
+from transformers import ImageSegmentationPipeline, pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 from transformers.utils import logging
 
@@ -47,6 +47,22 @@ def test_stock_pipeline_takes_all_arguments_of_its_own(checkpoint, photo):
     named = {"subtask": "panoptic", "timeout": 9, "num_workers": 0, "batch_size": 1, "candidate_labels": None}
     assert stock(photo, **settings, **named)
     assert same(stock(photo, **settings), stock(photo, **settings, **named))
+
+
+def test_stock_pipeline_leaves_arguments_to_a_class_that_sorts_them(checkpoint, photo):
+    """In the way that transformers documents for pipelines of one's own."""
+
+    class Largest(ImageSegmentationPipeline):
+        def _sanitize_parameters(self, **given):
+            preprocess, forward, postprocess = super()._sanitize_parameters(**given)
+            return preprocess, forward, postprocess | {name: given[name] for name in given if name == "most"}
+
+        def postprocess(self, outputs, most=None, **settings):
+            return super().postprocess(outputs, **settings)[:most]
+
+    largest = pipeline("image-segmentation", model=str(checkpoint), pipeline_class=Largest, device="cpu")
+    settings = {"threshold": 0.0, "overlap_mask_area_threshold": 0.0}
+    assert same(largest(photo, most=1, **settings), largest(photo, **settings)[:1])
 
 
 def test_stock_pipeline_of_other_models_drops_what_it_dropped(parts_folder, photo):

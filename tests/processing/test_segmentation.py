@@ -148,6 +148,12 @@ class TestSegmentsOfOne:
         with pytest.raises(ValueError, match=r"Segment 3 \('dog'\) has no pixels"):
             segmentation.crop(segmentation[2])
 
+    def test_a_segment_of_another_photo_has_no_place_here(self, segmentation):
+        other = Segmentation.from_map(torch.tensor([[1, 1]]), labels=["dog"])
+        for ask in (segmentation.mask, segmentation.crop):
+            with pytest.raises(ValueError, match=r"Segment 1 \('dog'\) is none of Segmentation\(6x4"):
+                ask(other[0])
+
 
 class TestPictures:
     def test_of_the_photo_that_is_kept_or_given(self, segmentation):
@@ -159,6 +165,12 @@ class TestPictures:
             bare.plot()
         with pytest.raises(ValueError, match=r"\(6, 4\) and the photo \(4, 6\)"):
             bare.plot(segmentation.photo.rotate(90, expand=True))
+
+    def test_colors_that_are_given(self, segmentation):
+        assert (36, 9, 200) in segmentation.plot(colors={"grass": np.array([36, 9, 200])}).get_flattened_data()
+        for color in ("red", (1.0, 0, 0), (256, 0, 0), (1, 2)):
+            with pytest.raises(ValueError, match=r"The colour of 'dog' was .*must be \(R, G, B\)"):
+                segmentation.plot(colors={"dog": color})
 
     def test_save(self, segmentation, tmp_path):
         segmentation.save(tmp_path / "new" / "dog.PNG")
