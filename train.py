@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import sys
 from argparse import ArgumentTypeError
 from collections.abc import Sequence
@@ -270,6 +271,7 @@ class Run:
                 f"--adapter {adapter} is none: it has no adapter_config.json. Name the folder that fisa-train wrote; "
                 "a whole model is named by --model."
             )
+        wanted = {name for name, _ in model.named_modules() if re.fullmatch(self._leaves(model), name)}
         try:
             adapted = PeftModel.from_pretrained(model, adapter, is_trainable=self.options.do_train)
         except (AnotherBaseError, RuntimeError) as error:  # the latter of sizes of weights, a line for each
@@ -278,7 +280,9 @@ class Run:
                 f"--adapter {adapter} does not fit this model; was it trained on another? {reason}"
             ) from error
         own, flags = adapted.active_peft_config, self.model_options.given_for_a_new_adapter
-        is_other = (own.target_modules, getattr(own, "r", None)) != (self._leaves(model), self.model_options.lora_rank)
+        is_other = (
+            wanted != {*adapted.targeted_module_names} or getattr(own, "r", None) != self.model_options.lora_rank
+        )
         if self.options.do_train and flags and is_other:
             raise ValueError(
                 f"{', '.join(flags)} would change nothing: --adapter {adapter} trains what it has. Leave these flags "

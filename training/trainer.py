@@ -81,6 +81,8 @@ class FisaTrainingArguments(TrainingArguments):
                 "--early_stopping_patience compares evaluations while training: add --eval_strategy, and "
                 f"--metric_for_best_model, one of {', '.join(HEADLINES)}."
             )
+        if self.device.type == "cpu":
+            self.dataloader_pin_memory = False  # which speeds copies to a GPU; torch would warn of it in each run
         if self.fp16 and self.device.type == "cpu":
             raise ValueError("--fp16 needs a GPU, and there is none in use. Leave it out, or take --bf16.")
 
@@ -164,9 +166,7 @@ class FisaTrainer(Trainer):
         elif resume_from_checkpoint and (damage := damage_of(Path(resume_from_checkpoint))):
             raise ValueError(f"The checkpoint {resume_from_checkpoint} cannot be gone on from: {damage}.")
         start = self._trained_weights() if self.args.start_share else {}
-        output = super().train(
-            None if resume_from_checkpoint is None else str(resume_from_checkpoint), *arguments, **options
-        )
+        output = super().train(str(resume_from_checkpoint) if resume_from_checkpoint else None, *arguments, **options)
         weights = dict(self.accelerator.unwrap_model(self.model).named_parameters())
         with torch.no_grad():
             for name, before in start.items():

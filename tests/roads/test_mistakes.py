@@ -215,11 +215,20 @@ def test_a_run_says_which_flags_it_does_not_use(here, caplog, tmp_path, flags):
     assert UNUSED[flags] in caplog.text
 
 
+def test_a_run_that_is_not_to_be_resumed_starts(here, recwarn, tmp_path):
+    options = fisa_train("--model model --train_data good --save_strategy no", "", "")
+    train.main([*options.arguments.split(), "--resume_from_checkpoint", "false", "--output_dir", str(tmp_path)])
+    assert (tmp_path / "adapter_model.safetensors").is_file()
+    assert not [warning for warning in recwarn if "pin_memory" in str(warning.message)]
+
+
 def test_a_run_refuses_flags_of_a_new_adapter_beside_another(here, capsys, tmp_path):
     options = fisa_train("--model model --train_data good --save_strategy no --image_layers 0", "", "")
-    train.main([*options.arguments.split(), "--output_dir", str(tmp_path / "first")])
-    again = [*options.arguments.split(), "--adapter", str(tmp_path / "first"), "--output_dir", str(tmp_path / "again")]
+    first = [*options.arguments.split(), "--image_projections", "q_proj", "fc1"]
+    train.main([*first, "--output_dir", str(tmp_path / "first")])
+    again = [*first, "--adapter", str(tmp_path / "first"), "--output_dir", str(tmp_path / "again")]
     train.main(again)  # what it has is what the flags say
+    train.main([*again, "--image_projections", "fc1", "q_proj"])  # in whatever order
     for flags in (["--lora_rank", "4"], ["--mask_position", "false"]):
         with pytest.raises(SystemExit):
             train.main([*again, *flags])
