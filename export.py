@@ -216,7 +216,8 @@ def save(
             Round the weights of matrix products to 8 bits, and what is multiplied with them as it comes. ONNX alone.
 
     Raises:
-        `ValueError` or `ImportError`: see [`check_format`].
+        `ValueError` or `ImportError`: see [`check_format`]; or the folder holds a graph of the other format that was
+            made with other words or settings.
 
     Example:
 
@@ -229,16 +230,31 @@ def save(
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as unfinished:
+        without_padding(processor, model).save_pretrained(unfinished)
+        model.config.save_pretrained(unfinished)
+        _refuse_other_settings(folder, Path(unfinished), file_format)
         graph = Path(unfinished, FILES[file_format])
         _save_graph(program, graph)
         if eight_bits:
             round_to_eight_bits(graph, graph)
-        without_padding(processor, model).save_pretrained(unfinished)
-        model.config.save_pretrained(unfinished)
         folder.mkdir(exist_ok=True)
         for file in Path(unfinished).iterdir():
             file.replace(folder / file.name)
     return folder / FILES[file_format]
+
+
+def _refuse_other_settings(folder: Path, unfinished: Path, file_format: str) -> None:
+    """A graph of the other format would be left with the words and photo sizes of this one."""
+    there = [name for name in FILES.values() if name != FILES[file_format] and (folder / name).exists()]
+    settings = [file for file in unfinished.iterdir() if file.is_file()]
+    if there and any(
+        not (folder / file.name).is_file() or (folder / file.name).read_bytes() != file.read_bytes()
+        for file in settings
+    ):
+        raise ValueError(
+            f"{folder} holds a {there[0]} whose words or settings are not those of this model: name another folder, "
+            "or delete it."
+        )
 
 
 def _save_graph(program: ExportedProgram, path: Path) -> None:

@@ -74,6 +74,22 @@ def test_a_failure_leaves_no_folder_behind(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_graph_keeps_the_words_beside_it(tmp_path):
+    """Those of a graph of the other format would take their place."""
+    model, processor = miniature()
+    model.set_vocabulary(processor, "dog, sky")
+    program = torch.export.export(torch.nn.Identity(), (torch.zeros(1),))  # what it computes is not looked at
+    save(program, model, processor, tmp_path, file_format="torch")
+    save(program, model, processor, tmp_path, file_format="torch")
+    (tmp_path / "model.pt2").rename(tmp_path / "model.onnx")
+    save(program, model, processor, tmp_path, file_format="torch")  # of the same words
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    model.set_vocabulary(processor, "car, sky")
+    with pytest.raises(ValueError, match=r"holds a model\.onnx whose words or settings"):
+        save(program, model, processor, tmp_path, file_format="torch")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 def test_what_is_no_graph_is_refused(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(FileNotFoundError, match=r"neither model\.onnx nor model\.pt2"):
