@@ -170,7 +170,7 @@ def _answered(segmenter: FisaPipeline, question: Question) -> list[Any]:
         return [gr.Textbox(str(error), visible=True), gr.Column(visible=False), *[gr.skip()] * SHOWN_PARTS, None]
     picture = found.segmentation.plot(legend=False)
     picture.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
-    missing = found.segmentation.not_found
+    missing = found.missing()
     return [
         gr.Textbox(visible=False),
         gr.Column(visible=True),

@@ -33,6 +33,12 @@ def test_an_answer_is_the_pipelines(segmenter):
     assert [row[0] for row in found.rows()] == ["water", "bird", "fish"]
 
 
+def test_words_that_a_task_leaves_out_are_named(segmenter):
+    assert answer(segmenter, question()).missing() == ["pizza"]
+    found = answer(segmenter, question(subtask="instance"))
+    assert found.missing() == ["pizza", "water (instances are of things alone)"]
+
+
 @pytest.mark.parametrize("shown_side", [384, 96])
 def test_a_click_names_the_segment_under_it(segmenter, shown_side):
     found = answer(segmenter, question())
