@@ -1,5 +1,6 @@
 """The processes of a run, as `accelerate launch` and `torchrun` start them."""
 
+import atexit
 import logging
 import os
 import warnings
@@ -73,9 +74,15 @@ class Processes:
             except (OSError, ValueError) as error:
                 made = [error]
         if self.count > 1:
-            dist.init_process_group("gloo")
+            _join()
             dist.broadcast_object_list(made)
-            dist.destroy_process_group()
         if isinstance(made[0], OSError | ValueError):
             raise made[0]
         return made[0]
+
+
+def _join() -> None:
+    """Let the processes talk, until they end: a second group would find the addresses that the first one has left."""
+    if not dist.is_initialized():
+        dist.init_process_group("gloo")
+        atexit.register(dist.destroy_process_group)
