@@ -294,9 +294,11 @@ class FisaPreTrainedModel(PreTrainedModel):
         raise NotImplementedError
 
     def _encoded(self, texts: StoredVocabulary) -> EncodedVocabulary:
+        """What `forward` takes, of texts as they are stored."""
         raise NotImplementedError
 
     def _untrained_parts(self) -> list[nn.Module]:
+        """The parts that FISA never trains."""
         raise NotImplementedError
 
     @torch.no_grad()
