@@ -26,7 +26,7 @@ from fisa.data.segmentation_datasets import (
 )
 from fisa.processing.class_lists import FIRST_IDS, class_list
 from fisa.processing.coco_panoptic import rgb_to_panoptic
-from fisa.processing.photos import exif_orientation, load_photo
+from fisa.processing.photos import exif_orientation, load_photo, open_image
 from fisa.processing.vocabulary import Vocabulary
 
 
@@ -146,7 +146,9 @@ class HubDataset(SegmentationDataset):
         return photo(self.rows.select_columns("image")[index])
 
     def is_turned(self, index: int) -> bool:
-        return exif_orientation(self.rows.select_columns("image")[index]["image"]) != 1
+        photo = self.rows.select_columns("image")[index]["image"]
+        with open_image(photo["path"] if photo["bytes"] is None else io.BytesIO(photo["bytes"])) as image:
+            return exif_orientation(image) != 1
 
     def segments_info(self, index: int) -> list[dict[str, Any]]:
         if self.reader.is_panoptic:

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from fisa.data.segmentation_datasets import LabelProblem
-from fisa.processing.photos import DECODER_ERRORS, UPRIGHT, exif_orientation
+from fisa.processing.photos import DECODER_ERRORS, UPRIGHT, exif_orientation, open_image
 
 
 @contextmanager
@@ -22,7 +22,7 @@ def opened_label(file: str | Path | BinaryIO) -> Iterator[Image.Image]:
     """
     try:
         # From memory: of a path Pillow 12 maps uncompressed TIFFs by their turned size, which mixes the rows up.
-        image = Image.open(io.BytesIO(Path(file).read_bytes()) if isinstance(file, str | Path) else file)
+        image = open_image(io.BytesIO(Path(file).read_bytes()) if isinstance(file, str | Path) else file)
         image.load()
     except DECODER_ERRORS as error:
         raise LabelProblem(f"cannot be read as an image: {error}") from error

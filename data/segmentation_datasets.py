@@ -22,7 +22,7 @@ from tqdm import tqdm
 from transformers.utils import logging
 
 from fisa.data.categories import Category
-from fisa.processing.photos import DECODER_ERRORS, exif_orientation, load_photo
+from fisa.processing.photos import DECODER_ERRORS, exif_orientation, load_photo, open_image
 
 
 logger = logging.get_logger(__name__)
@@ -249,7 +249,7 @@ class FileDataset(SegmentationDataset):
         return load_photo(path)
 
     def is_turned(self, index: int) -> bool:
-        with Image.open(self._entry(index).image) as image:
+        with open_image(self._entry(index).image) as image:
             return exif_orientation(image) != 1
 
     def segments_info(self, index: int) -> list[dict[str, Any]]:
@@ -398,7 +398,7 @@ def _content_digests(entry: Entry) -> list[str]:
 def size_of_photo(path: Path) -> tuple[int, int]:
     """Width and height, right side up, from the header alone."""
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             is_on_its_side = exif_orientation(image) >= 5 and image.format != "TIFF"  # whose size Pillow has turned
             return image.size[::-1] if is_on_its_side else image.size
     except DECODER_ERRORS as error:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from fisa.processing.coco_panoptic import CocoPanopticWriter, rgb_to_panoptic
 from fisa.processing.files import write_picture
+from fisa.processing.photos import open_image
 from fisa.processing.segmentation import Segmentation
 
 
@@ -90,7 +91,7 @@ def read_samples(folder: Path) -> Iterator[Sample]:
     """
     truth, prediction = (_segmentations(folder / f"{name}.json") for name in ("truth", "prediction"))
     for image_id, (stem, segmentation) in truth.items():
-        photo = Image.open(folder / "photos" / f"{stem}.jpg").convert("RGB")
+        photo = open_image(folder / "photos" / f"{stem}.jpg").convert("RGB")
         yield Sample(image_id, photo, segmentation, prediction[image_id][1])
 
 
@@ -100,7 +101,7 @@ def _segmentations(path: Path) -> dict[str, tuple[str, Segmentation]]:
     names = {category["id"]: category["name"] for category in content["categories"]}
     segmentations = {}
     for annotation in content["annotations"]:
-        with Image.open(path.with_suffix("") / annotation["file_name"]) as image:
+        with open_image(path.with_suffix("") / annotation["file_name"]) as image:
             stored = rgb_to_panoptic(image)
         ids = np.zeros_like(stored)
         for number, info in enumerate(annotation["segments_info"], start=1):

@@ -6,13 +6,11 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from PIL import Image
-
 from fisa.formats.results import LabelledPhoto, Results
 from fisa.processing.archives import read_member, split_address
 from fisa.processing.failures import reason_of
 from fisa.processing.files import remove_whole, written_whole
-from fisa.processing.photos import load_photo
+from fisa.processing.photos import load_photo, open_image
 
 
 # Whatever reads a format reads these; photos of other kinds become PNG.
@@ -91,7 +89,7 @@ def photo_copy(labelled: LabelledPhoto) -> tuple[str, bytes]:
 
 
 def _of_bytes(content: bytes) -> tuple[str, bytes]:
-    with Image.open(io.BytesIO(content)) as image:
+    with open_image(io.BytesIO(content)) as image:
         return f".{image.format}".lower().replace("jpeg", "jpg"), content
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
 from fisa.processing.coco_panoptic import numbered, rgb_to_panoptic
+from fisa.processing.photos import open_image
 from fisa.processing.segmentation import Segmentation
 
 
@@ -84,7 +84,7 @@ class Results:
         files = None if self._files is None else iter(self._files)
         places = {category["id"]: place for place, category in enumerate(self.categories)}
         for number, annotation in enumerate(self._annotations, start=1):
-            with Image.open(self.maps / annotation["file_name"]) as image:
+            with open_image(self.maps / annotation["file_name"]) as image:
                 colors = np.asarray(image.convert("RGB"))
             infos = annotation["segments_info"]
             ids, _ = numbered(rgb_to_panoptic(colors), infos)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from PIL import Image
 
+from fisa.processing.photos import DECODER_ERRORS, open_image
 from fisa.processing.pipeline_fisa import FisaPipeline
 from fisa.processing.segment import Segment
 from fisa.processing.segmentation import Segmentation
@@ -78,13 +79,13 @@ class Question:
         if self.photo is None:
             raise Refused("No photo: upload one, paste one, or choose an example.")
         try:
-            with Image.open(self.photo) as picture:
+            with open_image(self.photo) as picture:
                 width, height = picture.size
         except FileNotFoundError as error:
             raise Refused("This photo is no longer here, since uploads are deleted soon: choose it again.") from error
         except Image.DecompressionBombError as error:
             raise Refused(f"This photo has too many pixels; it may have {LARGEST_PHOTO:,}.") from error
-        except (OSError, SyntaxError, ValueError) as error:
+        except DECODER_ERRORS as error:
             raise Refused("This file is no picture that can be read: choose a JPEG, PNG or WebP.") from error
         if width * height > LARGEST_PHOTO:
             raise Refused(f"This photo has {width} × {height} pixels; it may have {LARGEST_PHOTO:,} in all.")

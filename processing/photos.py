@@ -8,7 +8,7 @@ import urllib.request
 import warnings
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -59,6 +59,10 @@ DECODER_ERRORS = (
 )
 
 
+# Formats that Pillow reads by other programs: PostScript by Ghostscript, and IPTC may hold any format, PostScript too.
+_READ_BY_PROGRAMS = ("EPS", "IPTC")
+
+
 class Photo(NamedTuple):
     """A photo as the model reads it, and how the caller holds it."""
 
@@ -85,6 +89,18 @@ class Photo(NamedTuple):
             return self.image
         inverse = {6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
         return self.image.transpose(inverse.get(orientation, UPRIGHT[orientation]))
+
+
+def open_image(file: str | os.PathLike | BinaryIO) -> Image.Image:
+    """`PIL.Image.open` of a file that may come from anyone, whatever its name says: no other program is started.
+
+    Raises:
+        PIL.UnidentifiedImageError: it is in no image format, or in one that Pillow leaves to other programs. Damaged
+        files raise [`DECODER_ERRORS`], here or when the pixels are read.
+    """
+    Image.init()  # which fills `Image.ID`
+    formats = [name for name in Image.ID if name not in _READ_BY_PROGRAMS]
+    return Image.open(file, formats=formats)  # noqa: TID251
 
 
 def load_photo(
@@ -223,7 +239,7 @@ def _from_base64(source: str, error: OSError) -> bytes:
     """What transformers' pipelines take too: a data URI without its head. `error`: why it is no path."""
     try:
         content = base64.b64decode("".join(source.split()), validate=True)
-        Image.open(io.BytesIO(content))
+        open_image(io.BytesIO(content))
     except DECODER_ERRORS:
         raise ValueError(f"{error.strerror}; nor is it the base64 text of an image.") from error
     return content
@@ -236,12 +252,12 @@ def _photo_of_image(image: Image.Image) -> Photo:
         raise ValueError(f"The {image.format or 'PIL'} image cannot be read: {_reason(error)}") from error
 
 
-NO_FORMAT = "it is in no image format that Pillow knows, or damaged at its start. Save it as a JPEG or PNG."
+NO_FORMAT = "it is in no image format that FISA reads, or damaged at its start. Save it as a JPEG or PNG."
 
 
 def _decoded(file: Any) -> Photo:
     try:
-        return _loaded(Image.open(file))._replace(is_file=True)
+        return _loaded(open_image(file))._replace(is_file=True)
     except Image.UnidentifiedImageError as error:
         raise ValueError(NO_FORMAT) from error
     except DECODER_ERRORS as error:

@@ -1,11 +1,12 @@
 """Data sets in the forms of the Hub: parquet files written by `datasets` itself, read whole and as a stream."""
 
+import io
 import json
 
 import datasets
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from fisa.data.formats import load_segmentation_dataset
 from fisa.data.segmentation_datasets import SegmentationDataset, StreamedSegmentationDataset
@@ -61,6 +62,18 @@ def semantic(folder, *, column="annotation", values=(0, 1, 2, 255)):
     """The columns of SceneParse150 and of Segments.ai's exports."""
     features = {"image": datasets.Image(), column: datasets.Image()}
     return saved([{"image": photo(), column: Image.fromarray(quarters(*values))}], folder, features)
+
+
+def test_photos_that_exif_turns_are_named(tmp_path, caplog):
+    stored, exif = io.BytesIO(), Image.Exif()
+    exif[ExifTags.Base.Orientation] = 3
+    photo().save(stored, "JPEG", exif=exif)
+    row = {"image": {"bytes": stored.getvalue(), "path": None}, "label": Image.fromarray(quarters(1, 1, 2, 2))}
+    names = tmp_path / "names.txt"
+    names.write_text("tree\nsky\n_\n")
+    folder = saved([row], tmp_path / "data", {"image": datasets.Image(), "label": datasets.Image()})
+    load_segmentation_dataset("hub", folder, split="validation", classes=str(names)).check()
+    assert "EXIF turns 1 of 1 photos: 0." in caplog.text
 
 
 @pytest.fixture

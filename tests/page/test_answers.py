@@ -90,11 +90,20 @@ def _write_nothing(path):
     path.touch()
 
 
+def _write_unknown_pixels(path):
+    with Image.open(SCENE) as scene:
+        scene.save(path, "DDS")
+    content = bytearray(path.read_bytes())
+    content[80:88] = b"\4\0\0\0none"  # DDS's flag for a code of four letters, and one that is none
+    path.write_bytes(content)
+
+
 @pytest.mark.parametrize(
     "write, said",
     [
         (_write_text, "no picture that can be read: choose a JPEG, PNG or WebP"),
         (_write_nothing, "no picture that can be read"),
+        (_write_unknown_pixels, "no picture that can be read"),
         (_write_part, "truncated"),
     ],
 )

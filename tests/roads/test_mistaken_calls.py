@@ -74,7 +74,7 @@ CALLS = {
     "a number for a photo": Call(lambda of: of.segmenter(3), TypeError, "found int", "Pass a PIL image"),
     "a folder for a photo": Call(lambda of: of.segmenter("empty"), ValueError, "'empty'", "Is a directory"),
     "a text for a photo": Call(
-        lambda of: of.segmenter("words.csv"), ValueError, "no image format that Pillow knows", "JPEG or PNG"
+        lambda of: of.segmenter("words.csv"), ValueError, "no image format that FISA reads", "JPEG or PNG"
     ),
     "one photo of two": Call(lambda of: of.segmenter([of.photo, "gone.png"]), ValueError, "Image 1", "gone.png"),
     # words
