@@ -53,6 +53,11 @@ class Question:
         """
         if not self.words.strip(", \n"):
             raise Refused("No words to look for: name at least one thing, for example: dog, grass [stuff].")
+        if len(self.words) > MOST_NAMES * LONGEST_NAME:  # which would be read for seconds
+            raise Refused(
+                f"The words have {len(self.words):,} characters; the page takes {MOST_NAMES * LONGEST_NAME:,}. "
+                "fisa-segment takes any number."
+            )
         try:
             vocabulary = Vocabulary.parse(self.words)
         except ValueError as error:

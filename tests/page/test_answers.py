@@ -69,6 +69,7 @@ def test_a_large_photo_is_kept_small(segmenter, tmp_path):
         (" ,\n", "No words to look for"),
         ("a" * (LONGEST_NAME + 1), f"A name has {LONGEST_NAME + 1} characters"),
         (", ".join(f"word {number}" for number in range(1001)), "There are 1,001 names; the page takes 1,000"),
+        ("dog, " * 500_000, "The words have 2,500,000 characters; the page takes 200,000"),
         ("dog, dog", "Keep each name once"),
         ("dog,,cat", "Name or remove it"),
     ],
