@@ -1,7 +1,6 @@
 """Photos of a data set that `datasets` reads: in a column, row by row, without a copy of them all on the disk."""
 
 import os
-import zlib
 from collections.abc import Iterator, Mapping
 from itertools import count
 from pathlib import Path
@@ -26,41 +25,24 @@ class Row(NamedTuple):
     image: Any
     """As `datasets` stores it, undecoded."""
 
-    @property
-    def stamp(self) -> tuple[int, int] | None:
-        """What changes with the photo: size and check sum of its bytes, or size and time of its file; `None` if only
-        its address is known."""
-        content, path = self._content_and_path
-        if content is not None:
-            return len(content), zlib.crc32(content)
-        return file_stamp(path or "")
-
     def read(self) -> Any:
         """The photo as [`load_photo`] takes it.
 
         Raises:
             OSError: its file, in an archive or on the Hub, cannot be read.
         """
-        content, path = self._content_and_path
+        content, path = self.content_and_path
         if content is not None or path is None or not isinstance(self.image, Mapping) or "://" not in path:
             return self.image
         with library("fsspec", extra="formats", purpose="Reading files of data sets").open(path, "rb") as file:
             return file.read()
 
     @property
-    def _content_and_path(self) -> tuple[bytes | None, str | None]:
+    def content_and_path(self) -> tuple[bytes | None, str | None]:
+        """The bytes of its file, or the path or address of it."""
         if isinstance(self.image, Mapping):
             return self.image.get("bytes"), self.image.get("path")
         return (self.image, None) if isinstance(self.image, bytes) else (None, self.image)
-
-
-def file_stamp(path: str) -> tuple[int, int] | None:
-    """Size and time of the last change of a file, `None` if it is not there."""
-    try:
-        status = os.stat(path)
-    except (OSError, ValueError):
-        return None
-    return status.st_size, status.st_mtime_ns
 
 
 class DatasetPhotos:

@@ -145,7 +145,7 @@ def label_photos(
             return listed, folder.done(), folder.next_run()
 
         listed, done, run = processes.from_main(plan)
-        work = _Work(listed if rows is None else map(Task.of_row, rows), done)
+        work = _Work(listed if rows is None else (Task.of_row(row, output) for row in rows), done)
         photos = len(work.tasks) if rows is None else rows.total
         bar = tqdm(
             total=photos,

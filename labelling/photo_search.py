@@ -100,10 +100,18 @@ def photo_keys(sources: Iterable[str], folder: Path) -> list[PhotoKey]:
     times: Counter[str] = Counter()
     keys = []
     for source in sources:
-        place = _place(folder, source)
+        place = place_of(folder, source)
         times[place] += 1
         keys.append(PhotoKey(place, times[place]))
     return keys
+
+
+def place_of(folder: Path, source: str) -> str:
+    """A photo's path from a folder, or its address; an archive's path from there in the address of what is in it."""
+    if in_archive := split_address(source):
+        archive, name = in_archive
+        return member_address(_path_from(folder, archive), name)
+    return source if "://" in source or source.startswith("data:") else _path_from(folder, source)
 
 
 def result_names(keys: Sequence[PhotoKey], known: Mapping[PhotoKey, str] | None = None) -> list[str]:
@@ -144,13 +152,6 @@ def _candidates(key: PhotoKey) -> Iterator[str]:
 
 def _is_free(name: str, taken: Collection[str]) -> bool:
     return name.casefold() not in taken and len(os.fsencode(name)) <= LONGEST_NAME
-
-
-def _place(folder: Path, source: str) -> str:
-    if in_archive := split_address(source):
-        archive, name = in_archive
-        return member_address(_path_from(folder, archive), name)
-    return source if "://" in source or source.startswith("data:") else _path_from(folder, source)
 
 
 def _path_from(folder: Path, source: str) -> str:

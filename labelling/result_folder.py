@@ -13,18 +13,17 @@ from filelock import FileLock, Timeout
 from PIL import Image
 
 from fisa.formats import FORMATS, Results, write
-from fisa.labelling.data_sets import DatasetPhotos, Row, file_stamp
+from fisa.labelling.data_sets import DatasetPhotos, Row
 from fisa.labelling.journal import Journal, Line
 from fisa.labelling.overlays import OVERLAY_FORMATS, OverlayFormat, is_overlay, overlay_path, write_overlay
 from fisa.labelling.photo_search import ANNOTATIONS, JOURNAL, PhotoKey, photo_keys, result_names
-from fisa.processing.archives import find_member, split_address
+from fisa.labelling.stamps import Stamp, row_stamp, source_stamp
 from fisa.processing.coco_panoptic import numbered, write_annotations, write_map
 from fisa.processing.files import remove_leftovers, remove_whole
 from fisa.processing.segmentation import Segmentation
 
 
-_Stamp = tuple[int, int] | None  # bytes, and the time of the last change
-Version = tuple[PhotoKey, _Stamp]
+Version = tuple[PhotoKey, Stamp]
 
 FORMAT = 1
 LOCK = "journal.lock"
@@ -36,7 +35,7 @@ class Task(NamedTuple):
     source: str
     """As the call names it."""
     key: PhotoKey
-    stamp: _Stamp
+    stamp: Stamp
     """What changes with the file's content; addresses on the web have none."""
     name: str
     """Of its results, without an ending."""
@@ -44,9 +43,9 @@ class Task(NamedTuple):
     """Gives the photo as [`load_photo`] takes it, where the source alone does not."""
 
     @classmethod
-    def of_row(cls, row: Row) -> "Task":
-        """The task that a photo of a data set is."""
-        return cls(row.source, PhotoKey(row.place), row.stamp, row.name, row.read)
+    def of_row(cls, row: Row, folder: Path) -> "Task":
+        """The task that a photo of a data set is, with its results in a folder."""
+        return cls(row.source, PhotoKey(row.place), row_stamp(row, folder), row.name, row.read)
 
     @property
     def version(self) -> Version:
@@ -160,7 +159,7 @@ class ResultFolder:
         """
         keys = photo_keys(sources, self.path)
         names = result_names(keys, {key: place.name for key, place in self._places().items()})
-        return [Task(*columns) for columns in zip(sources, keys, map(_stamp, sources), names)]
+        return [Task(*columns) for columns in zip(sources, keys, map(source_stamp, sources), names)]
 
     def not_reached(self, rows: DatasetPhotos, tasks: Sequence[Task]) -> list[Task]:
         """What earlier runs did of a data set behind the rows that this one came to, in their order.
@@ -353,17 +352,6 @@ def _version(record: Mapping[str, Any]) -> Version | None:
 
 def _foreign(path: Path) -> ValueError:
     return ValueError(f"{path} was not made by fisa-segment; move it, or name another --output.")
-
-
-def _stamp(source: str) -> _Stamp:
-    in_archive = split_address(source)
-    if in_archive is None:
-        return file_stamp(source)
-    try:
-        member = find_member(*in_archive)
-    except OSError:
-        return None
-    return member.size, member.modified
 
 
 def _differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> str:
