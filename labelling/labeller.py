@@ -21,15 +21,17 @@ from fisa.pretrained.presets import preset_of
 from fisa.processing.coco_panoptic import numbered, panoptic_png
 from fisa.processing.failures import is_out_of_memory, reason_of
 from fisa.processing.files import weights_digest
-from fisa.processing.others import given_others, is_auto
 from fisa.processing.photos import load_photo
-from fisa.processing.pipeline_fisa import DOWNLOAD_LIMITS, FisaPipeline
+from fisa.processing.pipeline_fisa import ARGUMENTS, DOWNLOAD_LIMITS, FisaPipeline, checked_arguments
 from fisa.processing.segmentation import Segmentation
 from fisa.processing.vocabulary import Class, Vocabulary, VocabularyLike
 
 
 T = TypeVar("T")
 
+# What a labeller says itself: the words are its `labels`, and a map has no other classes.
+OWN = {"return_type": "segmentation", "include_others": False}
+OPTIONS = tuple(name for name in ARGUMENTS if name not in (*OWN, "candidate_labels"))
 # What has no influence on results.
 WITHOUT_INFLUENCE = ("text_cache", *DOWNLOAD_LIMITS, "_name_or_path", "transformers_version")
 MOST_CALLS = 8  # each needs the memory of a photo in the model
@@ -58,9 +60,14 @@ class Labeller:
 
     Args:
         model (`str`, `os.PathLike` or [`FisaPipeline`]): a folder, a name on the Hub, a preset, or a loaded pipeline.
-        labels (*optional*): the classes, as [`Vocabulary.parse`] takes them; those stored in the model if not given.
+        labels (*optional*): the classes, as [`Vocabulary.parse`] takes them. If not given, those that the pipeline was
+            made with (`candidate_labels`) or that are stored in the model.
         batch_size (`int`, *optional*): the threads that PyTorch has, 8 at most, or 8 photos to a stack, if not given.
-        options: of the pipeline's call: `subtask`, `threshold` and others.
+        options: of the pipeline's call: `subtask`, `threshold` and others. What is not given is as the pipeline was
+            made with.
+
+    Raises:
+        TypeError: there is no such option. ValueError: a value makes no sense.
 
     Example:
 
@@ -86,10 +93,10 @@ class Labeller:
         self._model = model
         self._labels = None if labels is None else Vocabulary.parse(labels)
         self._batch_size = batch_size
-        # No others are something else than those that the model chooses if nothing is said.
-        self._options = {name: value for name, value in options.items() if value is not None or name == "others"}
-        if "others" in options and not is_auto(options["others"]):
-            self._options["others"] = given_others(options["others"])  # a file of them may change
+        if unknown := set(options) - set(OPTIONS):
+            takes = ", ".join(("labels", "batch_size", *OPTIONS))
+            raise TypeError(f"Labeller has no option {', '.join(sorted(unknown))}; it takes {takes}.")
+        self._options = checked_arguments(options)
 
     def __getstate__(self) -> dict[str, Any]:
         cached = ("pipeline", "vocabulary", "categories", "room")
@@ -168,8 +175,8 @@ class Labeller:
         Raises:
             ValueError: no labels were given and the model stores none.
         """
-        if self._labels is not None:
-            return self._labels
+        if self._asked is not None:
+            return self._asked
         config = self.pipeline.model.config
         if not config.num_prompts:
             raise ValueError("This model stores no classes of its own; name some as `labels`.")
@@ -183,7 +190,12 @@ class Labeller:
     @property
     def names_missing(self) -> bool:
         """Whether words were asked for, so that those which are not on a photo are worth naming."""
-        return self._labels is not None
+        return self._asked is not None
+
+    @property
+    def _asked(self) -> Vocabulary | None:
+        """The words asked for, here or where the pipeline was made; `None` where those stored are looked for."""
+        return self._labels if self._labels is not None else self.pipeline.arguments_in_use().get("vocabulary")
 
     @cached_property
     def room(self) -> Room:
@@ -195,11 +207,12 @@ class Labeller:
     def settings(self) -> dict[str, Any]:
         """All that results depend on, as plain data for JSON: two labellers of equal settings label alike."""
         model, processor = self.pipeline.model, self.pipeline.processor
+        in_use = self.pipeline.arguments_in_use(**self._options)
         weights = ((name, _sample(weight)) for name, weight in model.state_dict().items() if not weight.is_meta)
         settings = {
             "version": fisa.__version__,
             "labels": self.vocabulary.to_config(),
-            **self._options,
+            **{name: in_use[name] for name in OPTIONS if name in in_use},
             "dtype": f"{model.dtype} {model.config.classifier_dtype}",
             "model": weights_digest(_plain(model.config.to_dict()), weights),
             "prompt templates": list(processor.prompt_templates),
@@ -235,7 +248,7 @@ class Labeller:
 
     def _together(self, photos: Sequence[Image.Image], stack: int) -> list[Segmentation]:
         filled = [*photos, *[photos[-1]] * (stack - len(photos))]
-        options = self._options | {"return_type": "segmentation"}
+        options = self._options | OWN
         if self._labels is not None:
             options["candidate_labels"] = self._labels
         if stack == 1:

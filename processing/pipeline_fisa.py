@@ -12,8 +12,7 @@ from transformers import BatchFeature, ImageSegmentationPipeline, PreTrainedMode
 
 from fisa.processing.downloads import limit
 from fisa.processing.image_processing_fisa import FisaImageProcessor
-from fisa.processing.others import Others, is_auto
-from fisa.processing.others import given_others as read_others
+from fisa.processing.others import Others, given_others, is_auto
 from fisa.processing.photos import is_collection, read_photo
 from fisa.processing.post_processing import Subtask
 from fisa.processing.processing_fisa import FisaProcessor
@@ -177,26 +176,33 @@ class FisaPipeline(ImageSegmentationPipeline):
             inputs = (_OneOfMany(index, image) for index, image in enumerate(inputs))
         return super().__call__(inputs, **kwargs)
 
+    def arguments_in_use(self, **kwargs: Any) -> dict[str, Any]:
+        """What a call with these arguments runs with: these, and for the rest what the pipeline was made with.
+
+        Args:
+            kwargs: as a call takes them.
+
+        Returns:
+            By name; the classes, if any are asked for, as `vocabulary`, a [`Vocabulary`].
+
+        Raises:
+            TypeError: there is no such argument. ValueError: a value makes no sense.
+        """
+        made_with = (self._preprocess_params, self._forward_params, self._postprocess_params)
+        return {
+            name: value
+            for arguments in (*made_with, *self._sanitize_parameters(**kwargs))
+            for name, value in arguments.items()
+        }
+
     def check_model_type(self, supported_models: Any) -> None:
         """Any FISA model is fine; the list of names that the library holds knows its own models alone."""
 
     def _sanitize_parameters(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        unknown = set(kwargs) - set(ARGUMENTS)
-        if unknown:
-            raise TypeError(
-                f"FisaPipeline has no argument {', '.join(sorted(unknown))}; it takes {', '.join(ARGUMENTS)}."
-            )
-        # Only what was given: the rest keeps the value that the pipeline was made with.
-        given = {name: value for name, value in kwargs.items() if value is not None or name == "others"}
-        for name, choices in {"subtask": SUBTASKS, "return_type": RETURN_TYPES}.items():
-            if name in given and given[name] not in choices:
-                raise ValueError(f"`{name}` was {given[name]!r}; it must be one of {', '.join(choices)}.")
-        given |= {name: check(name, given[name]) for name, check in CHECKS.items() if name in given}
+        given = checked_arguments(kwargs)
         preprocess = {name: given.pop(name) for name in (*DOWNLOAD_LIMITS, "zoom") if name in given}
         if "candidate_labels" in given:
             given["vocabulary"] = self.processor.parse_vocabulary(given.pop("candidate_labels"))
-        if "others" in given and not is_auto(given["others"]):
-            given["others"] = read_others(given["others"])  # once, whatever photos follow: it may be an iterator
         forward: dict[str, Any] = {name: given[name] for name in ("vocabulary", "others") if name in given}
         if "text_cache" in given:
             forward["text_cache"] = given.pop("text_cache")
@@ -273,6 +279,26 @@ class FisaPipeline(ImageSegmentationPipeline):
         if vocabulary is None and given_others and config.num_prompts:
             vocabulary = Vocabulary.parse(config.vocabulary)
         return None if vocabulary is None else (vocabulary, given_others.get("others", "auto"))
+
+
+def checked_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of a pipeline's call, checked and in the form that it keeps; those not given, which are `None`, are
+    left out.
+
+    Raises:
+        TypeError: there is no such argument. ValueError: a value makes no sense.
+    """
+    unknown = set(arguments) - set(ARGUMENTS)
+    if unknown:
+        raise TypeError(f"FisaPipeline has no argument {', '.join(sorted(unknown))}; it takes {', '.join(ARGUMENTS)}.")
+    # No others are something else than those that the model chooses if nothing is said.
+    given = {name: value for name, value in arguments.items() if value is not None or name == "others"}
+    for name, choices in {"subtask": SUBTASKS, "return_type": RETURN_TYPES}.items():
+        if name in given and given[name] not in choices:
+            raise ValueError(f"`{name}` was {given[name]!r}; it must be one of {', '.join(choices)}.")
+    if "others" in given and not is_auto(given["others"]):
+        given["others"] = given_others(given["others"])  # once: an iterator ends, and a file may change
+    return given | {name: check(name, given[name]) for name, check in CHECKS.items() if name in given}
 
 
 def _processor_of_parts(

@@ -103,6 +103,39 @@ def test_a_photo_too_large_for_the_memory_is_named(segmenter, photos):
     assert rows["problem"] == ["there is too little memory for this photo."] * 2
 
 
+def test_what_the_pipeline_was_made_with_is_what_photos_are_labelled_with(checkpoint, photo, alone):
+    """The words, the threshold and the rest: for segments, categories and settings alike."""
+
+    def made_with(**arguments):
+        return pipeline("image-segmentation", model=str(checkpoint), pipeline_class=fisa.FisaPipeline, **arguments)
+
+    arguments = {"candidate_labels": OPTIONS["labels"], "threshold": 0.0, "include_others": True}
+    labeller = Labeller(made_with(**arguments), batch_size=1)
+    rows = labeller({"image": [photo]})
+    assert_same(rows["label"][0], rows["segments_info"][0], alone[0])
+    assert [category["name"] for category in labeller.categories] == ["house", "tree", "grass"]
+    assert labeller.names_missing and labeller.settings() == Labeller(str(checkpoint), **OPTIONS).settings()
+    for other in ({"candidate_labels": "house"}, {"threshold": 0.1}, {"others": None}, {"zoom": 2}):
+        assert Labeller(made_with(**(arguments | other))).settings() != labeller.settings()
+    assert Labeller(made_with(threshold=0.9), **OPTIONS).settings() == labeller.settings()
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "says"),
+    [
+        ({"treshold": 0.3}, TypeError, "no option treshold; it takes labels, .*threshold"),
+        ({"candidate_labels": "bird, fish"}, TypeError, "no option candidate_labels; it takes labels"),
+        ({"include_others": True}, TypeError, "no option include_others"),
+        ({"return_type": "segments"}, TypeError, "no option return_type"),
+        ({"threshold": 3}, ValueError, "threshold"),
+        ({"subtask": "all"}, ValueError, "subtask"),
+    ],
+)
+def test_options_are_checked_before_the_model_is_loaded(options, error, says):
+    with pytest.raises(error, match=says):
+        Labeller("there is no such model", labels="house", **options)
+
+
 def test_settings_tell_apart_all_that_results_depend_on(checkpoint, segmenter, tmp_path):
     settings = Labeller(segmenter, **OPTIONS).settings()
     assert Labeller(str(checkpoint), **OPTIONS, timeout=3).settings() == settings
