@@ -152,6 +152,8 @@ class Run:
             )
         self.folder = Path(training_options.output_dir)
         self.resume = _resumed(training_options.resume_from_checkpoint)
+        if training_options.do_train and not self.resume:
+            _refuse_used_folder(self.folder)
         set_seed(training_options.seed)
         # transformers' arguments evaluate at the end, too, where they do so on the way.
         evaluates = training_options.do_eval or training_options.do_predict
@@ -375,6 +377,16 @@ def _refuse_flags_of_training(options: FisaTrainingArguments) -> None:
         )
     if options.push_to_hub:
         raise ValueError("--push_to_hub pushes the adapter that a run has trained: add --do_train, or leave it out.")
+
+
+def _refuse_used_folder(folder: Path) -> None:
+    """Refuse to train over what an earlier run has trained."""
+    earlier = [*folder.glob("adapter_model.safetensors"), *folder.glob("checkpoint-*")]
+    if earlier:
+        raise ValueError(
+            f"{folder} holds the {earlier[0].name} of an earlier run: name another --output_dir, go on with that run "
+            "by --resume_from_checkpoint true, or delete the folder."
+        )
 
 
 def _resumed(checkpoint: str | None) -> str | bool | None:

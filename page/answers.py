@@ -114,10 +114,14 @@ class Answer:
         segments = sorted(self.segmentation, key=lambda segment: segment.area, reverse=True)
         return [described(segment, self.segmentation.size) for segment in segments]
 
+    @property
+    def left_out(self) -> list[str]:
+        """The words that were not looked for: stuff, where instances are asked for."""
+        return [name for name in self.vocabulary.names if name not in self.segmentation.asked]
+
     def missing(self) -> list[str]:
-        """The words that no segment bears; of stuff where instances are asked for, why."""
-        left_out = [name for name in self.vocabulary.names if name not in self.segmentation.asked]
-        return [*self.segmentation.not_found, *(f"{name} (instances are of things alone)" for name in left_out)]
+        """The words that no segment bears; of those that are left out, why."""
+        return [*self.segmentation.not_found, *(f"{name} (instances are of things alone)" for name in self.left_out)]
 
     def places(self, shown_width: int) -> "Places":
         """Which segment is where, small enough to be kept while the page is open.

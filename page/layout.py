@@ -3,6 +3,7 @@
 import json
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import gradio as gr
 from gradio.processing_utils import save_file_to_cache
 from gradio.utils import get_upload_folder, is_in_or_equal
+from gradio_client.utils import is_http_url_like
 
 from fisa.formats.json_lines import json_line
 from fisa.page.answers import SHOWN_SIDE, Places, Question, Refused, answer, described
@@ -57,7 +59,8 @@ def page_of(
     """The page of a model, to be launched.
 
     Programs ask the same server: `gradio_client.Client(address).predict(handle_file("photo.jpg"), "dog, grass",
-    "panoptic", 0.5, 0, api_name="/segment")` returns what [`json_line`] says, and `not_found`.
+    "panoptic", 0.5, 0, api_name="/segment")` returns what [`json_line`] says, the words that were `not_found`, and
+    those that were `left_out`, which are stuff where the task is instances.
 
     Args:
         segmenter ([`FisaPipeline`])
@@ -110,6 +113,7 @@ def _question(segmenter: FisaPipeline, *, zoom: int) -> list[Any]:
         label="Photo", sources=["upload", "clipboard", "webcam"], type="filepath", image_mode=None, height=300
     )
     photo.preprocess = _as_it_came  # type: ignore[method-assign]  # Gradio's own would open it first
+    photo.async_move_resource_to_block_cache = partial(_uploaded, photo)  # type: ignore[method-assign]
     words = gr.Textbox(
         label="Words", placeholder="dog, frisbee, grass [stuff]", info="With commas between", elem_id="words", lines=2
     )
@@ -126,6 +130,13 @@ def _question(segmenter: FisaPipeline, *, zoom: int) -> list[Any]:
             gr.Slider(0, 1, threshold, step=0.05, label="Threshold", info="Least objectness of a segment"),
             gr.Slider(0, MOST_ZOOM, zoom, step=1, label="Zoom", info="How many small segments are read again, closer"),
         ]
+
+
+async def _uploaded(photo: gr.Image, place: str | Path | None) -> str | None:
+    """Where Gradio keeps the file. It would download an address, however much comes."""
+    if is_http_url_like(str(place)):
+        raise gr.Error("Photos are not fetched from addresses: upload the file.", print_exception=False)
+    return await gr.Image.async_move_resource_to_block_cache(photo, place)
 
 
 def _as_it_came(payload: Any) -> str | None:
@@ -198,7 +209,8 @@ def _as_json(segmenter: FisaPipeline, question: Question) -> dict[str, Any]:
         found = answer(segmenter, question)
     except Refused as error:  # whoever shows it shows it as HTML, and it may quote what somebody typed
         raise gr.Error(escape(str(error), quote=False), print_exception=False) from error
-    return json.loads(json_line(question.name, found.segmentation)) | {"not_found": list(found.segmentation.not_found)}
+    words = {"not_found": list(found.segmentation.not_found), "left_out": found.left_out}
+    return json.loads(json_line(question.name, found.segmentation)) | words
 
 
 def _with_word(words: str, chosen: str | None) -> tuple[str, None]:

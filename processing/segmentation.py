@@ -276,7 +276,11 @@ class Segmentation(SegmentMap):
 
         Args:
             category_ids (`Sequence[int]`): the category of each class.
+
+        Raises:
+            ValueError: there are fewer categories than classes.
         """
+        self._check_categories(category_ids)
         segments_info = [
             {"id": segment.id, "category_id": category_ids[segment.class_id], "score": segment.score}
             for segment in self
@@ -296,7 +300,10 @@ class Segmentation(SegmentMap):
 
         Raises:
             ImportError: hotcoco is not installed.
+            ValueError: there are fewer categories than classes.
         """
+        if category_ids is not None:
+            self._check_categories(category_ids)
         encode = library("hotcoco", extra="formats", purpose="Encoding masks in run lengths").mask.encode
         annotations = []
         for segment in self:
@@ -316,6 +323,14 @@ class Segmentation(SegmentMap):
                 | ({} if segment.score is None else {"score": segment.score})
             )
         return annotations
+
+    def _check_categories(self, category_ids: Sequence[int]) -> None:
+        needed = 1 + max((segment.class_id for segment in self), default=-1)
+        if len(category_ids) < needed:
+            raise ValueError(
+                f"`category_ids` has {len(category_ids)} ids, and the segments are of {needed} classes or more: give "
+                "one id for each class, in the order of the vocabulary."
+            )
 
     def to_supervision(self) -> Any:
         """As `supervision.Detections`, for its annotators, trackers and data sets.

@@ -69,6 +69,11 @@ class FisaTrainingArguments(TrainingArguments):
         return self.learning_rate / 3 if self.seve_learning_rate is None else self.seve_learning_rate
 
     def __post_init__(self) -> None:
+        if self.load_best_model_at_end and self.eval_strategy == "no":
+            raise ValueError(
+                "--load_best_model_at_end compares evaluations while training: add --eval_strategy, the same as "
+                f"--save_strategy, and --metric_for_best_model, one of {', '.join(HEADLINES)}."
+            )
         super().__post_init__()
         if not 0 <= self.start_share < 1:
             raise ValueError(f"--start_share was {self.start_share}; it is a share, from 0 to below 1.")

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -10,15 +9,15 @@ import urllib.request
 
 import pytest
 
+from tests.ports import free_port
+
 
 @pytest.fixture(scope="session")
 def served(tmp_path_factory):
     """The address of the page, the process that serves it, and the folder with its uploads."""
     pytest.importorskip("gradio", reason="the page needs Gradio, the extra `app`")
     folder = tmp_path_factory.mktemp("page")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     environment = os.environ | {"GRADIO_TEMP_DIR": str(folder / "uploads"), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "fisa.app", "--port", str(port)]
     with open(folder / "log", "wb") as log:

@@ -102,6 +102,21 @@ def test_files_of_the_server_are_not_for_programs(served, mark):
     assert answer.startswith("event: error") and "bird" not in answer
 
 
+def test_addresses_are_not_fetched(served, tmp_path):
+    """They could be of the server's own network, or never end."""
+    client = gradio_client.Client(served[0], verbose=False)
+    photo = {"path": "https://example.com/photo.jpg", "meta": {"_type": "gradio.FileData"}}
+    with pytest.raises(Exception, match="not fetched from addresses: upload the file"):
+        client.predict(photo, "bird", "panoptic", 0.4, 0, api_name="/segment")
+
+
+def test_stuff_is_left_out_of_instances(served):
+    client = gradio_client.Client(served[0], verbose=False)
+    photo = gradio_client.handle_file(str(SCENE))
+    answer = client.predict(photo, "bird, water [stuff], pizza", "instance", 0.4, 0, api_name="/segment")
+    assert answer["not_found"] == ["pizza"] and answer["left_out"] == ["water"]
+
+
 def test_uploads_and_answers_are_deleted(segmenter, tmp_path, monkeypatch):
     """After a second instead of ten minutes."""
     pytest.importorskip("gradio", reason="the page needs Gradio, the extra `app`")

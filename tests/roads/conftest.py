@@ -14,6 +14,7 @@ from transformers import (
     SegformerForSemanticSegmentation,
 )
 
+from fisa import get_simo_model
 from fisa.miniature import miniature
 from fisa.pretrained.patchwork import CHECKPOINT, SCENES
 from fisa.processing.lettering import FONTS
@@ -60,6 +61,7 @@ def mistaken(tmp_path_factory, checkpoint, parts_folder, photo) -> Path:
     CLIPTextModel(clip.config.text_config).save_pretrained(place / "text")
     narrow = {"hidden_sizes": [8] * 4, "depths": [1] * 4, "num_attention_heads": [1] * 4, "decoder_hidden_size": 8}
     SegformerForSemanticSegmentation(SegformerConfig(**narrow)).save_pretrained(place / "segformer")
+    get_simo_model(miniature()[0]).save_pretrained(place / "trained")
     for part in miniature():
         part.save_pretrained(place / "bare")
     for name, content in (("words.csv", b"dog"), ("cut.json", b'{"dog":'), ("nothing.txt", b"")):

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from fisa.miniature import miniature
+from tests.ports import free_port
 from tests.result_files import results
 from tests.roads.killing import killed
 from tests.roads.walking import started, walk
@@ -88,8 +89,7 @@ def test_what_was_written_is_not_read_as_photos(place):
 
 
 def test_processes_share_the_photos_and_end_like_one(place):
-    port = random.Random(str(place)).randrange(20000, 30000)
-    launcher = ("accelerate", "launch", "--multi_gpu", "--num_processes", 2, "--main_process_port", port)
+    launcher = ("accelerate", "launch", "--multi_gpu", "--num_processes", 2, "--main_process_port", free_port())
     said = walk(*launcher, "-m", "fisa.commands.segment", "in/**/*.png", *OPTIONS, "--output", "shared", cwd=place)
     assert said.count("20 of 20 photos segmented") == 1
     assert said.count("Loading weights: 100%") == 1  # what all processes would say, the first says alone
@@ -106,8 +106,7 @@ def test_photos_that_are_as_they_were_before_are_done_again_whoever_did_them_bet
     walk("fisa-segment", *command, cwd=here, status=1)
     for one, other in zip(photos, photos[1:] + photos[:1]):
         shutil.copyfile(place / other.relative_to(here), one)
-    port = random.Random(str(here)).randrange(20000, 30000)
-    launcher = ("accelerate", "launch", "--multi_gpu", "--num_processes", 2, "--main_process_port", port)
+    launcher = ("accelerate", "launch", "--multi_gpu", "--num_processes", 2, "--main_process_port", free_port())
     walk(*launcher, "-m", "fisa.commands.segment", "in/**/*.png", *command[2:], cwd=here)
     assert (here / "out" / "journal-1.jsonl").exists()
     for photo in photos:

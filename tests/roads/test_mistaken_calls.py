@@ -204,6 +204,9 @@ CALLS = {
     "a label for a segment": Call(
         lambda of: of.segmentation().crop("dog"), TypeError, "found 'dog'", "segmentation[0]"
     ),
+    "categories of no class": Call(
+        lambda of: of.segmentation().to_coco([]), ValueError, "has 0 ids", "one id for each class"
+    ),
     "another photo": Call(
         lambda of: of.segmentation().plot(Image.new("RGB", (5, 5))), ValueError, "(5, 5)", "the very image"
     ),

@@ -128,6 +128,14 @@ COMMANDS = {
     "layers of what is not trained": fisa_train(
         "--model model --image_layers 0 --image_stream false --train_data good", "--image_layers", "--image_stream"
     ),
+    "training over an adapter": fisa_train(
+        "--model model --train_data good --output_dir trained",
+        "adapter_model.safetensors of an earlier run",
+        "another",
+    ),
+    "the best of no evaluations": fisa_train(
+        "--model model --load_best_model_at_end true --train_data good", "compares evaluations", "add --eval_strategy"
+    ),
     "patience without evaluations": fisa_train(
         "--model model --early_stopping_patience 3 --train_data good", "compares evaluations", "add --eval_strategy"
     ),

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 import fisa
 from fisa.train import train_and_evaluate
+from tests.ports import free_port
 
 
 SOURCES = ("ground_truth", "generator", "cache")
@@ -56,7 +57,8 @@ def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 def launch(*arguments: str, launcher_flags: list[str]) -> str:
     """Run `train.py` under accelerate's launcher, asking for two processes; returns what it says on standard error."""
     command = [sys.executable, "-m", "accelerate.commands.launch", *launcher_flags, "--num_processes", "2"]
-    command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    command += ["--main_process_port", str(free_port())]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     command += [str(Path(fisa.__file__).parent / "train.py"), *arguments]
     result = subprocess.run(command, env=environment, capture_output=True, text=True)
