@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import pytest
 import torch
@@ -70,6 +71,7 @@ def test_the_cache_trains_as_the_generator_in_the_loop_does(tmp_path, checkpoint
         run(tmp_path / "loop", model=checkpoint, data=photos, mask_source="generator", **options)
         options["proposal_cache"] = tmp_path / str(config == WITH_SEGMENTS)
         for _ in range(2):  # the second time from a cache that is there
+            shutil.rmtree(tmp_path / "cached", ignore_errors=True)
             run(tmp_path / "cached", model=checkpoint, data=photos, **options)
             assert losses(tmp_path / "cached") == pytest.approx(losses(tmp_path / "loop"), abs=1e-4)
 
@@ -78,7 +80,7 @@ def test_a_cache_without_segments_is_refused_in_a_line(tmp_path, checkpoint, pho
     options = {"do_train": True, "max_steps": 1, "proposal_cache": tmp_path / "cache"}
     run(tmp_path / "run", model=checkpoint, data=photos, fisa_config=EASILY_MATCHED, **options)
     with pytest.raises(SystemExit) as stop:
-        run(tmp_path / "run", model=checkpoint, data=photos, fisa_config=WITH_SEGMENTS, **options)
+        run(tmp_path / "other", model=checkpoint, data=photos, fisa_config=WITH_SEGMENTS, **options)
     message = capsys.readouterr().err.splitlines()[-1]
     assert stop.value.code == 2 and "patch segments: nothing there, of all proposals now" in message
 
