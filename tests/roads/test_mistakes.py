@@ -187,7 +187,9 @@ def cached(mistaken) -> None:
         next(model.mask_generator.parameters()).add_(0.1)
     for part in (model, processor):
         part.save_pretrained(mistaken / "other")
-    options = fisa_train("--model model --train_data good --proposal_cache cache --save_strategy no", "", "")
+    options = fisa_train(
+        "--model model --train_data good --proposal_cache cache --save_strategy no --output_dir before", "", ""
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(mistaken)
         train.main(options.arguments.split())
@@ -234,12 +236,12 @@ def test_a_run_refuses_flags_of_a_new_adapter_beside_another(here, capsys, tmp_p
     options = fisa_train("--model model --train_data good --save_strategy no --image_layers 0", "", "")
     first = [*options.arguments.split(), "--image_projections", "q_proj", "fc1"]
     train.main([*first, "--output_dir", str(tmp_path / "first")])
-    again = [*first, "--adapter", str(tmp_path / "first"), "--output_dir", str(tmp_path / "again")]
-    train.main(again)  # what it has is what the flags say
-    train.main([*again, "--image_projections", "fc1", "q_proj"])  # in whatever order
+    again = [*first, "--adapter", str(tmp_path / "first"), "--output_dir"]
+    train.main([*again, str(tmp_path / "same")])  # what it has is what the flags say
+    train.main([*again, str(tmp_path / "turned"), "--image_projections", "fc1", "q_proj"])  # in whatever order
     for flags in (["--lora_rank", "4"], ["--mask_position", "false"]):
         with pytest.raises(SystemExit):
-            train.main([*again, *flags])
+            train.main([*again, str(tmp_path / "other"), *flags])
         assert "would change nothing" in capsys.readouterr().err
 
 
