@@ -212,7 +212,7 @@ class Labeller:
         settings = {
             "version": fisa.__version__,
             "labels": self.vocabulary.to_config(),
-**{name: in_use[name] for name in OPTIONS if name in in_use},
+            **{name: in_use[name] for name in OPTIONS if name in in_use},
             "device": self.pipeline.device.type,  # another rounds in another way
             "dtype": f"{model.dtype} {model.config.classifier_dtype}",
             "model": weights_digest(_plain(model.config.to_dict()), weights),
