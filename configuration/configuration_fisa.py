@@ -80,7 +80,7 @@ class FisaConfig(PreTrainedConfig):
             How the class texts guide. `"mask_keys"`: they are additional keys and values of the mask tokens'
             attention, through CLIP's projections. `"image"`, `"mask"` and `"both"` read the paper differently: these
             visual tokens attend to the class texts before the layer. The default gave better results where both were
-            measured (docs/patchwork.md).
+            measured (docs/study.md).
         seve_num_heads (`int`, defaults to 8):
             Attention heads of SEVE. Not used by `"mask_keys"`, which has CLIP's heads.
         seve_width (`int`, defaults to 256):
