@@ -40,7 +40,8 @@ def environment(version: str, libraries: str) -> Path | None:
     if python is None:
         return None
     folder = PLACE / f"{version}-{libraries}"
-    subprocess.run([UV, "venv", "--quiet", "--clear", "--python", python, folder], check=True)
+    # With pip, which the tests of the package install it with.
+    subprocess.run([UV, "venv", "--quiet", "--clear", "--seed", "--python", python, folder], check=True)
     install = [UV, "pip", "install", "--quiet", "--resolution", RESOLUTIONS[libraries], "--editable", ".[dev,train]"]
     subprocess.run(install, check=True, env=os.environ | {"VIRTUAL_ENV": str(folder.resolve())})
     return folder / "bin" / "python"
