@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from transformers import pipeline
 
 from fisa.commands.demo import FEW_LABELS, STUFF, THINGS
-from fisa.commands.options import OneLineParser, available_device, load_parts, model_name
+from fisa.commands.options import OneLineParser, available_device, load_parts, model_name, number_type
 from fisa.pretrained.patchwork import SCENES
 from fisa.pretrained.presets import PRESETS
 from fisa.processing.extras import library
@@ -27,6 +27,7 @@ EXAMPLES = (
     (SCENES / "shifted.jpg", MANY_WORDS),
     (SCENES / "hard.jpg", MANY_WORDS),
 )
+_port = number_type(int, lambda number: 0 < number < 2**16, "a port, 1 to 65535")
 ZOOM = 8  # with the shipped model it costs little
 
 
@@ -51,18 +52,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         examples=EXAMPLES if is_shipped else (),
         zoom=ZOOM if is_shipped else processor.image_processor.zoom,
     )
-    page.launch(
-        server_name=options.host,
-        server_port=options.port,
-        inbrowser=options.open,
-        max_file_size=LARGEST_UPLOAD,
-        show_error=True,
-        ssr_mode=False,
-        run_history=False,
-        footer_links=[],
-        theme=THEME,
-        css=CSS,
-    )
+    try:
+        page.launch(
+            server_name=options.host,
+            server_port=options.port,
+            inbrowser=options.open,
+            max_file_size=LARGEST_UPLOAD,
+            show_error=True,
+            ssr_mode=False,
+            run_history=False,
+            footer_links=[],
+            theme=THEME,
+            css=CSS,
+        )
+    except OSError as error:
+        parser.error(str(error))
     return 0
 
 
@@ -77,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--device", type=available_device, help="cpu, cuda, mps, … (default: the fastest there is)")
     parser.add_argument("--host", help="address to listen on; 0.0.0.0 for other machines too (default: this machine)")
-    parser.add_argument("--port", type=int, help="(default: 7860, or the next that is free)")
+    parser.add_argument("--port", type=_port, help="(default: 7860, or the next that is free)")
     parser.add_argument("--open", action="store_true", help="open the page in a browser")
     return parser
 

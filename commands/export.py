@@ -5,7 +5,6 @@ import sys
 from collections.abc import Sequence
 
 import torch
-from safetensors import SafetensorError
 
 from fisa.commands.options import (
     OneLineParser,
@@ -48,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             model.set_vocabulary(processor, vocabulary, **others)
         program = export_program(model, processor, open_vocabulary=options.open)
         path = save(program, model, processor, options.output, file_format=options.format, eight_bits=options.int8)
-    except (ImportError, OSError, ValueError, SafetensorError) as error:
+    except (ImportError, OSError, ValueError) as error:
         parser.error(str(error))
     print(f"{path}, with its processor and config beside it")
     zoom = processor.image_processor.zoom

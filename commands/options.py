@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import json
+import math
 import os
 import tempfile
 from collections.abc import Callable, Sequence
@@ -13,6 +14,7 @@ import torch
 from huggingface_hub import HfApi, constants, try_to_load_from_cache
 from huggingface_hub.errors import OfflineModeIsEnabled
 from huggingface_hub.utils import HfHubHTTPError, HFValidationError, httpx
+from safetensors import SafetensorError
 from transformers.utils import PROCESSOR_NAME, cached_file
 
 from fisa.configuration.configuration_fisa import FisaConfig
@@ -131,6 +133,21 @@ def refused_in_a_line(read: Callable[[str], T], text: str) -> T:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
+def number_type(kind: Callable[[str], float], is_right: Callable[[float], bool], rule: str) -> Callable[[str], float]:
+    """A number as the type of an argument; `rule` says which ones are right."""
+
+    def read(text: str) -> float:
+        try:
+            number = kind(text)
+        except ValueError:
+            number = math.nan
+        if not is_right(number):
+            raise argparse.ArgumentTypeError(f"{text} is not {rule}")
+        return number
+
+    return read
+
+
 def stored_vocabulary(config: FisaConfig) -> Vocabulary:
     """The classes that a model stores.
 
@@ -222,9 +239,12 @@ def load_parts(folder: str | None, *, dtype: torch.dtype | str) -> tuple[FisaFor
     """
     if folder is None:
         return patchwork.load()
-    if presets.preset_of(folder):
-        return presets.load(folder, dtype=dtype)
-    model = FisaForUniversalSegmentation.from_pretrained(folder, dtype=dtype)
+    try:
+        if presets.preset_of(folder):
+            return presets.load(folder, dtype=dtype)
+        model = FisaForUniversalSegmentation.from_pretrained(folder, dtype=dtype)
+    except SafetensorError as error:
+        raise ValueError(f"the weights of {folder} are damaged, or were cut short: {error}") from error
     # PEFT saves an adapter without a processor; then its base's is the right one.
     has_processor = cached_file(folder, PROCESSOR_NAME, _raise_exceptions_for_missing_entries=False) is not None
     return model, FisaProcessor.from_pretrained(folder if has_processor else model.config.name_or_path)

@@ -4,13 +4,12 @@ import argparse
 import math
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing, redirect_stdout
 from pathlib import Path
 from typing import TextIO
 
 import torch
-from safetensors import SafetensorError
 from tqdm import tqdm
 from transformers import pipeline
 
@@ -24,6 +23,7 @@ from fisa.commands.options import (
     available_device,
     load_parts,
     model_name,
+    number_type,
     output_place,
     refuse_preset_alone,
     refused_in_a_line,
@@ -67,25 +67,10 @@ other results or cannot be written to, 130 stopped by Ctrl-C (the photos until t
 """
 
 
-def _number(kind: Callable[[str], float], is_right: Callable[[float], bool], rule: str) -> Callable[[str], float]:
-    """A number as the type of an argument; `rule` says which ones are right."""
-
-    def read(text: str) -> float:
-        try:
-            number = kind(text)
-        except ValueError:
-            number = math.nan
-        if not is_right(number):
-            raise argparse.ArgumentTypeError(f"{text} is not {rule}")
-        return number
-
-    return read
-
-
-_fraction = _number(float, lambda number: 0 <= number <= 1, "a number between 0 and 1")
-_count = _number(int, lambda number: number >= 0, "a whole number, 0 or more")
-_positive = _number(int, lambda number: number >= 1, "a whole number, 1 or more")
-_limit = _number(float, lambda number: number > 0, "a number greater than 0")
+_fraction = number_type(float, lambda number: 0 <= number <= 1, "a number between 0 and 1")
+_count = number_type(int, lambda number: number >= 0, "a whole number, 0 or more")
+_positive = number_type(int, lambda number: number >= 1, "a whole number, 1 or more")
+_limit = number_type(float, lambda number: 0 < number < math.inf, "a number greater than 0, and finite")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -125,7 +110,7 @@ def _loaded(
         )
         if options.vocabulary is None:
             stored_vocabulary(labeller.pipeline.model.config)  # there may be none
-    except (ImportError, OSError, ValueError, SafetensorError) as error:
+    except (ImportError, OSError, ValueError) as error:
         parser.error(str(error))
     return labeller, photos
 

@@ -33,13 +33,13 @@ def refuse_other_parts(clip: Any, mask_generator: Any) -> None:
 
 
 def refuse_other_model(folder: Any, **source: Any) -> None:
-    """Refuse to load FISA from another kind of model than its own and CLIP, from which its classifier starts.
+    """Refuse to load FISA from another kind of model than its own, where no config says what to make of it.
 
     Raises:
         ValueError: the message says of what kind it is, and what to do.
     """
     kind = _kind(folder, **source)
-    if kind not in (None, _FISA, _CLIP):
+    if kind not in (None, _FISA):
         raise ValueError(
             f"{folder} is a model of type {kind!r}, not of FISA: nearly all weights would be random. Put a CLIP and "
             "a mask generator together by FisaForUniversalSegmentation.from_clip_and_mask_generator."

@@ -3,11 +3,12 @@
 import json
 import re
 import shutil
+import socket
 from pathlib import Path
 
 import pytest
 
-from fisa import train
+from fisa import app, train
 from fisa.commands import demo, export, segment
 
 
@@ -77,6 +78,15 @@ def test_what_is_no_model(place, capsys, name, model):
     assert not (place / "results").exists()
 
 
+def test_a_page_that_cannot_be_served(place, checkpoint, capsys):
+    pytest.importorskip("gradio", reason="the page needs Gradio, the extra `app`")
+    assert "weights cut short are damaged" in refusal(app.main, ["--model", "weights cut short"], capsys)
+    assert "70000 is not a port" in refusal(app.main, ["--port", "70000"], capsys)
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        port = str(busy.getsockname()[1])
+        assert port in refusal(app.main, ["--model", checkpoint, "--port", port], capsys)
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_an_output_that_is_a_file_or_lies_in_one(place, checkpoint, capsys, name):
     command, arguments, output = COMMANDS[name]
@@ -118,7 +128,7 @@ def test_fonts_that_are_none(place, checkpoint, capsys, font):
 
 
 @pytest.mark.parametrize("flag", ["--timeout", "--max-download-bytes"])
-@pytest.mark.parametrize("value", ["0", "-1", "nan", "soon"])
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "soon"])
 def test_limits_that_are_none(place, checkpoint, capsys, flag, value):
     message = refusal(segment.main, ["photo.png", "--model", checkpoint, f"{flag}={value}"], capsys)
     assert flag in message and value in message

@@ -132,6 +132,12 @@ CALLS = {
         "'mask2former', not of FISA",
         "from_clip_and_mask_generator",
     ),
+    "CLIP for FISA": Call(
+        lambda of: FisaForUniversalSegmentation.from_pretrained("clip"),
+        ValueError,
+        "'clip', not of FISA",
+        "from_clip_and_mask_generator",
+    ),
     "SegFormer for FISA": Call(
         lambda of: FisaForUniversalSegmentation.from_pretrained("segformer"),
         ValueError,

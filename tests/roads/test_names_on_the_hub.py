@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.roads.made_hub import cached, write_clip
 from tests.roads.walking import walk
 
 
@@ -22,3 +23,12 @@ def test_a_name_without_a_model(tmp_path, command):
     *_, last = output.strip().splitlines()
     assert "nobody/nothing is no folder" in last and "the Hub cannot be reached" in last
     assert "Retrying" not in output and not (tmp_path / "results").exists()
+
+
+def test_a_name_of_another_kind_of_model(tmp_path, photo):
+    photo.save(tmp_path / "photo.png")
+    write_clip(cached(tmp_path / "home" / "hub", "some/clip"))
+    model = ("fisa-segment", *COMMANDS["fisa-segment"], "some/clip")
+    output = walk(*model, cwd=tmp_path, status=2, HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path / "home"))
+    assert "some/clip is a model of type 'clip', not of FISA" in output.strip().splitlines()[-1]
+    assert not (tmp_path / "results").exists()
