@@ -13,6 +13,7 @@ from fisa.commands.options import (
     load_parts,
     model_name,
     output_folder,
+    print_any_name,
     refuse_preset_alone,
     stored_vocabulary,
 )
@@ -33,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Export as the command line says; returns the exit status."""
     parser = _parser()
     options = parser.parse_args(arguments)
+    print_any_name()
     try:
         vocabulary, others = options.vocabulary, options.others
         if others and options.open:

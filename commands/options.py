@@ -2,9 +2,11 @@
 
 import argparse
 import difflib
+import io
 import json
 import math
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -131,6 +133,12 @@ def refused_in_a_line(read: Callable[[str], T], text: str) -> T:
         return read(text)
     except (OSError, TypeError, ValueError) as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def print_any_name() -> None:
+    """Let standard output spell out what it has no characters for: names of files may be any bytes."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def number_type(kind: Callable[[str], float], is_right: Callable[[float], bool], rule: str) -> Callable[[str], float]:

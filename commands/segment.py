@@ -25,6 +25,7 @@ from fisa.commands.options import (
     model_name,
     number_type,
     output_place,
+    print_any_name,
     refuse_preset_alone,
     refused_in_a_line,
     stored_vocabulary,
@@ -61,7 +62,7 @@ In a labels file a line is a class: its name, then synonyms, with commas between
 A .json file holds a list of names, a dictionary from names to synonyms, or COCO categories.
 A run that was stopped or killed goes on when it is started again, and ends with the same files. Started by
 `accelerate launch --multi_gpu --num_processes N -m fisa.commands.segment ...`, processes share the photos.
-Exit status: 0 all done, 1 some photos could not be read (the others are done), 2 a wrong argument, a folder that holds
+Exit status: 0 all done, 1 some photos were left out (the others are done), 2 a wrong argument, a folder that holds
 other results or cannot be written to, 130 stopped by Ctrl-C (the photos until then are done), 141 nobody reads what
 --output - prints.
 """
@@ -77,13 +78,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Segment photos as the command line says; returns the exit status."""
     parser = _parser()
     options = parser.parse_args(arguments)
+    print_any_name()
     if options.output != STANDARD_OUTPUT:
         with Processes.started().warned_once():
             loaded = _loaded(parser, options)
         return _fill_folder(options, *loaded, parser=parser)
     lines = sys.stdout
     with redirect_stdout(sys.stderr):  # whatever a library has to say
-        return _print_lines(options, *_loaded(parser, options), lines=lines)
+        return _print_lines(options, *_loaded(parser, options), parser=parser, lines=lines)
 
 
 def _loaded(
@@ -138,7 +140,7 @@ def _check_output(options: argparse.Namespace) -> None:
             "--output - prints and writes no files: leave out --format, --overwrite, --overlay-format and --font."
         )
     elif Processes.started().count > 1:
-        raise ValueError("--output - prints the lines of one process; name a folder as --output of several.")
+        raise ValueError("--output - prints the lines of one process; name a folder for those of several.")
     else:
         formats = ["jsonl"]
     for format in formats:
@@ -181,7 +183,12 @@ def _fill_folder(
 
 
 def _print_lines(
-    options: argparse.Namespace, labeller: Labeller, photos: Sequence[str] | DatasetPhotos, *, lines: TextIO
+    options: argparse.Namespace,
+    labeller: Labeller,
+    photos: Sequence[str] | DatasetPhotos,
+    *,
+    parser: argparse.ArgumentParser,
+    lines: TextIO,
 ) -> int:
     skipped, total = [], _total(photos)
     bar = tqdm(desc="segmenting", total=total, unit="photo", disable=options.quiet or total == 1 or None)
@@ -200,9 +207,10 @@ def _print_lines(
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), lines.fileno())  # or else Python complains at its end
         return 141  # as shells count it
+    except ValueError as error:
+        parser.error(str(error))
     except OSError as error:
-        print(f"the results cannot be written: {error}", file=sys.stderr)
-        return 2
+        parser.error(f"the results cannot be written: {error}")
     return _status(skipped)
 
 
@@ -212,7 +220,7 @@ def _total(photos: Sequence[str] | DatasetPhotos) -> int | None:
 
 def _status(skipped: Sequence[str]) -> int:
     if skipped:
-        print(f"could not be read: {', '.join(skipped)}", file=sys.stderr)
+        print(f"not segmented: {', '.join(skipped)}", file=sys.stderr)
     return 1 if skipped else 0
 
 

@@ -1,6 +1,7 @@
 """What all formats are written from: a folder's photos and their segmentations, one after the other."""
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -92,7 +93,7 @@ class Results:
             source = self._images[annotation["image_id"]]["file_name"]
             yield LabelledPhoto(
                 number,
-                Path(annotation["file_name"]).stem,
+                _spelt_out(Path(annotation["file_name"]).stem),
                 source,
                 Segmentation.from_map(
                     torch.from_numpy(ids),
@@ -103,6 +104,11 @@ class Results:
                 ),
                 partial(_file_of, source, files),
             )
+
+
+def _spelt_out(name: str) -> str:
+    """A file's name as text of any encoding: bytes that are no characters are spelt out, as in `caf%DCE9`."""
+    return re.sub("[\ud800-\udfff]", lambda half: f"%{ord(half[0]):X}", name)
 
 
 def _file_of(source: str, files: Iterator[tuple[str, Callable[[], Any]]] | None) -> Any:

@@ -64,7 +64,7 @@ def test_a_list_of_files_addresses_and_archives(place, server):
     said = walk(*command, cwd=place, status=1)
     assert "5 of 9 photos segmented" in said
     broken = ["gone.png", f"{server}/gone.png", "tar://002.png::shard-0.tar", "in/broken.png"]
-    assert f"could not be read: {', '.join(broken)}" in said
+    assert f"not segmented: {', '.join(broken)}" in said
     content = json.loads((place / "listed" / "panoptic.json").read_text())
     inside = [f"tar://{number:03}.png::shard-0.tar" for number in (0, 1, 3)]
     assert [image["file_name"] for image in content["images"]] == ["in/0.png", f"{server}/1.png", *inside]
@@ -124,7 +124,7 @@ def of_data_set(place, data_set):
     command = ("fisa-segment", *data_set, "--format", "parquet", "jsonl", "--output", "rows")
     said = walk(*command, cwd=place, status=1)
     assert "6 of 8 photos segmented" in said
-    assert "could not be read: photos.parquet/train/2, photos.parquet/train/5" in said
+    assert "not segmented: photos.parquet/train/2, photos.parquet/train/5" in said
     return results(place / "rows")
 
 

@@ -2,10 +2,12 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +52,7 @@ def printed(place):
     process = run("in", *WORDS, "--output", "-", cwd=place)
     lines, said = process.communicate(timeout=120)
     assert process.returncode == 1 and "Traceback" not in said
-    assert "skipped: 'in/3.jpg' cannot be read" in said and "could not be read: in/3.jpg" in said
+    assert "skipped: 'in/3.jpg' cannot be read" in said and "not segmented: in/3.jpg" in said
     return lines
 
 
@@ -111,4 +113,30 @@ def test_what_writes_files_is_refused(place, further):
 def test_several_processes_are_refused(place):
     command = ("fisa-segment", "in", *WORDS, "--output", "-")
     said = walk(*command, cwd=place, status=2, RANK="1", WORLD_SIZE="2")
-    assert "name a folder as --output of several" in said
+    assert "name a folder for those of several" in said
+
+
+def test_a_data_set_that_breaks_off_says_so_in_one_line(place):
+    (place / "part-1.jsonl").write_text(json.dumps({"image": str(place / "in" / "0 größer.png")}) + "\n")
+    (place / "part-2.jsonl").write_text("{\n")
+    command = ("fisa-segment", "--dataset", "part-*.jsonl", *WORDS, "--output", "-", "--quiet")
+    *_, last = walk(*command, cwd=place, status=2).strip().splitlines()
+    assert last.startswith("fisa-segment: error: ") and "part-*.jsonl cannot be read from row 1 on" in last
+
+
+def test_names_that_are_no_text(place):
+    (place / "bytes").mkdir()
+    name = os.fsdecode(b"caf\xe9.png")
+    try:
+        shutil.copy(place / "in" / "0 größer.png", place / "bytes" / name)
+    except OSError:
+        pytest.skip("files have names of characters alone here")
+    command = ("fisa-segment", "bytes", *WORDS, "--format", "coco", "yolo", "jsonl", "parquet", "label-studio", "cvat")
+    said = walk(*command, "--output", "named", cwd=place, PYTHONIOENCODING="utf-8:strict")
+    assert "bytes/caf\\udce9.png -> named" in said
+    with zipfile.ZipFile(place / "named" / "cvat.zip") as archive:
+        assert archive.namelist() == ["images/caf%DCE9.png", "annotations.xml"]
+    assert (place / "named" / "yolo" / "images" / "caf%DCE9.png").is_file()
+    [task] = json.loads((place / "named" / "label_studio" / "tasks.json").read_text())
+    assert task["data"]["image"].endswith("images/caf%25DCE9.png")
+    assert json.loads((place / "named" / "segments.jsonl").read_text())["photo"] == f"bytes/{name}"  # as it is opened
