@@ -7,7 +7,6 @@ padding, of which there is none: the processor that is saved beside it squashes 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,6 +21,7 @@ from transformers import PreTrainedModel
 from fisa.configuration.configuration_fisa import FisaConfig
 from fisa.modeling_fisa.modeling_fisa import FisaForUniversalSegmentation
 from fisa.modeling_fisa.outputs_fisa import FisaOutput
+from fisa.processing.extras import library
 from fisa.processing.processing_fisa import FisaProcessor
 from fisa.processing.vocabulary import Vocabulary
 
@@ -187,7 +187,7 @@ def check_format(model: FisaForUniversalSegmentation, file_format: str, *, eight
     if eight_bits and file_format != "onnx":
         raise ValueError(f"A graph of eight bits is one of ONNX; the format is {file_format!r}.")
     if file_format == "onnx":
-        _ask_for_extra("onnxscript")
+        library("onnxscript", extra="export", purpose="ONNX")
         if model.config.classifier_dtype is not None:
             raise ValueError(
                 f"`classifier_dtype` is {model.config.classifier_dtype!r} in this model's config, and an ONNX graph "
@@ -399,9 +399,7 @@ def _graph_file(path: Path) -> Path:
 
 
 def _load_onnx(path: Path) -> tuple[list[str], Compute]:
-    _ask_for_extra("onnxruntime")
-    import onnxruntime
-
+    onnxruntime = library("onnxruntime", extra="export", purpose="ONNX")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(path, options)
@@ -423,11 +421,6 @@ def _load_torch(path: Path) -> tuple[list[str], Compute]:
         return module(**inputs)
 
     return list(program.graph_signature.user_inputs), compute
-
-
-def _ask_for_extra(module: str) -> None:
-    if find_spec(module) is None:
-        raise ImportError(f'ONNX needs {module}: install the extra with `pip install "fisa[export]"`.')
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from transformers import AutoModel, AutoModelForUniversalSegmentation, AutoProcessor, pipeline
 
 import fisa
-from fisa import FisaPipeline, hub
+from fisa import FisaPipeline, get_simo_model, hub
 from fisa.miniature import miniature
 
 
@@ -148,6 +148,29 @@ def test_usage_in_the_model_card_works_when_pasted(exported):
     examples = re.findall(r"```python\n(.*?)```", (exported / "exported" / "README.md").read_text(), flags=re.DOTALL)
     assert len(examples) == 2
     run(WITHOUT_PACKAGE + "\n".join(examples), exported)
+
+
+def test_a_card_stays_once_it_is_edited(tmp_path):
+    model, processor = miniature()
+    card = hub.export(model, processor, tmp_path, license="mit") / "README.md"
+    hub.export(model, processor, tmp_path, license="apache-2.0")
+    assert ModelCard.load(card).data.license == "apache-2.0"
+    edited = card.read_text().replace("# ", "# My own ", 1)
+    for text in (edited, "# Written by hand\n"):
+        card.write_text(text)
+        hub.export(model, processor, tmp_path, license="mit")
+        assert card.read_text() == text
+
+
+def test_a_model_with_an_adapter_is_exported_once_it_is_merged(tmp_path):
+    model, processor = miniature()
+    adapted = get_simo_model(model)
+    for part in (adapted, model):
+        with pytest.raises(ValueError, match="merge_and_unload"):
+            hub.export(part, processor, tmp_path / "exported")
+    assert not (tmp_path / "exported").exists()
+    hub.export(adapted.merge_and_unload(), processor, tmp_path / "exported")
+    assert (tmp_path / "exported" / "config.json").is_file()
 
 
 def test_two_modules_of_one_name_are_refused(tmp_path, monkeypatch):
