@@ -174,6 +174,8 @@ class Run:
         model = self._model()
         self.model = self._with_adapter(model)
         self.trainer = self._trainer(trainer_class)
+        if training_options.do_train:
+            self.trainer.checkpoint_to_resume(self.resume)  # refused before training begins
 
     def train(self) -> None:
         self.model.print_trainable_parameters()
@@ -242,7 +244,8 @@ class Run:
             model.set_vocabulary(self.processor, vocabulary_of(self.train_data.categories))
             if options.clip is not None:
                 base = self.folder / "base"
-                if self.options.process_index == 0:
+                goes_on_here = isinstance(self.resume, bool) and newest_whole_checkpoint(self.folder) is not None
+                if self.options.process_index == 0 and not goes_on_here:
                     model.save_pretrained(base)
                     self.processor.save_pretrained(base)
                 model.name_or_path = str(base.resolve())

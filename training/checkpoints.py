@@ -1,16 +1,25 @@
-"""Checkpoints that are whole: written aside and renamed, and told from those that a killed run left in part."""
+"""Checkpoints that are whole, and of this run: written aside and renamed, told from those that a killed run left in
+part, and from those of a run that trains something else."""
 
+import hashlib
 import json
 import logging
 import os
 import re
 import shutil
 import zipfile
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
+from torch import nn
 from transformers.trainer_callback import TrainerState
+
+from fisa.data.training_examples import StreamedTrainingExamples, TrainingExamples
+from fisa.modeling_fisa.adapter_vocabulary import clip_sample
+from fisa.processing.files import weights_digest
 
 
 logger = logging.getLogger(__name__)
@@ -18,6 +27,8 @@ logger = logging.getLogger(__name__)
 # Where a checkpoint is written until it is whole.
 ASIDE = ".checkpoint"
 STATE = "trainer_state.json"
+# What a checkpoint was trained from.
+ORIGIN = "trained_from.json"
 
 
 def newest_whole_checkpoint(folder: str | PathLike) -> Path | None:
@@ -64,6 +75,48 @@ def damage_of(checkpoint: Path) -> str | None:
         except (OSError, ValueError, TypeError, SafetensorError, zipfile.BadZipFile):
             return f"{file.relative_to(checkpoint)} is damaged"
     return None
+
+
+def origin_of(model: nn.Module, examples: Any) -> dict[str, str]:
+    """What a run trains from, under names that a person understands; a run that goes on has the same.
+
+    Args:
+        model: a FISA model before training, with an adapter or without.
+        examples: what it is trained on: photos and classes, or a stream, of which the classes alone are known.
+    """
+    sample = clip_sample(getattr(model, "get_base_model", lambda: model)().fisa)
+    trained = [[name, *weight.shape] for name, weight in model.named_parameters() if weight.requires_grad]
+    origin = {
+        "base model": weights_digest("CLIP", () if sample is None else [("sample", sample)]),
+        "set of trained weights": hashlib.sha256(json.dumps(trained).encode()).hexdigest(),
+    }
+    if isinstance(examples, TrainingExamples):
+        origin["set of photos or classes"] = examples.data.fingerprint
+    elif isinstance(examples, StreamedTrainingExamples):
+        categories = [category.to_dict() for category in examples.data.categories]
+        origin["set of photos or classes"] = hashlib.sha256(json.dumps(categories).encode()).hexdigest()
+    return origin
+
+
+def refuse_another_origin(checkpoint: Path, origin: Mapping[str, str]) -> None:
+    """Refuse a whole checkpoint of a run that trained from something else.
+
+    Args:
+        checkpoint: a folder of the Trainer's.
+        origin: of this run, from [`origin_of`].
+
+    Raises:
+        ValueError: the message names what differs.
+    """
+    file = checkpoint / ORIGIN
+    theirs = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    differing = [f"another {name}" for name in {**origin, **theirs} if theirs.get(name) != origin.get(name)]
+    if differing:
+        has = f"has {' and '.join(differing)}" if theirs else "does not say what it was trained from"
+        raise ValueError(
+            f"The checkpoint {checkpoint} is not of this run: it {has}. Name another --output_dir, or give the model, "
+            "data and parts that it was trained with; to train what it holds on other data, name it by --adapter."
+        )
 
 
 def _read(file: Path) -> None:

@@ -1,5 +1,6 @@
 """FisaTrainer: transformers' Trainer with segmentation metrics for its evaluation and a model card of its own."""
 
+import json
 import math
 import shutil
 from dataclasses import dataclass, field, fields
@@ -15,7 +16,16 @@ from transformers.trainer_utils import EvalLoopOutput, TrainOutput, rotate_check
 
 from fisa.evaluation.headlines import HEADLINES, headlines
 from fisa.modeling_fisa.modeling_fisa import FisaForUniversalSegmentation
-from fisa.training.checkpoints import ASIDE, damage_of, newest_whole_checkpoint, put_in_place
+from fisa.processing.files import write_whole
+from fisa.training.checkpoints import (
+    ASIDE,
+    ORIGIN,
+    damage_of,
+    newest_whole_checkpoint,
+    origin_of,
+    put_in_place,
+    refuse_another_origin,
+)
 from fisa.training.evaluator import Evaluator
 from fisa.training.model_card import adapter_card
 
@@ -153,6 +163,7 @@ class FisaTrainer(Trainer):
             # It learns where logs go when training begins, and would put those of an evaluation alone into `./runs`.
             if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
                 callback.logging_dir = str(Path(self.args.output_dir) / default_logdir())
+        self._origin = {} if self.train_dataset is None else origin_of(self.model, self.train_dataset)
         if hasattr(self.train_dataset, "set_epoch"):
             self.add_callback(_EpochTeller(self.train_dataset))
 
@@ -164,19 +175,35 @@ class FisaTrainer(Trainer):
         model was made or loaded with, whichever checkpoint training goes on from.
 
         Raises:
-            `ValueError`: the named checkpoint is not whole.
+            `ValueError`: the checkpoint is not whole, or of a run that trains something else.
         """
-        if resume_from_checkpoint is True:
-            resume_from_checkpoint = newest_whole_checkpoint(self.args.output_dir)
-        elif resume_from_checkpoint and (damage := damage_of(Path(resume_from_checkpoint))):
-            raise ValueError(f"The checkpoint {resume_from_checkpoint} cannot be gone on from: {damage}.")
+        checkpoint = self.checkpoint_to_resume(resume_from_checkpoint)
         start = self._trained_weights() if self.args.start_share else {}
-        output = super().train(str(resume_from_checkpoint) if resume_from_checkpoint else None, *arguments, **options)
+        output = super().train(None if checkpoint is None else str(checkpoint), *arguments, **options)
         weights = dict(self.accelerator.unwrap_model(self.model).named_parameters())
         with torch.no_grad():
             for name, before in start.items():
                 weights[name].lerp_(before.to(weights[name]), self.args.start_share)
         return output
+
+    def checkpoint_to_resume(self, named: str | bool | None) -> Path | None:
+        """What [`train`] goes on from; `None` where it starts.
+
+        Args:
+            named: a checkpoint, or `True` for the newest whole one in the output folder.
+
+        Raises:
+            `ValueError`: the checkpoint is not whole, or of a run that trains something else.
+        """
+        if not named:
+            return None
+        checkpoint = newest_whole_checkpoint(self.args.output_dir) if named is True else Path(named)
+        if checkpoint is None:
+            return None
+        if damage := damage_of(checkpoint):
+            raise ValueError(f"The checkpoint {checkpoint} cannot be gone on from: {damage}.")
+        refuse_another_origin(checkpoint, self._origin)
+        return checkpoint
 
     def _trained_weights(self) -> dict[str, torch.Tensor]:
         """A copy of what is trained, by name, out of the accelerator's way."""
@@ -199,6 +226,7 @@ class FisaTrainer(Trainer):
         if self.state.best_model_checkpoint == str(folder / ASIDE / checkpoint.name):
             self.state.best_model_checkpoint = str(checkpoint)
         if self.args.should_save:
+            write_whole(folder / ASIDE / checkpoint.name / ORIGIN, json.dumps(self._origin, indent=1))
             put_in_place(checkpoint)
             rotate_checkpoints(
                 str(folder), self.args.save_total_limit, self.state.best_model_checkpoint, use_mtime=True
@@ -210,7 +238,7 @@ class FisaTrainer(Trainer):
         return str(Path(folder) / ASIDE) if self._writes_aside else folder
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
-        """As the Trainer's, with this run's words: the checkpoint's may be those of other data."""
+        """As the Trainer's, with this run's words: the checkpoint's may have been put into other templates."""
         trained = self.accelerator.unwrap_model(self.model)
         base = trained.get_base_model() if isinstance(trained, PeftModel) else trained
         stored = base.fisa.stored_vocabulary

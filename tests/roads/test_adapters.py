@@ -102,12 +102,12 @@ def test_training_and_loading_say_nothing_that_a_user_cannot_act_on(adapter, sce
         assert "UNEXPECTED" not in printed
 
 
-def test_a_run_that_goes_on_with_other_classes_leaves_their_words(adapter, shipped, tmp_path):
-    shutil.copytree(adapter[0], tmp_path / "adapter")
+def test_an_adapter_that_is_trained_on_with_other_classes_leaves_their_words(adapter, shipped, tmp_path):
+    shutil.copytree(adapter[0], tmp_path / "first")
     shutil.copytree(adapter[0].parent / "photos", tmp_path / "photos")
     (tmp_path / "photos" / "classes.txt").write_text("water [stuff]\nbird\nfish\n")
-    train_on("photos", "--max_steps", 3, "--resume_from_checkpoint", "true", model=shipped, cwd=tmp_path)
-    for folder in ("adapter", "adapter/checkpoint-3", "adapter/merged"):
+    train_on("photos", "--max_steps", 1, "--adapter", "first", model=shipped, cwd=tmp_path)
+    for folder in ("adapter", "adapter/checkpoint-1", "adapter/merged"):
         words = FisaForUniversalSegmentation.from_pretrained(tmp_path / folder).config.id2label
         assert list(words.values()) == ["water", "bird", "fish"], folder
 

@@ -8,7 +8,8 @@ import time
 import pytest
 
 from fisa import FisaForUniversalSegmentation, get_simo_model
-from fisa.training.checkpoints import damage_of, newest_whole_checkpoint
+from fisa.miniature import miniature
+from fisa.training.checkpoints import ORIGIN, damage_of, newest_whole_checkpoint
 from fisa.training.trainer import FisaTrainer, FisaTrainingArguments
 from tests.training.runs import adapter, equal, run
 
@@ -81,6 +82,47 @@ def test_a_named_checkpoint_that_is_damaged_is_refused_in_one_line(folder, check
         run(folder, model=checkpoint, data=photos, do_train=True, resume_from_checkpoint=named)
     assert ended.value.code == 2
     assert f"{named} cannot be gone on from: optimizer.pt is damaged" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("options", "differing"),
+    [
+        ({"max_train_samples": 3}, "another set of photos or classes"),
+        ({"image_stream": "false"}, "another set of trained weights"),
+        ({"lora_rank": 2}, "another set of trained weights"),
+        ({"model": "other"}, "another base model"),
+    ],
+    ids=str,
+)
+def test_a_checkpoint_of_another_run_is_refused_and_left(
+    folder, checkpoint, photos, tmp_path, capsys, options, differing
+):
+    if "model" in options:
+        model, processor = miniature(seed=7)
+        for part in (model, processor):
+            part.save_pretrained(tmp_path / "other")
+        options, checkpoint = {}, tmp_path / "other"
+    before = adapter(folder)
+    with pytest.raises(SystemExit) as ended:
+        train(folder, checkpoint, photos, **options)
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and f"checkpoint-{STEPS} is not of this run: it has {differing}." in said
+    assert equal(adapter(folder), before)
+
+
+def test_a_longer_run_goes_on(folder, checkpoint, photos):
+    run(
+        folder, model=checkpoint, data=photos, do_train=True, max_steps=STEPS + 1, save_steps=1,
+        resume_from_checkpoint="true", learning_rate=0.1,
+    )  # fmt: skip
+    assert steps(folder)[-1] == STEPS + 1
+
+
+def test_a_checkpoint_that_says_nothing_of_its_run_is_refused(folder, checkpoint, photos, capsys):
+    (folder / f"checkpoint-{STEPS}" / ORIGIN).unlink()
+    with pytest.raises(SystemExit):
+        train(folder, checkpoint, photos)
+    assert "does not say what it was trained from" in capsys.readouterr().err
 
 
 def test_ten_kills_while_checkpoints_are_saved_lose_nothing(checkpoint, tmp_path):
