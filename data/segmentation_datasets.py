@@ -132,7 +132,7 @@ class SegmentationDataset(Dataset, ABC):
 
     def check(self, *, skip_broken: bool = False, teaches: bool = False) -> "SegmentationDataset":
         """Read every record in full, as training does, before any work is put into them: missing and damaged files,
-        photos and labels of different sizes, categories and ids that are not known.
+        photos and labels of different sizes, categories and ids that are not known, names that come twice.
 
         It takes as long as reading the data once with `READERS` threads: each thread needs about 10 ms for a photo of
         COCO's size.
@@ -150,6 +150,7 @@ class SegmentationDataset(Dataset, ABC):
         with ThreadPoolExecutor(READERS) as pool:
             looks = pool.map(self._look, range(len(self)))
             looks = list(tqdm(looks, total=len(self), desc="checking data", unit="photo", disable=len(self) < 100))
+        looks = [*_with_names_once(looks)]
         problems = [look.problem for look in looks if look.problem is not None]
         if problems and not skip_broken:
             raise ValueError(
@@ -173,7 +174,7 @@ class SegmentationDataset(Dataset, ABC):
         except (OSError, ValueError) as error:
             return _Look(str(error))
         category_ids = {segment["category_id"] for segment in record["segments_info"]}
-        return _Look(category_ids=category_ids, is_turned=self.is_turned(index))
+        return _Look(image_id=record["image_id"], category_ids=category_ids, is_turned=self.is_turned(index))
 
     def _warn_of_turned(self, indices: list[int]) -> None:
         if indices:
@@ -202,8 +203,20 @@ class _Look:
     """What a look at a record showed."""
 
     problem: str | None = None
+    image_id: str | None = None
     category_ids: Set[int] = frozenset()
     is_turned: bool = False
+
+
+def _with_names_once(looks: Iterable[_Look]) -> Iterator[_Look]:
+    """The same looks; a record that bears the name of an earlier one is broken."""
+    taken: set[str] = set()
+    for look in looks:
+        if look.image_id is not None and look.image_id in taken:
+            look = _Look(f"{look.image_id}: two records have this name (image_id); give each photo its own.")
+        elif look.image_id is not None:
+            taken.add(look.image_id)
+        yield look
 
 
 class FileDataset(SegmentationDataset):

@@ -51,6 +51,7 @@ class MaskAveragePrecision(SegmentationMetric):
         self._thing_ids = {category["id"] for category in things}
         thing_names = [{"id": category["id"], "name": category["name"]} for category in things]
         self._evaluator = StreamingEval(thing_names, iou_type="segm")
+        self._counted: set[str] = set()
 
     def add(self, *, prediction: Mapping[str, Any], reference: Mapping[str, Any]) -> None:
         """Count one image.
@@ -61,8 +62,11 @@ class MaskAveragePrecision(SegmentationMetric):
                 entry has its whole mask under `segmentation`, as run lengths, counts with that mask.
 
         Raises:
-            ValueError: a predicted mask of another size, an unknown predicted category, a segment that is nowhere.
+            ValueError: a predicted mask of another size, an unknown predicted category, a segment that is nowhere, an
+                `image_id` that was counted before.
         """
+        if reference["image_id"] in self._counted:
+            raise ValueError(f"There are two images {reference['image_id']!r}; the instances of both would be one's.")
         image_id = _number_of(reference["image_id"])
         height, width = reference["segmentation"].shape
         self._refuse_unknown(prediction["category_ids"])
@@ -89,6 +93,7 @@ class MaskAveragePrecision(SegmentationMetric):
             }
             for number, instance in enumerate(instances, start=1)
         ]
+        self._counted.add(reference["image_id"])
         self._evaluator.update([{"id": image_id, "height": height, "width": width}], annotations, detections)
 
     def _instances(self, reference: Mapping[str, Any], *, predicted: set[int]) -> list[dict[str, Any]]:

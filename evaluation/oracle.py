@@ -23,7 +23,7 @@ def perfect_masks(reference: Mapping[str, Any]) -> tuple[np.ndarray, list[dict[s
     Returns:
         The masks, `(G, H, W)` bool, and the matching entries of `segments_info`, in its order.
     """
-    segments = [info for info in reference["segments_info"] if not info["iscrowd"]]
+    segments = [info for info in reference["segments_info"] if not info.get("iscrowd")]
     label = reference["segmentation"]
     masks = np.zeros((len(segments), *label.shape), bool)
     for mask, segment in zip(masks, segments):

@@ -1,6 +1,7 @@
 """The base of the metrics: an `evaluate.Metric` that reduces each image at once and is exact across processes."""
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -15,7 +16,8 @@ class SegmentationMetric(evaluate.Metric, ABC):
     are in percent; a figure that could not be measured is `None`.
 
     Args:
-        categories: dictionaries of `id`, `name` and `isthing`, in the order of the model's class indices.
+        categories: dictionaries of `id`, `name` and `isthing`, in the order of the model's class indices. Those that
+            share a name are told apart in the figures by their ids: `"screen (42)"`.
         unlabelled: what pixels with id 0 are, in every metric: void (`"ignored"`), on which no prediction is right or
             wrong, or pixels that show none of the categories (`"background"`, as in COCO's instance annotations), on
             which every prediction is wrong.
@@ -30,7 +32,8 @@ class SegmentationMetric(evaluate.Metric, ABC):
         **options: Any,
     ):
         super().__init__(**options)
-        self.categories = [dict(category) for category in categories]
+        names = Counter(category["name"] for category in categories)
+        self.categories = [{**category, "name": _told_apart(category, names)} for category in categories]
         self.unlabelled = unlabelled
         self.reset()
 
@@ -85,6 +88,11 @@ class SegmentationMetric(evaluate.Metric, ABC):
         results = self._computed()
         self.reset()
         return results
+
+
+def _told_apart(category: Mapping[str, Any], names: Counter[str]) -> str:
+    name = category["name"]
+    return name if names[name] == 1 else f"{name} ({category['id']})"
 
 
 def as_reference(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -161,7 +161,9 @@ class Evaluator:
         else:
             semantic = self.processor.post_process_semantic_segmentation(outputs, target_sizes=sizes)
         # The metric sorts by score and looks at all of them: a threshold could only lower it.
-        instance = segment("instance", threshold=0.0) if "instance" in self.tasks else [None] * len(records)
+        instance = (
+            segment("instance", threshold=0.0, min_score=0.0) if "instance" in self.tasks else [None] * len(records)
+        )
         category_ids = [category["id"] for category in self.categories]
         for segments, classes, instances in zip(panoptic, semantic, instance):
             yield {

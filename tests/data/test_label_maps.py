@@ -276,3 +276,14 @@ def test_cityscapes_classes_have_the_label_ids_of_its_own_scripts():
     ids = dict(zip(names, CITYSCAPES_LABEL_IDS, strict=True))
     assert (ids["road"], ids["wall"], ids["pole"], ids["traffic light"], ids["sky"]) == (7, 12, 17, 19, 23)
     assert (ids["person"], ids["bus"], ids["train"], ids["bicycle"]) == (24, 28, 31, 33)
+
+
+def test_photos_of_one_name_are_not_both_taken(tmp_path, caplog):
+    for ending in ("jpg", "png"):
+        write_photo(tmp_path / "images" / f"0.{ending}")
+    write_values(tmp_path / "labels" / "0.png", quarters(0, 1, 0, 1))
+    (tmp_path / "classes.txt").write_text("sky\ndog\n")
+    data = load_segmentation_dataset("label_maps", str(tmp_path), split="train")
+    with pytest.raises(ValueError, match="0: two records have this name"):
+        data.check()
+    assert len(data.check(skip_broken=True)) == 1

@@ -156,3 +156,39 @@ def test_the_truth_of_the_real_photos_gives_exactly_100(coco_sample):
     assert results["panoptic_quality"]["all"]["pq"] == 100 and results["panoptic_quality"]["all"]["n"] > 5
     assert results["mean_iou"]["miou"] == results["mean_iou"]["pixel_accuracy"] == 100
     assert results["mask_average_precision"]["ap"] == 100
+
+
+def test_categories_of_one_name_count_each():
+    screens = [{"id": number, "name": "screen", "isthing": True} for number in (3, 8)]
+    truth = {
+        "image_id": "1",
+        "segmentation": np.array([[1, 1, 2, 2]]),
+        "segments_info": [{"id": number + 1, "category_id": screens[number]["id"], "iscrowd": 0} for number in (0, 1)],
+    }
+    found = {"segmentation": np.array([[1, 1, 0, 0]]), "segments_info": truth["segments_info"][:1]}
+    panoptic = PanopticQuality(categories=screens)
+    panoptic.add(prediction=found, reference=truth)
+    figures = panoptic.compute()
+    assert figures["all"]["pq"] == 50 and figures["all"]["n"] == 2
+    assert [*figures["per_class"]] == ["screen (3)", "screen (8)"]
+    semantic = MeanIoU(categories=screens, unlabelled="background")
+    semantic.add(prediction=np.array([[0, 0, -1, -1]]), reference=truth)
+    assert semantic.compute()["miou"] == 50
+    instances = MaskAveragePrecision(categories=screens)
+    instances.add(
+        prediction={"masks": [truth["segmentation"] == 1], "category_ids": [3], "scores": [0.9]}, reference=truth
+    )
+    figures = instances.compute()
+    assert figures["ap"] == pytest.approx(50)
+    assert figures["per_class"] == {"screen (3)": {"ap": pytest.approx(100)}, "screen (8)": {"ap": 0}}
+
+
+def test_a_name_of_an_image_comes_once():
+    metric = MaskAveragePrecision(categories=[{"id": 3, "name": "cat", "isthing": True}])
+    image = {
+        "prediction": {"masks": [], "category_ids": [], "scores": []},
+        "reference": {"image_id": "0", "segmentation": np.zeros((2, 2), np.int32), "segments_info": []},
+    }
+    metric.add(**image)
+    with pytest.raises(ValueError, match="two images '0'"):
+        metric.add(**image)

@@ -125,3 +125,11 @@ def test_true_masks_are_read_with_the_same_zoom(data):
     evaluator, recorded = Evaluator(data, processor, name="quarters", oracle="generator"), Recorded(model)
     evaluator.evaluate(recorded, evaluator.loader(batch_size=2, num_workers=0))
     assert [(inputs["zoom"].item(), len(inputs["photos"])) for inputs in recorded.inputs] == [(4, 1), (4, 1)]
+
+
+def test_instances_of_any_score_count_whatever_the_model_s_settings(data):
+    _, processor = miniature()
+    processor.image_processor.min_score = 0.85
+    evaluator = Evaluator(data, processor, name="quarters")
+    report = evaluator.evaluate(PersonsInTwoQuarters(), evaluator.loader(batch_size=2, num_workers=0))
+    assert report["instance"]["per_class"]["person"]["ap"] == pytest.approx(100)
