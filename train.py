@@ -229,7 +229,7 @@ class Run:
         """The base model. A base that is made of CLIP and a generator is saved beside the adapter, which could not be
         loaded without it."""
         options = self.model_options
-        config = json.loads(options.fisa_config)
+        config = options.config_fields
         if options.clip is None:
             model = FisaForUniversalSegmentation.from_pretrained(options.model, **config)
         else:

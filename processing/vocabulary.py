@@ -336,20 +336,27 @@ def _class_of(item: Any) -> Class:
 def _class_of_text(text: str, synonyms: Iterable[str] = ()) -> Class:
     name, is_thing = split_kind(tidy(text))
     if reads_like_several(text):
-        warnings.warn(
-            f'"{name}" is one class, although it reads like several: an item of a list is not split. Give several '
-            "names as several items or in one string; make it a Class if it is one name.",
-            stacklevel=2,
-        )
+        _warn_of_several(name)
     return Class(name, synonyms, is_thing)
+
+
+def _warn_of_several(name: str) -> None:
+    warnings.warn(
+        f'"{name}" is one class, although it reads like several: an item of a list or a line of a file is not split. '
+        "Give several names as several items, on several lines, or in one string; make it a Class if it is one name.",
+        stacklevel=3,
+    )
 
 
 def read_class_lines(text: str) -> list[Class]:
     """The classes of a `.txt` file, one per line; see [`Vocabulary.from_file`]."""
     lines = (_COMMENT.sub("", line).strip() for line in text.splitlines())
     classes = []
-    for names, is_thing in map(split_kind, filter(None, lines)):
+    for line in filter(None, lines):
+        names, is_thing = split_kind(line)
         name, *synonyms = names.split(",")
+        if reads_like_several(name):
+            _warn_of_several(name)
         classes.append(Class(name, synonyms, is_thing))
     return classes
 

@@ -6,11 +6,12 @@ poodle is a dog, though WordNet has other dogs, and a dog is no person, though s
 
 import base64
 import re
+import unicodedata
 import zlib
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Literal
 
 from fisa.processing.class_names import plain_name
@@ -23,10 +24,14 @@ _PREPOSITION = re.compile(r"\s+(?:of|with|without|in|on|at|for|from|under|by)\s+
 _SPELLINGS = {"grey": "gray", "colour": "color", "coloured": "colored", "woollen": "woolen"}
 # WordNet has people as a group, and humans as apes.
 _SPELLINGS |= {"people": "person", "human": "person", "humans": "person"}
-# In this order: "plates" are plates before they are plats, and "boxes" are found by the last ending.
 # What people are called by age and sex, whatever they do: a pedestrian, too, is one of these.
 _BY_AGE_AND_SEX = frozenset("adult baby boy child gentleman girl guy kid lady man teenager toddler woman".split())
+# In this order: "plates" are plates before they are plats, and "boxes" are found by the last ending.
 PLURALS = (("s", ""), ("ies", "y"), ("ves", "f"), ("ves", "fe"), ("men", "man"), ("es", ""))
+
+
+# How many names the meanings are kept of: those of the largest vocabularies.
+REMEMBERED = 100_000
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,8 @@ class WiderWords:
         self._of_sense = defaultdict(list)
         self._of_head = defaultdict(list)
         for place, found in enumerate(self._meanings):
-            self._of_head[found.head].append(place)
+            if found.head:
+                self._of_head[found.head].append(place)
             for sense in found.senses:
                 self._of_sense[sense].append(place)
 
@@ -86,7 +92,7 @@ class WiderWords:
         }
 
 
-@cache
+@lru_cache(maxsize=REMEMBERED)
 def calls_people_by(name: str) -> Literal["age and sex", "role"] | None:
     """What a name calls people by, `None` if it calls none. A man may be a pedestrian too, though neither word is a
     kind of the other.
@@ -119,7 +125,7 @@ def differ_in_number(plural: str, singular: str) -> bool:
     )
 
 
-@cache
+@lru_cache(maxsize=REMEMBERED)
 def meaning(name: str) -> Meaning:
     """What a name says, by the longest end of it that WordNet has.
 
@@ -147,8 +153,8 @@ def meaning(name: str) -> Meaning:
 
 
 def _letters(words: Sequence[str]) -> str:
-    """Words without spaces, hyphens and stops, as WordNet's table has them: "T-shirt" is "tshirt"."""
-    return "".join(filter(str.isalnum, "".join(words)))
+    """Words without spaces and punctuation, as WordNet's table has them: "T-shirt" is "tshirt"."""
+    return "".join(mark for mark in "".join(words) if unicodedata.category(mark)[0] not in "PZ")
 
 
 class _WordNet:

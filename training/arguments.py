@@ -1,8 +1,13 @@
 """What a run of `fisa-train` is told about model and data: the flags, their defaults, and what goes with what."""
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
+
+from fisa.configuration.configuration_fisa import FisaConfig
 from fisa.configuration.configuration_simo import SimoConfig
 from fisa.data.formats import DATASET_FORMATS
 from fisa.data.splits import is_undivided
@@ -76,7 +81,11 @@ class ModelArguments:
     )
 
     def __post_init__(self):
-        if (self.model is None) == (self.clip is None):
+        if self.model is not None and self.clip is not None:
+            raise ValueError(
+                f"--model {self.model} and --clip {self.clip} both name the model: leave one of them out."
+            )
+        if self.model is None and self.clip is None:
             raise ValueError("Name the model: --model FOLDER, or --clip CLIP and --mask_generator GENERATOR.")
         if self.model is not None and self.mask_generator is not None:
             raise ValueError(
@@ -85,6 +94,7 @@ class ModelArguments:
             )
         if self.image_layers is not None and not self.image_stream:
             raise ValueError("--image_layers are those of the image stream, which --image_stream false leaves alone.")
+        self.config_fields = _config_fields(self.fisa_config)
         if preset := preset_of(self.model):
             self.clip, self.mask_generator = preset
         if self.zoom is not None and self.zoom < 0:
@@ -105,6 +115,25 @@ class ModelArguments:
             mask_position=self.mask_position,
             semantic_guidance=self.semantic_guidance,
         )
+
+
+def _config_fields(text: str) -> dict[str, Any]:
+    """The fields of [`FisaConfig`] that `--fisa_config` sets.
+
+    Raises:
+        ValueError: it is no mapping of such fields to values that they take.
+    """
+    try:
+        given = json.loads(text)
+        if not isinstance(given, dict):
+            raise ValueError("it is no mapping")
+        if unknown := sorted(given.keys() - FisaConfig().to_dict().keys()):
+            raise ValueError(f"FisaConfig has no field {', '.join(unknown)}")
+        FisaConfig(**given)
+    except (ValueError, TypeError, StrictDataclassError) as error:
+        said = " ".join(str(error).split())
+        raise ValueError(f"--fisa_config {text}: {said}. Give fields of FisaConfig as JSON.") from error
+    return given
 
 
 @dataclass
@@ -190,7 +219,7 @@ class DataArguments:
     def evaluates_on_training_data(self) -> bool:
         """Whether training and evaluation read the same folder or data set, if perhaps not the same split of it."""
         places = [Path(source).resolve() for source in (self.train_data, self.eval_data) if source is not None]
-        return len(places) == 2 and places[0] == places[1] and self.train_format == self.eval_format
+        return len(places) == 2 and places[0] == places[1]
 
     @property
     def eval_name(self) -> str:
@@ -212,10 +241,19 @@ class DataArguments:
         self.eval_split = self.eval_split or "validation"
         if self.eval_holdout is not None and not 0 < self.eval_holdout < 1:
             raise ValueError(f"--eval_holdout was {self.eval_holdout}; it is a share, above 0 and below 1.")
-        if self.eval_holdout is not None and (self.streaming or not self.evaluates_on_training_data):
+        if self.eval_holdout is not None and (
+            self.streaming or not self.evaluates_on_training_data or self.eval_format != self.train_format
+        ):
             raise ValueError(
                 "--eval_holdout evaluates on a share of --train_data, which must not be streamed: leave --streaming, "
-                "--eval_data and --eval_classes out, or --eval_holdout."
+                "--eval_data, --eval_format and --eval_classes out, or --eval_holdout."
+            )
+        if self.vocabulary_size < 1:
+            raise ValueError(f"--vocabulary_size was {self.vocabulary_size}; it is a number of classes, 1 or more.")
+        if self.mask_source not in (None, "cache") and self.proposal_cache is not None:
+            raise ValueError(
+                f"--mask_source {self.mask_source} reads no --proposal_cache {self.proposal_cache}: leave one of the "
+                "two out."
             )
         self.mask_source = self.mask_source or ("ground_truth" if self.proposal_cache is None else "cache")
         if self.mask_source == "cache" and self.proposal_cache is None:

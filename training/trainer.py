@@ -87,6 +87,9 @@ class FisaTrainingArguments(TrainingArguments):
         super().__post_init__()
         if not 0 <= self.start_share < 1:
             raise ValueError(f"--start_share was {self.start_share}; it is a share, from 0 to below 1.")
+        for name in ("learning_rate", "seve_learning_rate"):
+            if (rate := getattr(self, name)) is not None and not 0 <= rate < math.inf:
+                raise ValueError(f"--{name} was {rate}; it is a rate, 0 or more.")
         for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
             if (count := getattr(self, name)) < 1:
                 raise ValueError(f"--{name} was {count}; it is a number of photos or steps, 1 or more.")
@@ -151,6 +154,11 @@ class FisaTrainer(Trainer):
             raise ValueError(
                 f"--metric_for_best_model is {best}, which an evaluation does not measure: name one of "
                 f"{', '.join(HEADLINES)}."
+            )
+        if evaluator is not None and best and HEADLINES[best][0] not in evaluator.tasks:
+            raise ValueError(
+                f"--metric_for_best_model is {best}, which is over things, and none of the categories is one: name "
+                "miou, pq_stuff or another of all classes."
             )
         super().__init__(model, args, *arguments, **named_arguments)
         if self.args.start_share:
@@ -247,8 +255,8 @@ class FisaTrainer(Trainer):
             base.fisa.store_vocabulary(*stored)
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
-        """As the Trainer's, with a learning rate of its own for SEVE. Nothing decays: pulling a copy of CLIP's weights
-        towards zero pulls it away from CLIP."""
+        """As the Trainer's, with a learning rate of its own for SEVE. By default nothing decays: pulling a
+        copy of CLIP's weights towards zero pulls it away from CLIP."""
         model = model or self.model
         if self.optimizer is None:
             trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]

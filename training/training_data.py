@@ -34,7 +34,7 @@ def open_data(options: DataArguments, *, trains: bool, evaluates: bool) -> tuple
         train_data = _opened(options, "train") if trains else None
         eval_data = _opened(options, "eval") if evaluates else None
         if evaluates:
-            _refuse_training_photos(options)
+            refuse_training_photos(options)
     return (
         _checked(train_data, options.max_train_samples, options=options, teaches=True) if trains else None,
         _checked(eval_data, options.max_eval_samples, options=options, teaches=False) if evaluates else None,
@@ -50,17 +50,30 @@ def _opened(options: DataArguments, part: str) -> AnyDataset:
     return load_segmentation_dataset(data_format, source, split=split, classes=classes, streaming=options.streaming)
 
 
-def _refuse_training_photos(options: DataArguments) -> None:
-    """Nothing that is called a validation is of the photos that a model learns from."""
+def refuse_training_photos(options: DataArguments) -> None:
+    """Refuse a validation of the photos that a model learns from, unless they are asked for by name.
+
+    Raises:
+        ValueError: it would be.
+    """
     if not options.evaluates_on_training_data or options.asks_for_training_photos:
         return
     is_whole = is_undivided(options.eval_format, Path(options.eval_data), split=options.eval_split)
-    if is_whole or options.eval_split == options.train_split:
+    if is_whole or _share_a_split(options.eval_split, options.train_split):
         raise ValueError(
             f"The validation photos would be the training photos, {options.eval_data} ({options.train_split}): "
             "name others with --eval_data or --eval_split, hold out a share with --eval_holdout 0.1, or ask for "
             f"the training photos with --eval_split {options.train_split}."
         )
+
+
+def _share_a_split(one: str, other: str) -> bool:
+    """Whether both name a split, such as `"train"`, `"train+validation"` and `"train[:10%]"`, of which one takes all.
+    Slices of one split may be of different photos."""
+    parts = [set(map(str.strip, names.split("+"))) for names in (one, other)]
+    whole = [{part for part in named if "[" not in part} for named in parts]
+    names = [{part.partition("[")[0] for part in named} for named in parts]
+    return bool(parts[0] & parts[1] or whole[0] & names[1] or names[0] & whole[1])
 
 
 def _checked(data: AnyDataset, limit: int | None, *, options: DataArguments, teaches: bool) -> AnyDataset:

@@ -299,3 +299,9 @@ def test_an_item_that_reads_like_several_is_one_class_and_said(item):
     with raising_on_any_warning():
         assert len(Vocabulary.parse([Class(item), "grass"])) == 2
         assert len(Vocabulary.parse(item)) == 2
+
+
+def test_a_line_that_reads_like_several_names_is_said_to_be_one(tmp_path):
+    (tmp_path / "words.txt").write_text("dog; cat\nsky\n")
+    with pytest.warns(UserWarning, match='"dog; cat" is one class, although it reads like several'):
+        assert len(Vocabulary.from_file(tmp_path / "words.txt")) == 2

@@ -146,3 +146,10 @@ def test_the_table_is_read_when_it_is_needed():
     script = "import fisa, fisa.processing.word_meanings as words; print(words._wordnet.cache_info().currsize)"
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "0"
+
+
+@pytest.mark.parametrize(("one", "other"), [("🐶", "🐱"), ("दाल", "दल"), ("🐶 🐶", "-")])
+def test_signs_that_are_no_letters_mean_something_too(one, other):
+    assert meaning(one) != meaning(other)
+    assert not WiderWords([other]).above(one)
+    assert WiderWords(["red 🐶"]).above("big red 🐶") == {0: 1}

@@ -7,6 +7,8 @@ import pytest
 from fisa.data.formats import load_segmentation_dataset
 from fisa.data.splits import hold_out
 from fisa.train import train_and_evaluate
+from fisa.training.arguments import DataArguments
+from fisa.training.training_data import refuse_training_photos
 from tests.data.made_files import (
     quarters,
     write_ade20k,
@@ -60,6 +62,27 @@ def test_training_photos_are_no_validation_photos(tmp_path, checkpoint, capsys, 
     assert stop.value.code == 2 and not (tmp_path / "run").exists()
     message = capsys.readouterr().err
     assert all(way in message for way in ("--eval_data", "--eval_holdout 0.1", "--eval_split train"))
+
+
+def test_training_photos_in_another_format_are_no_validation_photos(tmp_path, checkpoint, capsys):
+    root = write_undivided(tmp_path / "photos", "coco_instances")
+    options = {"train_format": "coco_panoptic", "train_data": root, "eval_format": "coco_instances", "do_eval": True}
+    with pytest.raises(SystemExit):
+        run(tmp_path / "run", model=checkpoint, **options)
+    assert "would be the training photos" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        run(tmp_path / "run", model=checkpoint, **options, eval_holdout=0.5)
+    assert "--eval_format" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("train_split", ["train+validation", "train + validation[:10%]"])
+def test_a_split_that_is_part_of_the_training_photos_is_no_validation(train_split):
+    options = DataArguments(train_format="hub", train_data="a/b", train_split=train_split)
+    with pytest.raises(ValueError, match="would be the training photos"):
+        refuse_training_photos(options)
+    refuse_training_photos(DataArguments(train_format="hub", train_data="a/b"))
+    slices = {"train_split": "train[:90%]", "eval_split": "train[90%:]"}
+    refuse_training_photos(DataArguments(train_format="hub", train_data="a/b", **slices))
 
 
 def test_the_same_split_is_not_both_by_default(tmp_path, checkpoint, capsys):
