@@ -356,8 +356,8 @@ def _parser() -> argparse.ArgumentParser:
         "--batch-size",
         type=_positive,
         metavar="N",
-        help="photos at a time: on the CPU each on a core of its own, elsewhere in one stack "
-        "(default: the cores, 8 at most; elsewhere 8); halves when memory runs out",
+        help="photos at a time: on the CPU each by itself, elsewhere in one stack "
+        "(default: twice the cores, 8 at most; elsewhere 8); halves when memory runs out",
     )
     parser.add_argument(
         "--overwrite", action="store_true", help="replace the results that the folder holds, of whatever settings"

@@ -62,7 +62,8 @@ class Labeller:
         model (`str`, `os.PathLike` or [`FisaPipeline`]): a folder, a name on the Hub, a preset, or a loaded pipeline.
         labels (*optional*): the classes, as [`Vocabulary.parse`] takes them. If not given, those that the pipeline was
             made with (`candidate_labels`) or that are stored in the model.
-        batch_size (`int`, *optional*): the threads that PyTorch has, 8 at most, or 8 photos to a stack, if not given.
+        batch_size (`int`, *optional*): twice the threads that PyTorch has, 8 at most, or 8 photos to a stack, if not
+            given.
         options: of the pipeline's call: `subtask`, `threshold` and others. What is not given is as the pipeline was
             made with.
 
@@ -201,7 +202,7 @@ class Labeller:
     def room(self) -> Room:
         """How many photos are in the model at once."""
         if self.pipeline.device.type == "cpu":
-            return Room(calls=self._batch_size or min(torch.get_num_threads(), MOST_CALLS), stack=1)
+            return Room(calls=self._batch_size or min(2 * torch.get_num_threads(), MOST_CALLS), stack=1)
         return Room(calls=STACKED_CALLS, stack=self._batch_size or STACK)
 
     def settings(self) -> dict[str, Any]:

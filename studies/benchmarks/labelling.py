@@ -40,7 +40,7 @@ class Case(NamedTuple):
 OVERLAP = 0.05  # random masks overlap everywhere: by default none is left, by this about nine
 ALONE = {cores: Case(cores) for cores in (1, 2)}
 ONE = Case(1, batch_size=1)
-TWO = (Case(2, batch_size=1), Case(2, batch_size=2), Case(2, batch_size=4), Case(2, processes=2, batch_size=1))
+TWO = (Case(2, batch_size=1), Case(2, batch_size=2), Case(2, batch_size=4), Case(2, processes=2, batch_size=2))
 CASES = (ALONE[1], ONE, Case(1, batch_size=2), ALONE[2], *TWO)
 
 
