@@ -86,7 +86,8 @@ def _paint(photo: Image.Image, ids: np.ndarray, colors: np.ndarray, line_width: 
     # Four bytes per pixel, as Pillow has them: each is looked up as one number, and none is copied.
     palette = np.zeros((len(colors) + 1, 4), dtype=np.uint8)
     palette[1:, :3] = colors
-    tints = palette.view(np.uint32)[:, 0][ids].view(np.uint8).reshape(*ids.shape, 4)
+    rows = np.ascontiguousarray(ids)  # the maps of photos that EXIF turns lie in columns
+    tints = palette.view(np.uint32)[:, 0][rows].view(np.uint8).reshape(*ids.shape, 4)
     return Image.composite(Image.fromarray(tints), photo, Image.fromarray(opacity))
 
 

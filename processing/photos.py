@@ -84,7 +84,10 @@ class Photo(NamedTuple):
     @property
     def as_held(self) -> Image.Image:
         """8-bit RGB, in the orientation of results."""
-        orientation = self.orientation_of_results
+        return self.lying(self.orientation_of_results)
+
+    def lying(self, orientation: int) -> Image.Image:
+        """8-bit RGB, as stored pixels of an EXIF orientation lie."""
         if orientation == 1:
             return self.image
         inverse = {6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}

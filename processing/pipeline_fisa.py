@@ -222,7 +222,8 @@ class FisaPipeline(ImageSegmentationPipeline):
         orientation, (width, height) = photo.orientation_of_results, photo.image.size
         inputs["target_size"] = [(width, height) if orientation >= 5 else (height, width)]
         inputs["photo_orientation"] = torch.tensor([orientation])
-        inputs["photo"] = photo.as_held
+        is_known = photo.is_file or orientation != 1  # an array's pixels may be stored ones
+        inputs["photo"] = photo.as_held, orientation if is_known else None
         return inputs
 
     def _forward(
@@ -270,7 +271,8 @@ class FisaPipeline(ImageSegmentationPipeline):
             min_score=min_score,
         )
         if return_type == "segmentation":
-            return replace(segmentation, photo=model_outputs["photo"])
+            photo, orientation = model_outputs["photo"]
+            return replace(segmentation, photo=photo, orientation=orientation)
         return segmentation.to_segments()
 
     def _words(self, vocabulary: Vocabulary | None, **given_others: Others) -> tuple[Vocabulary, Others] | None:

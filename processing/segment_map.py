@@ -34,6 +34,7 @@ class SegmentMap:
     masks: torch.Tensor | None = None
     photo: Image.Image | None = None
     asked: tuple[str, ...] = ()
+    orientation: int | None = None
 
     @classmethod
     def from_map(

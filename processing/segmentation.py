@@ -15,7 +15,7 @@ from fisa.processing.drawing import paint
 from fisa.processing.extras import library
 from fisa.processing.files import write_picture
 from fisa.processing.palette import Color, checked_color, class_colors
-from fisa.processing.photos import load_photo
+from fisa.processing.photos import read_photo
 from fisa.processing.segment import Segment
 from fisa.processing.segment_map import SegmentMap
 
@@ -38,6 +38,9 @@ class Segmentation(SegmentMap):
         photo (`PIL.Image.Image`, *optional*):
             Of which this is the segmentation, in its size and orientation. A pipeline's results have it.
         asked (`tuple[str, ...]`): the names of the classes that were looked for.
+        orientation (`int`, *optional*):
+            The EXIF orientation, 1 to 8, of the pixels on which the map lies. A pipeline's results have it where the
+            photo came as a file or has one, and are drawn rightly on the same photo as a file and as a PIL image.
 
     Example:
 
@@ -220,7 +223,11 @@ class Segmentation(SegmentMap):
     def _photo(self, given: Any) -> Image.Image:
         if given is None and self.photo is None:
             raise ValueError("This segmentation holds no photo; pass the one that was segmented.")
-        photo = load_photo(self.photo if given is None else given, upright=False)  # as the map lies
+        read = read_photo(self.photo if given is None else given)
+        orientation = (
+            None if read.exif_orientation == 1 else self.orientation
+        )  # what EXIF does not turn may lie anyhow
+        photo = read.as_held if orientation is None else read.lying(orientation)
         if photo.size != self.size:
             raise ValueError(
                 f"The segmentation is {self.size} and the photo {photo.size}; they must have the same width and "

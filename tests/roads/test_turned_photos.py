@@ -126,6 +126,16 @@ def test_pictures_of_the_results(segmenter, upright, orientation):
     assert (np.abs(found - stored).max(axis=-1) > 8).mean() < 0.01  # outlines and labels are not drawn symmetrically
 
 
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_pictures_on_the_photo_as_another_holds_it(segmenter, upright, orientation, tmp_path):
+    photo, path = held(upright, orientation), tmp_path / "photo.png"
+    path.write_bytes(photo.fp.getvalue())
+    for segmented in (photo, path, np.asarray(photo)):
+        found = segmenter(segmented, candidate_labels=WORDS, threshold=0.0, return_type="segmentation")
+        for other in (photo, path, np.asarray(photo)) if segmented is photo else (photo,):
+            np.testing.assert_array_equal(found.plot(other), found.plot())
+
+
 @pytest.mark.large  # half a minute for tracing
 def test_exported_graphs_hand_the_orientation_on(segmenter, upright, tmp_path):
     program = export_program(segmenter.model, segmenter.processor)
