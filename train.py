@@ -42,6 +42,7 @@ from fisa.training.evaluator import Evaluator
 from fisa.training.recipes import shipped_recipes, with_recipe
 from fisa.training.trainer import FisaTrainer, FisaTrainingArguments
 from fisa.training.training_data import open_data
+from fisa.training.useless_flags import refuse_useless_flags
 
 
 logger = logging.getLogger(__name__)
@@ -143,8 +144,7 @@ class Run:
         self.model_options, self.data_options, self.options = model_options, data_options, training_options
         if not (training_options.do_train or training_options.do_eval or training_options.do_predict):
             raise ValueError("Nothing to do: add --do_train, --do_eval or --do_predict.")
-        if not training_options.do_train:
-            _refuse_flags_of_training(training_options)
+        refuse_useless_flags(model_options, data_options, training_options)
         if training_options.push_to_hub and (model_options.clip is not None or Path(model_options.model).exists()):
             raise ValueError(
                 "An adapter on the Hub needs its base there: push the base first (fisa.hub.export, or push_to_hub of "
@@ -157,14 +157,6 @@ class Run:
         set_seed(training_options.seed)
         # transformers' arguments evaluate at the end, too, where they do so on the way.
         evaluates = training_options.do_eval or training_options.do_predict
-        if not evaluates and data_options.given_for_evaluation:
-            logger.warning(
-                "%s will not be used: nothing is evaluated without --do_eval (at the end), --eval_strategy (on the "
-                "way too) or --do_predict.",
-                ", ".join(data_options.given_for_evaluation),
-            )
-        if training_options.eval_steps is not None and training_options.eval_strategy == "no":
-            logger.warning("--eval_steps will not be used: it needs --eval_strategy steps.")
         self.train_data, self.eval_data = open_data(
             data_options, trains=training_options.do_train, evaluates=evaluates
         )
@@ -298,6 +290,10 @@ class Run:
     def _trainer(self, trainer_class: type[FisaTrainer]) -> FisaTrainer:
         evaluator, examples, collator = None, None, None
         if self.eval_data is not None:
+            if self.data_options.oracle in ("none", "classifier") and self._base_model().mask_generator is None:
+                raise ValueError(
+                    "This model has no mask generator: name one, or evaluate it on true masks with --oracle generator."
+                )
             evaluator = Evaluator(
                 self.eval_data,
                 self.processor,
@@ -369,17 +365,6 @@ class Run:
 
     def _base_model(self) -> FisaForUniversalSegmentation:
         return self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
-
-
-def _refuse_flags_of_training(options: FisaTrainingArguments) -> None:
-    """Refuse what would leave another result than it says in a run that trains nothing."""
-    if _resumed(options.resume_from_checkpoint):
-        raise ValueError(
-            f"--resume_from_checkpoint {options.resume_from_checkpoint} goes on with training: add --do_train, or "
-            "name a checkpoint to evaluate by --adapter."
-        )
-    if options.push_to_hub:
-        raise ValueError("--push_to_hub pushes the adapter that a run has trained: add --do_train, or leave it out.")
 
 
 def _refuse_used_folder(folder: Path) -> None:

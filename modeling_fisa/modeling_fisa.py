@@ -1,7 +1,7 @@
 """FisaForUniversalSegmentation: a frozen mask generator, [`FisaModel`] behind it, and scores."""
 
 import pickle
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import cached_property
@@ -12,7 +12,7 @@ from transformers.utils import can_return_tuple, logging
 
 from fisa.acceleration.offloaded_weights import brought_in
 from fisa.modeling_fisa.assembled_fisa import AssembledFisa
-from fisa.modeling_fisa.encoded_vocabulary import EncodedVocabulary, StoredVocabulary
+from fisa.modeling_fisa.encoded_vocabulary import OTHERS, EncodedVocabulary, StoredVocabulary
 from fisa.modeling_fisa.fisa_model import FisaModel
 from fisa.modeling_fisa.generator_opinion import GeneratorOpinion
 from fisa.modeling_fisa.loss_fisa import mask_classification_loss
@@ -154,6 +154,8 @@ class FisaForUniversalSegmentation(AssembledFisa):
             )
         if mask_labels is not None and class_labels is None:
             raise ValueError("`mask_labels` came without `class_labels`: pass the class of each mask as well.")
+        if mask_proposals is None:
+            _refuse_alone({"objectness": objectness}, of="`mask_proposals`")
         masks_to_name: MaskProposals | None = None
         labels: torch.Tensor | Sequence[torch.Tensor] | None = class_labels
         if mask_labels is not None and mask_proposals is None and mask_generator_pixel_values is None:
@@ -173,15 +175,16 @@ class FisaForUniversalSegmentation(AssembledFisa):
             class_kinds=class_kinds,
             generator_class_ids=generator_class_ids,
         )
-        if other_embeds is not None:
-            others = EncodedVocabulary(
-                other_embeds,
-                prompt_class_ids=prompt_other_ids,
-                class_is_thing=other_is_thing,
-                class_kinds=other_kinds,
-                generator_class_ids=other_generator_class_ids,
-            )
-            vocabulary = replace(vocabulary, others=others)
+        of_others = {
+            "prompt_class_ids": prompt_other_ids,
+            "class_is_thing": other_is_thing,
+            "class_kinds": other_kinds,
+            "generator_class_ids": other_generator_class_ids,
+        }
+        if other_embeds is None:
+            _refuse_alone({OTHERS[name]: value for name, value in of_others.items()}, of="`other_embeds`")
+        else:
+            vocabulary = replace(vocabulary, others=EncodedVocabulary(other_embeds, **of_others))
         everything, num_classes = vocabulary.everything, vocabulary.num_classes
         is_thing = everything.class_is_thing
         encoded, logits = self._classify(
@@ -331,6 +334,7 @@ class FisaForUniversalSegmentation(AssembledFisa):
             texts = self.fisa.resolve_class_embeds(input_ids, attention_mask, class_embeds)
             assert texts is not None
             return EncodedVocabulary(texts, **classes)
+        _refuse_alone(classes, of="`input_ids` or `class_embeds`")
         if self.fisa.class_embeds is None:
             raise ValueError(
                 "No classes to choose from: pass `input_ids` or `class_embeds` (FisaProcessor and `encode_vocabulary` "
@@ -407,6 +411,12 @@ class FisaForUniversalSegmentation(AssembledFisa):
             log_probs = self._opinion.weigh(logits[:, some].log_softmax(dim=-1), opinion, vocabulary)
             joint[:, some] = joint_log_probs(log_probs, proposals.objectness[:, some])
         return joint
+
+
+def _refuse_alone(given: Mapping[str, Any], *, of: str) -> None:
+    """Refuse arguments that describe another one, which is missing: they would change nothing."""
+    if alone := [f"`{name}`" for name, value in given.items() if value is not None]:
+        raise ValueError(f"{', '.join(alone)} came without {of}, to which they belong: pass both or neither.")
 
 
 def _version(tensor: torch.Tensor | None) -> int | None:

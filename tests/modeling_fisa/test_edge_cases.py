@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from fisa import FisaForUniversalSegmentation, FisaModel
+from fisa.processing.vocabulary import Vocabulary
 from tests.configurations import PROJECTION_DIM, tiny_config, tiny_inputs
 from tests.models import tiny_model, tiny_segmentation_model
 from tests.quiet import raising_on_any_warning
@@ -195,6 +196,27 @@ def test_what_does_not_fit_is_named(misfit):
     spoil, message = MISFITS[misfit]
     with pytest.raises(ValueError, match=message):
         tiny_segmentation_model()(**spoil(tiny_inputs()))
+
+
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [
+        ({"objectness": torch.ones(2, 4)}, "mask_proposals"),
+        ({"prompt_class_ids": torch.tensor([0])}, "class_embeds"),
+        ({"class_kinds": torch.tensor([1, 0])}, "class_embeds"),
+        ({"prompt_other_ids": torch.tensor([0])}, "other_embeds"),
+    ],
+    ids=["objectness", "classes", "kinds", "others"],
+)
+def test_what_belongs_to_something_that_is_missing_is_refused(given, missing):
+    model = tiny_segmentation_model("mask2former")
+    inputs = tiny_inputs()
+    embeds = inputs["class_embeds"]
+    model.fisa.store_vocabulary(Vocabulary.parse("a, b, c").to_config(), embeds)
+    if missing != "other_embeds":
+        inputs = without(inputs, missing)
+    with pytest.raises(ValueError, match=f"`{next(iter(given))}`.*`{missing}`"):
+        model(**inputs, **given)
 
 
 def test_a_model_with_a_generator_names_its_inputs_when_they_are_missing():

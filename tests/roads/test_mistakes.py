@@ -225,6 +225,18 @@ def test_a_run_says_which_flags_it_does_not_use(here, caplog, tmp_path, flags):
     assert UNUSED[flags] in caplog.text
 
 
+def test_an_evaluation_says_which_flags_of_training_it_does_not_use(here, caplog, tmp_path):
+    evaluation = "--model model --do_eval --eval_format label_maps --eval_data good --use_cpu --report_to none"
+    train.main([*evaluation.split(), "--output_dir", str(tmp_path / "plain")])
+    assert "will not be used" not in caplog.text
+    flags = "--lora_rank 4 --image_layers 0 --crop 0.5 --max_steps 7 --start_share 0.5"
+    train.main([*evaluation.split(), *flags.split(), "--output_dir", str(tmp_path / "more")])
+    [said] = [record.getMessage() for record in caplog.records if "will not be used" in record.getMessage()]
+    flag_names, reason = said.split(" will not be used: ")
+    assert set(flag_names.split(", ")) == {flag for flag in flags.split() if flag.startswith("--")}
+    assert reason == "nothing is trained without --do_train."
+
+
 def test_a_run_that_is_not_to_be_resumed_starts(here, recwarn, tmp_path):
     options = fisa_train("--model model --train_data good --save_strategy no", "", "")
     train.main([*options.arguments.split(), "--resume_from_checkpoint", "false", "--output_dir", str(tmp_path)])

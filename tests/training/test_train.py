@@ -341,6 +341,10 @@ def test_a_model_without_generator_trains_on_ground_truth_alone(tmp_path, checkp
     with pytest.raises(SystemExit):
         run(tmp_path / "run2", model=tmp_path / "model", data=photos, do_train=True, mask_source="generator")
     assert "no mask generator" in capsys.readouterr().err
+    evaluated = {"eval_split": "val2017", "do_eval": True}
+    with pytest.raises(SystemExit):
+        run(tmp_path / "run3", model=tmp_path / "model", data=photos, do_train=True, **evaluated)
+    assert "--oracle generator" in capsys.readouterr().err and not (tmp_path / "run3").exists()
 
 
 def write_hub_data(root, photos, *, files=1):
