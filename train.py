@@ -35,10 +35,12 @@ from fisa.modeling_fisa.adapter_vocabulary import AnotherBaseError
 from fisa.modeling_fisa.modeling_fisa import FisaForUniversalSegmentation
 from fisa.modeling_fisa.simo import get_simo_model, simo_target_modules
 from fisa.pretrained.presets import announce_download, preset_of
+from fisa.processing.files import write_whole
 from fisa.processing.processing_fisa import FisaProcessor
 from fisa.training.arguments import DataArguments, ModelArguments
 from fisa.training.checkpoints import damage_of, newest_whole_checkpoint
 from fisa.training.evaluator import Evaluator
+from fisa.training.model_card import CARD_MARK
 from fisa.training.recipes import shipped_recipes, with_recipe
 from fisa.training.trainer import FisaTrainer, FisaTrainingArguments
 from fisa.training.training_data import open_data
@@ -190,7 +192,7 @@ class Run:
         if self.trainer.is_world_process_zero():
             self.folder.mkdir(parents=True, exist_ok=True)
             report = json.dumps(self.trainer.report, indent=1, ensure_ascii=False)
-            (self.folder / "metrics.json").write_text(report + "\n", encoding="utf-8")
+            write_whole(self.folder / "metrics.json", report + "\n")
             print("\n".join(f"{name:>16} {value:7.2f}" for name, value in self.trainer.results.items()))
 
     def finish(self) -> None:
@@ -368,7 +370,12 @@ class Run:
 
 
 def _refuse_used_folder(folder: Path) -> None:
-    """Refuse to train over what an earlier run has trained."""
+    """Refuse to train over what an earlier run has trained, or what a user has written of it."""
+    card = folder / "README.md"
+    if card.is_file() and CARD_MARK not in card.read_text(encoding="utf-8", errors="replace"):
+        raise ValueError(
+            f"{card} is no card of fisa-train, which would write its own there: name another --output_dir."
+        )
     earlier = [*folder.glob("adapter_model.safetensors"), *folder.glob("checkpoint-*")]
     if earlier:
         raise ValueError(

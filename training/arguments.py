@@ -226,7 +226,7 @@ class DataArguments:
         """What reports call the photos of the evaluation."""
         name = public_name(self.eval_data)
         if self.eval_holdout is not None:
-            return f"{name} ({self.eval_holdout:.0%} held out of {self.train_split})"
+            return f"{name} ({100 * self.eval_holdout:g}% held out of {self.train_split})"
         if self.asks_for_training_photos and self.evaluates_on_training_data:
             return f"{name} ({self.eval_split}, the training photos)"
         if is_undivided(self.eval_format, Path(self.eval_data), split=self.eval_split):

@@ -1,6 +1,7 @@
 """Recipes: files of flags, which come first on the command line of `fisa-train`."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,18 @@ import yaml
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 RECIPE_ENDINGS = (".yaml", ".yml", ".json")
+
+
+class _RecipeLoader(yaml.SafeLoader):
+    """Reads dates and the words yes, no, on and off as the text that they are: `--save_strategy no`."""
+
+    yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(("timestamp", "bool"))]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+_RecipeLoader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(true|True|false|False)$"), list("tTfF"))
 
 
 def with_recipe(arguments: list[str]) -> list[str]:
@@ -48,7 +61,7 @@ def _read_recipe(name: str) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"No recipe {name!r}: name a YAML or JSON file, or one of {', '.join(shipped_recipes())}.")
     try:
-        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+        recipe = yaml.load(path.read_text(encoding="utf-8"), Loader=_RecipeLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is no YAML or JSON file: {' '.join(str(error).split())}") from error
     if not isinstance(recipe, dict):

@@ -99,6 +99,9 @@ class FisaTrainingArguments(TrainingArguments):
                 "--early_stopping_patience compares evaluations while training: add --eval_strategy, and "
                 f"--metric_for_best_model, one of {', '.join(HEADLINES)}."
             )
+        for name in ("bf16_full_eval", "fp16_full_eval"):
+            if getattr(self, name):
+                raise ValueError(f"--{name} is of no use here: evaluations run in the precision of --bf16 or --fp16.")
         if self.device.type == "cpu":
             self.dataloader_pin_memory = False  # which speeds copies to a GPU; torch would warn of it in each run
         if self.fp16 and self.device.type == "cpu":

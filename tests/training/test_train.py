@@ -284,6 +284,8 @@ def test_a_recipe_becomes_flags(tmp_path):
         "--fisa_config", '{"seve_layers": [1]}', "--bf16", "true", "--seed", "3",
     ]  # fmt: skip
     assert with_recipe(["--seed", "3"]) == ["--seed", "3"]
+    path.write_text("output_dir: 2024-05-01\nsave_strategy: no\nbf16: True\n")
+    assert with_recipe([str(path)]) == ["--output_dir", "2024-05-01", "--save_strategy", "no", "--bf16", "true"]
 
 
 @pytest.mark.parametrize(
@@ -301,6 +303,7 @@ def test_a_recipe_becomes_flags(tmp_path):
         ({"do_train": True, "streaming": True}, ["--streaming"]),
         ({"do_train": True, "unknown_flag": 1}, ["--unknown_flag"]),
         ({"do_train": True, "crop": 0}, ["crop", "0"]),
+        ({"do_eval": True, "bf16_full_eval": True}, ["--bf16_full_eval", "--bf16 or --fp16"]),
         ({"do_train": True, "vocabulary_size": 0}, ["--vocabulary_size was 0", "1 or more"]),
         ({"do_train": True, "learning_rate": -1}, ["--learning_rate was -1", "0 or more"]),
         ({"do_train": True, "mask_source": "ground_truth", "proposal_cache": "x"}, ["reads no --proposal_cache"]),
@@ -331,6 +334,14 @@ def test_broken_data_stops_a_run_before_it_starts_or_is_left_out(tmp_path, check
     assert "000000000002.jpg: no such file" in capsys.readouterr().err
     run(tmp_path / "run", model=checkpoint, data=root, do_train=True, max_steps=1, skip_broken=True)
     assert (tmp_path / "run" / "adapter_model.safetensors").exists()
+
+
+def test_a_users_own_text_is_not_replaced_by_the_card(tmp_path, checkpoint, photos, capsys):
+    (tmp_path / "README.md").write_text("# My project")
+    with pytest.raises(SystemExit):
+        run(tmp_path, model=checkpoint, data=photos, do_train=True, max_steps=1)
+    assert "is no card of fisa-train" in capsys.readouterr().err
+    assert (tmp_path / "README.md").read_text() == "# My project"
 
 
 def test_a_model_without_generator_trains_on_ground_truth_alone(tmp_path, checkpoint, photos, capsys):
