@@ -146,8 +146,10 @@ class HubDataset(SegmentationDataset):
         return photo(self.rows.select_columns("image")[index])
 
     def is_turned(self, index: int) -> bool:
-        photo = self.rows.select_columns("image")[index]["image"]
-        with open_image(photo["path"] if photo["bytes"] is None else io.BytesIO(photo["bytes"])) as image:
+        stored = self.rows.select_columns("image")[index]["image"]
+        if not isinstance(stored, Mapping):  # whoever made the rows has them decoded
+            return exif_orientation(stored) != 1
+        with open_image(stored["path"] if stored["bytes"] is None else io.BytesIO(stored["bytes"])) as image:
             return exif_orientation(image) != 1
 
     def segments_info(self, index: int) -> list[dict[str, Any]]:
