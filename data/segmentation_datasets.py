@@ -148,9 +148,9 @@ class SegmentationDataset(Dataset, ABC):
             ValueError: broken records, or none at all; the message names the first few and what to do.
         """
         with ThreadPoolExecutor(READERS) as pool:
-            looks = pool.map(self._look, range(len(self)))
-            looks = list(tqdm(looks, total=len(self), desc="checking data", unit="photo", disable=len(self) < 100))
-        looks = [*_with_names_once(looks)]
+            looking = pool.map(self._look, range(len(self)))
+            looked = list(tqdm(looking, total=len(self), desc="checking data", unit="photo", disable=len(self) < 100))
+        looks = [*_with_names_once(looked)]
         problems = [look.problem for look in looks if look.problem is not None]
         if problems and not skip_broken:
             raise ValueError(

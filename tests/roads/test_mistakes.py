@@ -145,6 +145,12 @@ COMMANDS = {
         "is accuracy",
         "one of pq",
     ),
+    "a measure of things where there is none": fisa_train(
+        "--model model --train_data stuff --eval_split train --do_eval --load_best_model_at_end true "
+        "--eval_strategy steps --metric_for_best_model ap",
+        "none of the categories is one",
+        "name miou",
+    ),
     "a resumed run without training": Command(
         "--model model --do_eval --eval_format label_maps --eval_data good --resume_from_checkpoint true",
         "goes on with training",
