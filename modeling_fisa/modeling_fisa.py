@@ -175,7 +175,7 @@ class FisaForUniversalSegmentation(AssembledFisa):
             class_kinds=class_kinds,
             generator_class_ids=generator_class_ids,
         )
-        of_others = {
+        of_others: dict[str, Any] = {
             "prompt_class_ids": prompt_other_ids,
             "class_is_thing": other_is_thing,
             "class_kinds": other_kinds,
