@@ -9,7 +9,7 @@ from pathlib import Path
 from fisa.formats.results import LabelledPhoto, Results
 from fisa.processing.archives import read_member, split_address
 from fisa.processing.failures import reason_of
-from fisa.processing.files import remove_whole, written_whole
+from fisa.processing.files import path_of, remove_whole, written_whole
 from fisa.processing.photos import load_photo, open_image
 
 
@@ -97,5 +97,5 @@ def _of_source(source: str) -> tuple[str, bytes | None]:
     in_archive = split_address(source)
     if in_archive is not None:
         return Path(in_archive[1]).suffix.lower(), read_member(*in_archive)
-    path = Path(source)
+    path = Path(path_of(source))
     return path.suffix.lower(), path.read_bytes() if path.is_file() else None

@@ -14,6 +14,7 @@ from PIL import Image
 from fisa.formats.places import MARK
 from fisa.labelling.overlays import is_overlay
 from fisa.processing.archives import ENDING, SCHEME, member_address, photos_in_archive, split_address
+from fisa.processing.files import path_of
 
 
 ADDRESSES = ("http://", "https://", "file://", "data:", SCHEME)
@@ -111,7 +112,8 @@ def place_of(folder: Path, source: str) -> str:
     if in_archive := split_address(source):
         archive, name = in_archive
         return member_address(_path_from(folder, archive), name)
-    return source if "://" in source or source.startswith("data:") else _path_from(folder, source)
+    path = path_of(source)
+    return path if "://" in path or path.startswith("data:") else _path_from(folder, path)
 
 
 def result_names(keys: Sequence[PhotoKey], known: Mapping[PhotoKey, str] | None = None) -> list[str]:

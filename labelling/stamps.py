@@ -9,6 +9,7 @@ from typing import TypeAlias
 from fisa.labelling.data_sets import Row
 from fisa.labelling.photo_search import place_of
 from fisa.processing.archives import find_member, split_address
+from fisa.processing.files import path_of
 
 
 Stamp: TypeAlias = tuple[int | str, ...] | None
@@ -27,7 +28,7 @@ def source_stamp(source: str) -> Stamp:
             return None
         return member.size, member.modified
     try:
-        status = os.stat(source)
+        status = os.stat(path_of(source))
     except (OSError, ValueError):
         return None
     return status.st_size, status.st_mtime_ns

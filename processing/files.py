@@ -6,11 +6,13 @@ import json
 import os
 import shutil
 import time
+import urllib.request
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import torch
 from PIL import Image
@@ -52,6 +54,19 @@ def write_whole(path: str | os.PathLike, content: str | bytes) -> None:
     """Write a file that is complete or absent; text in UTF-8. See [`written_whole`]."""
     with written_whole(path) as aside:
         aside.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def path_of(source: str) -> str:
+    """The path that a `file://` address of this machine stands for; any other address or path as it is.
+
+    Example:
+        >>> path_of("file:///photos/a%20dog.jpg"), path_of("a dog.jpg")
+        ('/photos/a dog.jpg', 'a dog.jpg')
+    """
+    if not source.startswith("file://"):
+        return source
+    address = urlsplit(source)
+    return urllib.request.url2pathname(address.path) if address.netloc in ("", "localhost") else source
 
 
 def remove_whole(path: Path) -> None:

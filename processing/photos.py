@@ -18,6 +18,7 @@ from transformers.utils import is_torch_tensor
 
 from fisa.processing.archives import ENDING, problem_of, read_member, split_address
 from fisa.processing.downloads import download
+from fisa.processing.files import path_of
 
 
 # Floating-point photos that were resized or compressed overshoot their range a little.
@@ -228,10 +229,8 @@ def _opened(source: str, *, timeout: float | None, max_download_bytes: int | Non
         return io.BytesIO(download(source, timeout=timeout, max_bytes=max_download_bytes))
     if address.scheme == "data":
         return urllib.request.urlopen(source)
-    if address.scheme == "file" and address.netloc in ("", "localhost"):
-        return open(urllib.request.url2pathname(address.path), "rb")
     try:
-        return open(source, "rb")
+        return open(path_of(source), "rb")
     except OSError as error:
         if "://" in source:
             raise ValueError("addresses start with http://, https://, file://, data: or tar://.") from error

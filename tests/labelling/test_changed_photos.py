@@ -51,3 +51,17 @@ def test_rows_that_changed_places_are_done_again(labeller, pictures, kind):
     names = ("panoptic/train-00000000.png", "panoptic/train-00000001.png")
     assert [results("out")[name] for name in names] == [first[name] for name in names[::-1]]
     assert first[names[0]] != first[names[1]]
+
+
+def test_a_file_is_the_same_photo_by_its_path_and_by_its_address(labeller, pictures):
+    """So it is done again when it changed, and not when it is named otherwise."""
+    path, address = "a dog.bmp", Path("a dog.bmp").absolute().as_uri()
+    Path(path).write_bytes(pictures[0])
+    label_photos(labeller, [path], Path("out"))
+    first = results("out")
+    assert label_photos(labeller, [address], Path("out"), formats=["yolo"]).before == 1
+    assert Path("out/yolo/images/a dog.bmp").read_bytes() == pictures[0]
+    Path(path).write_bytes(pictures[1])
+    assert label_photos(labeller, [address], Path("out")).before == 0
+    assert results("out")["panoptic/a dog.png"] != first["panoptic/a dog.png"]
+    assert label_photos(labeller, [path], Path("out")).before == 1
