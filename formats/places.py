@@ -1,8 +1,9 @@
 """Where formats are written: folders that replace older ones, and copies of photos."""
 
 import io
+import json
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -31,21 +32,33 @@ def replaced_folder(path: Path) -> Iterator[Path]:
     with written_whole(path) as aside:
         aside.mkdir()
         try:
-            (aside / MARK).touch()
             yield aside
+            (aside / MARK).write_text(json.dumps(sorted(_files_in(aside))))
             if path.exists():
-                _refuse_foreign(path, own={entry.name for entry in aside.iterdir()})
+                refuse_other_files(path)
                 remove_whole(path)
         except BaseException:
             shutil.rmtree(aside)
             raise
 
 
-def _refuse_foreign(path: Path, *, own: Collection[str]) -> None:
-    names = {entry.name for entry in path.iterdir()}
-    foreign = sorted(names - set(own) if MARK in names else names)
-    if foreign:
-        raise ValueError(f"{path} holds other files ({', '.join(foreign[:3])}); move them, or name another folder.")
+def refuse_other_files(path: Path) -> None:
+    """Refuse a folder with files that no earlier run wrote there.
+
+    Raises:
+        ValueError: the message names some of them.
+    """
+    mark = path / MARK
+    own = set(json.loads(mark.read_text())) if mark.is_file() else set()
+    others = sorted(_files_in(path) - own)
+    if others:
+        raise ValueError(f"{path} holds other files ({', '.join(others[:3])}); move them, or name another folder.")
+
+
+def _files_in(folder: Path) -> set[str]:
+    """Paths from the folder on, but for the mark's."""
+    files = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if not file.is_dir()}
+    return files - {MARK}
 
 
 def photo_copies(results: Results, *, online: bool = True) -> Iterator[tuple[LabelledPhoto, str, bytes]]:

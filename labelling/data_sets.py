@@ -120,7 +120,12 @@ def _rows(datasets: Any, name: str, split: str) -> Any:
     if Path(name, "dataset_dict.json").exists():
         return datasets.load_from_disk(name)[split].to_iterable_dataset()
     if Path(name, "state.json").exists():
-        return datasets.load_from_disk(name).to_iterable_dataset()
+        rows = datasets.load_from_disk(name)
+        if split not in ("train", str(rows.split)):
+            raise ValueError(f"it is one data set without splits; leave {split} out")
+        return rows.to_iterable_dataset()
     if builder := BUILDERS.get(Path(name).suffix):
+        if split != "train":
+            raise ValueError(f"a file has no splits; leave {split} out")
         return datasets.load_dataset(builder, data_files={split: name}, split=split, streaming=True)
     return datasets.load_dataset(name, split=split, streaming=True)

@@ -140,7 +140,7 @@ def label_photos(
 
         def plan() -> tuple[list[Task], set[Version], int]:
             of_rows = {} if rows is None else rows.settings(output)
-            folder.begin(settings | of_rows, overwrite=overwrite)
+            folder.begin(settings | of_rows, overwrite=overwrite, formats=formats)
             listed = [] if isinstance(sources, DatasetPhotos) else folder.tasks(sources)
             return listed, folder.done(), folder.next_run()
 

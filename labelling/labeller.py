@@ -34,6 +34,7 @@ OWN = {"return_type": "segmentation", "include_others": False}
 OPTIONS = tuple(name for name in ARGUMENTS if name not in (*OWN, "candidate_labels"))
 # What has no influence on results.
 WITHOUT_INFLUENCE = ("text_cache", *DOWNLOAD_LIMITS, "_name_or_path", "transformers_version")
+COLUMNS = ("label", "segments_info", "problem")  # of rows that are labelled
 MOST_CALLS = 8  # each needs the memory of a photo in the model
 STACK, STACKED_CALLS = 8, 2  # away from the CPU: while one stack is in the model, the next is prepared
 
@@ -113,13 +114,20 @@ class Labeller:
             Further columns: `label`, the PNG of each photo's panoptic map as COCO has it, in bytes; `segments_info`,
             its segments, whose `category_id` counts the classes from 1; and `problem`, which says why a photo could
             not be labelled (`label` is `None` then), or is `None`.
+
+        Raises:
+            ValueError: the rows have a column of such a name.
         """
+        if taken := [name for name in COLUMNS if name in rows]:
+            raise ValueError(
+                f"The rows have {' and '.join(taken)} already, which labels go into: rename or remove them."
+            )
         with self.workers() as workers:
             labelled = workers.map(self._label_as_row, stacks(list(rows["image"]), self.room.stack))
             columns = list(zip(*(row for stack in labelled for row in stack))) or [(), (), ()]
         # A data set keeps its columns itself; copies of them it would encode anew.
         given = rows if isinstance(rows, dict) else {}
-        return dict(given) | dict(zip(("label", "segments_info", "problem"), map(list, columns)))
+        return dict(given) | dict(zip(COLUMNS, map(list, columns)))
 
     @contextmanager
     def workers(self, count: int | None = None, *, photos: int | None = None) -> Iterator[ThreadPoolExecutor]:

@@ -92,7 +92,8 @@ def find_photos(places: Iterable[str], *, recursive: bool = False) -> list[str]:
 
 def is_result(path: Path) -> bool:
     """Whether `fisa-segment` wrote this picture itself: an overlay, a map beside a journal, or a format's copy."""
-    return is_overlay(path) or any(map(_holds_results, (path.parent, path.parent.parent)))
+    folder = path.absolute().parent  # of "1.png", "." would be above "."
+    return is_overlay(path) or _holds_results(folder) or _holds_results(folder.parent)
 
 
 def photo_keys(sources: Iterable[str], folder: Path) -> list[PhotoKey]:

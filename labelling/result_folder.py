@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 from PIL import Image
 
 from fisa.formats import FORMATS, Results, write
+from fisa.formats.places import refuse_other_files
 from fisa.labelling.data_sets import DatasetPhotos, Row
 from fisa.labelling.journal import Journal, Line
 from fisa.labelling.overlays import OVERLAY_FORMATS, OverlayFormat, is_overlay, overlay_path, write_overlay
@@ -117,17 +118,21 @@ class ResultFolder:
                 f"{self.path} is being written to by another run; wait for its end or name another --output."
             ) from error
 
-    def begin(self, settings: Mapping[str, Any], *, overwrite: bool) -> None:
+    def begin(self, settings: Mapping[str, Any], *, overwrite: bool, formats: Sequence[str] = ()) -> None:
         """Make the folder ready for results.
 
         Args:
             settings: what maps and annotations depend on. The format of overlay pictures is none of them: where one
                 of that format is not there, the photo is done again.
             overwrite: whether results of other settings go.
+            formats: names of [`FORMATS`] that will be written at the end.
 
         Raises:
-            ValueError: there are results of other settings, or that no run wrote, and `overwrite` is not set.
+            ValueError: there are results of other settings, or that no run wrote, and `overwrite` is not set; or what
+                no run wrote is where a format's file or folder is or will be.
         """
+        for format in {*formats, *self._formats()}:
+            self._refuse_foreign(format)
         earlier = self._settings()
         if overwrite and earlier is not None:
             self._remove_all()
@@ -181,6 +186,11 @@ class ResultFolder:
         there = {Path(file.path) for folder in (self.path, self.maps) for file in os.scandir(folder)}
         return {version for version, place in self._versions().items() if there.issuperset(self._files(place.name))}
 
+    def _mapped(self) -> dict[Version, _Place]:
+        """By version of a photo whose map is there."""
+        there = {file.name for file in os.scandir(self.maps)}
+        return {version: place for version, place in self._versions().items() if f"{place.name}.png" in there}
+
     def add(self, task: Task, photo: Image.Image, segmentation: Segmentation) -> Path:
         """Write a photo's results, then the journal's line.
 
@@ -215,12 +225,12 @@ class ResultFolder:
         self.journal.append(self._head(task) | {"skipped": reason})
 
     def assemble(self, tasks: Sequence[Task]) -> Counter[str]:
-        """Write `panoptic.json` of those photos that are done, in their order.
+        """Write `panoptic.json` of those photos that have a map, in their order.
 
         Returns:
             On how many photos each class was found.
         """
-        places = self._versions()
+        places = self._mapped()
         done = [(task, places[task.version]) for task in tasks if task.version in places]
         classes: Counter[str] = Counter()
         names = {category["id"]: category["name"] for category in self.categories}
@@ -258,13 +268,10 @@ class ResultFolder:
         Raises:
             ValueError: a file or folder that no run wrote is in the way.
         """
-        known = self._formats()
         left_out: dict[str, tuple[str, str]] = {}
         for format in formats:
-            if format not in known:
-                place = self.path / FORMATS[format].place
-                if place.is_file():
-                    raise _foreign(place)
+            self._refuse_foreign(format)
+            if format not in self._formats():
                 self.journal.append({"written as": format})
             files = None if rows is None else ((row.source, row.read) for row in rows)
             write(Results(self.annotations, files=files, left_out=left_out), format, self.path)
@@ -277,8 +284,12 @@ class ResultFolder:
         for _, line in self._lines():
             if "skipped" in line.record:
                 reasons[_key(line.record)] = line.record["skipped"]
-        places = self._versions()
-        return [(task.source, reasons[task.key]) for task in tasks if task.version not in places]
+        done = self.done()
+        return [
+            (task.source, reasons.get(task.key, "its map or picture is gone"))
+            for task in tasks
+            if task.version not in done
+        ]
 
     def _files(self, name: str) -> list[Path]:
         """What there is for a photo that is done: the map and, if any is made, the overlay picture."""
@@ -297,7 +308,9 @@ class ResultFolder:
 
     def _journals(self) -> list[Journal]:
         pattern = re.compile(rf"{Path(JOURNAL).stem}(-\d+)?\.jsonl")
-        return [Journal(path) for path in sorted(self.path.iterdir()) if pattern.fullmatch(path.name)]
+        paths = [path for path in self.path.iterdir() if pattern.fullmatch(path.name)]
+        # First the one that says whose results these are.
+        return [Journal(path) for path in sorted(paths, key=lambda path: (path.name != JOURNAL, path.name))]
 
     def _lines(self) -> Iterator[tuple[Journal, Line]]:
         for journal in self._journals():
@@ -327,6 +340,13 @@ class ResultFolder:
     def _formats(self) -> set[str]:
         return {line.record["written as"] for _, line in self._lines() if "written as" in line.record}
 
+    def _refuse_foreign(self, format: str) -> None:
+        place = self.path / FORMATS[format].place
+        if place.is_dir():
+            refuse_other_files(place)
+        elif place.exists() and format not in self._formats():
+            raise _foreign(place)
+
     def _remove_all(self) -> None:
         for place in self._places().values():
             (self.maps / f"{place.name}.png").unlink(missing_ok=True)
@@ -335,7 +355,7 @@ class ResultFolder:
         for format in self._formats():
             remove_whole(self.path / FORMATS[format].place)
         self.journal.close()
-        for journal in reversed(self._journals()):  # last the one that says whose results these are
+        for journal in reversed(self._journals()):  # last the one that says whose results these were
             journal.path.unlink()
 
 

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import os
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from fisa.labelling import Labeller
 from fisa.labelling.data_sets import DatasetPhotos
 from fisa.labelling.folders import label_photos
+from fisa.labelling.photo_search import find_photos
 from tests.drawn_picture import draw_picture
 from tests.result_files import results
 
@@ -51,6 +53,20 @@ def test_rows_that_changed_places_are_done_again(labeller, pictures, kind):
     names = ("panoptic/train-00000000.png", "panoptic/train-00000001.png")
     assert [results("out")[name] for name in names] == [first[name] for name in names[::-1]]
     assert first[names[0]] != first[names[1]]
+
+
+def test_a_member_without_a_time_is_as_old_as_its_archive(labeller, pictures):
+    def write(content):
+        with tarfile.open("a.tar", "w") as archive:
+            member = tarfile.TarInfo("dog.bmp")
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+
+    (photo,) = write(pictures[0]) or find_photos(["a.tar"])
+    assert label_photos(labeller, [photo], Path("out")).before == 0
+    assert label_photos(labeller, [photo], Path("out")).before == 1
+    write(pictures[1])
+    assert len(pictures[0]) == len(pictures[1]) and label_photos(labeller, [photo], Path("out")).before == 0
 
 
 def test_a_file_is_the_same_photo_by_its_path_and_by_its_address(labeller, pictures):

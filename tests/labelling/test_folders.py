@@ -19,6 +19,7 @@ from fisa.labelling import Labeller
 from fisa.labelling.data_sets import DatasetPhotos
 from fisa.labelling.folders import label_photos
 from fisa.labelling.overlays import write_overlay
+from fisa.labelling.photo_search import find_photos
 from fisa.labelling.result_folder import ResultFolder
 from fisa.processing.segmentation import Segmentation
 from tests.drawn_picture import draw_picture
@@ -285,11 +286,57 @@ def test_files_that_no_run_wrote_are_never_replaced_without_a_word(labeller, pho
     with pytest.raises(ValueError, match="instances.json was not made by fisa-segment"):
         label_photos(labeller, photos, Path("out"), formats=["coco"])
     summary = label_photos(labeller, photos, Path("out"))
-    assert summary.before == 5 and dict(summary.skipped)["a.png"].startswith("out/a_overlay.jpg was not made by")
+    assert summary.before == 0 and dict(summary.skipped)["a.png"].startswith("out/a_overlay.jpg was not made by")
     assert [path.read_text() for path in own[2:]] == ["mine"] * 2
     for path in own[2:]:
         path.unlink()
     assert label_photos(labeller, photos, Path("out"), formats=["coco"]).done == 6
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_other_files_in_the_folder_of_a_format_are_kept(labeller, photos, overwrite):
+    label_photos(labeller, photos[:2], Path("out"), formats=["yolo"])
+    mine, before = Path("out/yolo/runs/best.pt"), results("out")
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    with pytest.raises(ValueError, match="holds other files .runs/best.pt."):
+        label_photos(labeller, photos, Path("out"), formats=["yolo"], overwrite=overwrite)
+    assert mine.read_text() == "mine" and before.items() <= results("out").items()
+
+
+def test_a_photo_whose_results_and_file_are_gone_is_not_done(labeller, photos):
+    label_photos(labeller, photos[:2], Path("out"))
+    Path("out/panoptic/a.png").unlink()
+    Path("a.png").unlink()
+    address = Path("a.png").absolute().as_uri()
+    summary = label_photos(labeller, [address, "b.png"], Path("out"), formats=["coco"])
+    assert (summary.done, summary.before) == (1, 1) and [source for source, _ in summary.skipped] == [address]
+    assert [image["file_name"] for image in json.loads(results("out")["panoptic.json"])["images"]] == ["b.png"]
+
+
+def test_results_that_go_in_part_are_still_somebodys(labeller, photos, monkeypatch):
+    label_photos(labeller, photos[:2], Path("out"))
+    other = ResultFolder(Path("out"), labeller.categories, rank=1)
+    other.journal.append({"run": 1})
+    other.journal.close()
+
+    def unlink_and_stop(path, unlink=Path.unlink, **options):
+        unlink(path, **options)
+        if path.suffix == ".jsonl":
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "unlink", unlink_and_stop)
+        label_photos(labeller, photos[:2], Path("out"), overwrite=True)
+    assert Path("out/journal.jsonl").exists() and not Path("out/journal-1.jsonl").exists()
+
+
+@pytest.mark.parametrize("folder", ["out/panoptic", "out/yolo/images", "out/yolo"])
+def test_results_are_no_photos_from_inside_either(labeller, photos, monkeypatch, folder):
+    label_photos(labeller, photos[:2], Path("out"), formats=["yolo"])
+    monkeypatch.chdir(folder)
+    with pytest.raises(ValueError, match="no photo found there"):
+        find_photos(["."], recursive=True)
 
 
 def test_a_format_that_cannot_be_written_is_refused_before_any_photo_is_read(labeller, photos):

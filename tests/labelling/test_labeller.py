@@ -99,6 +99,8 @@ def test_a_stack_that_does_not_fit_is_halved_and_nothing_is_lost(segmenter, phot
 def test_a_photo_too_large_for_the_memory_is_named(segmenter, photos):
     labeller = Labeller(segmenter, **OPTIONS)
     labeller.__dict__["pipeline"] = TooLittleMemory(segmenter, 0)
+    with pytest.raises(ValueError, match="have label already.*rename or remove"):
+        labeller({"image": photos[:2], "label": [0, 1]})
     rows = labeller({"image": photos[:2]})
     assert rows["problem"] == ["there is too little memory for this photo."] * 2
 

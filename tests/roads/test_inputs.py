@@ -172,6 +172,7 @@ def test_another_data_set_does_not_mix_with_the_first(place, data_set, of_data_s
     [
         (("--dataset", "photos.parquet"), "photos.parquet has no column image; there are picture, id."),
         (("--dataset", "photos.parquet", "--image-column", "id"), "The column id of photos.parquet holds no photos"),
+        (("--dataset", "photos.parquet", "--split", "test"), "a file has no splits; leave test out"),
         (("--dataset", "none.parquet"), "none.parquet cannot be read as a data set with a split train"),
         (("in", "--dataset", "photos.parquet"), "give photos or --dataset, one of them."),
         ((), "give photos or --dataset, one of them."),
