@@ -16,8 +16,8 @@ LINES = ROOT / "docs" / "benchmarks.jsonl"
 HEADLINES = (
     "100 masks and 150 classes beside plain CLIP, clip-vit-large-patch14-336",
     "a photo; transformers' own generator and plain CLIP alone",
-    "`fisa-segment --batch-size 2` over a folder on 2 cores; the model alone",
-    "`fisa-segment --batch-size 1` over a folder on 2 cores and 2 processes; the model alone",
+    "`fisa-segment --batch-size 4`, 12 photos, 2 cores; the model alone",
+    "`fisa-segment --batch-size 1`, 6 photos, 2 cores and 2 processes; the model alone",
     "a photo; CLIPSeg, 150 names",
     "a photo; SAM 3 with one name, FISA with 150",
     "semantic maps, 847 classes, 1080 × 1920, masks of segments; transformers' own",
@@ -78,9 +78,10 @@ def labelling(line: dict[str, Any]) -> list[Row]:
         return []
     cores = "one core" if line["cores"] == 1 else f"{line['cores']} cores"
     processes = "" if line["processes"] == 1 else f" and {line['processes']} processes"
+    command = f"`fisa-segment --batch-size {line['batch_size']}`, {line['photos']} photos"
     return [
         Row(
-            f"`fisa-segment --batch-size {line['batch_size']}` over a folder on {cores}{processes}; the model alone",
+            f"{command}, {cores}{processes}; the model alone",
             line["seconds"],
             line["model_seconds"],
             f"{line['throughput']:.2f} of the model's throughput, {line['times_one_core']:.2f} × that of one core",
