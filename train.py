@@ -371,16 +371,16 @@ class Run:
 
 def _refuse_used_folder(folder: Path) -> None:
     """Refuse to train over what an earlier run has trained, or what a user has written of it."""
-    card = folder / "README.md"
-    if card.is_file() and CARD_MARK not in card.read_text(encoding="utf-8", errors="replace"):
-        raise ValueError(
-            f"{card} is no card of fisa-train, which would write its own there: name another --output_dir."
-        )
     earlier = [*folder.glob("adapter_model.safetensors"), *folder.glob("checkpoint-*")]
     if earlier:
         raise ValueError(
             f"{folder} holds the {earlier[0].name} of an earlier run: name another --output_dir, go on with that run "
             "by --resume_from_checkpoint true, or delete the folder."
+        )
+    card = folder / "README.md"
+    if card.is_file() and CARD_MARK not in card.read_text(encoding="utf-8", errors="replace"):
+        raise ValueError(
+            f"{card} is no card of fisa-train, which would write its own there: name another --output_dir."
         )
 
 

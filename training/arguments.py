@@ -250,11 +250,6 @@ class DataArguments:
             )
         if self.vocabulary_size < 1:
             raise ValueError(f"--vocabulary_size was {self.vocabulary_size}; it is a number of classes, 1 or more.")
-        if self.mask_source not in (None, "cache") and self.proposal_cache is not None:
-            raise ValueError(
-                f"--mask_source {self.mask_source} reads no --proposal_cache {self.proposal_cache}: leave one of the "
-                "two out."
-            )
         self.mask_source = self.mask_source or ("ground_truth" if self.proposal_cache is None else "cache")
         if self.mask_source == "cache" and self.proposal_cache is None:
             raise ValueError("--mask_source cache needs --proposal_cache FOLDER.")

@@ -41,6 +41,8 @@ def refuse_useless_flags(
         raise ValueError("--push_to_hub pushes the adapter that a run has trained: add --do_train, or leave it out.")
     if not trains and (given := _given(model_options, data_options, training_options)):
         logger.warning("%s will not be used: nothing is trained without --do_train.", ", ".join(given))
+    if trains and data_options.proposal_cache is not None and data_options.mask_source != "cache":
+        logger.warning("--proposal_cache will not be used: --mask_source %s reads none.", data_options.mask_source)
     evaluates = training_options.do_eval or training_options.do_predict
     if not evaluates and data_options.given_for_evaluation:
         logger.warning(

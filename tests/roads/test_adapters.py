@@ -119,7 +119,7 @@ def test_an_adapter_of_another_model_is_refused_in_one_line(adapter, tmp_path, d
     for part in (model, processor):
         part.save_pretrained(tmp_path / "other")
     if differs == "sizes":  # as many layers, twice as wide
-        folder = tmp_path / "adapter"
+        folder = tmp_path / "wider"
         get_simo_model(model).save_pretrained(folder)
         weights = load_file(folder / "adapter_model.safetensors")
         wider = {name: torch.cat([weight, weight]) for name, weight in weights.items() if "ln_tuning" in name}

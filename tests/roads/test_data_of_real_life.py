@@ -35,13 +35,13 @@ def test_caches_follow_the_labels_and_mend_themselves(tmp_path, train):
     (shard,) = (tmp_path / "cache").glob("*.safetensors")
     whole = shard.read_bytes()
     shard.write_bytes(whole[:50])
-    assert f"{shard}: it cannot be read" in train(data, *flags)
+    assert f"{shard}: it cannot be read" in train(data, *flags, "--output_dir", "again")
     assert shard.read_bytes() == whole
     for path in (data / "labels").iterdir():
         with Image.open(path) as label:
             swapped = Image.fromarray(1 - np.asarray(label))
         swapped.save(path)
-    refusal = train(data, *flags, status=2)
+    refusal = train(data, *flags, "--output_dir", "never", status=2)
     assert "proposal cache" in refusal and "data set" in refusal
 
 

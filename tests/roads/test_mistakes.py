@@ -97,7 +97,7 @@ COMMANDS = {
     "a class twice": fisa_train("--model model --train_data twice", "occur twice", "Keep each name once"),
     "no model": fisa_train("--train_data good", "Name the model", "--model FOLDER"),
     "a model and its parts": fisa_train(
-        "--model model --clip clip --train_data good", "Name the model", ", or --clip"
+        "--model model --clip clip --train_data good", "both name the model", "leave one of them out"
     ),
     "parts the other way round": fisa_train(
         "--clip generator --mask_generator clip --train_data good", "'mask2former'", "must be a whole one"
@@ -174,6 +174,7 @@ COMMANDS = {
 
 
 UNUSED = {
+    "--proposal_cache none --mask_source ground_truth": "--proposal_cache will not be used: --mask_source",
     "--eval_data good --oracle generator": "--eval_data, --oracle will not be used: nothing is evaluated without",
     "--eval_steps 2": "--eval_steps will not be used: it needs --eval_strategy steps",
 }

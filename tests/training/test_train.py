@@ -306,7 +306,6 @@ def test_a_recipe_becomes_flags(tmp_path):
         ({"do_eval": True, "bf16_full_eval": True}, ["--bf16_full_eval", "--bf16 or --fp16"]),
         ({"do_train": True, "vocabulary_size": 0}, ["--vocabulary_size was 0", "1 or more"]),
         ({"do_train": True, "learning_rate": -1}, ["--learning_rate was -1", "0 or more"]),
-        ({"do_train": True, "mask_source": "ground_truth", "proposal_cache": "x"}, ["reads no --proposal_cache"]),
         ({"do_train": True, "fisa_config": "[1]"}, ["--fisa_config [1]", "it is no mapping"]),
         ({"do_train": True, "fisa_config": '{"foo_bar": 1}'}, ["--fisa_config", "no field foo_bar"]),
         ({"do_train": True, "fisa_config": '{"seve_layers": "a"}'}, ["--fisa_config", "seve_layers"]),
