@@ -74,7 +74,8 @@ def test_a_build_that_is_killed_and_two_that_run_at_once_leave_the_same_cache(tm
     both = [builder(tmp_path / "data", folder) for _ in range(2)]
     printed = [process.communicate()[0] for process in both]
     assert [process.returncode for process in both] == [0, 0]
-    assert all("65 photos x 2 views" in text and "views per second" in text for text in printed)
+    # One may find that the other is done.
+    assert any("65 photos x 2 views" in text and "views per second" in text for text in printed)
     for path in folder.glob(f"*{PARTIAL}"):
         path.unlink()
     assert files(folder) == files(tmp_path / "whole")
