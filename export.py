@@ -4,9 +4,12 @@ The graph is made for photos of one size, in batches of any size, and does what 
 padding, of which there is none: the processor that is saved beside it squashes photos for the mask generator, too.
 """
 
+import logging
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from filecmp import cmp
 from os import PathLike
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,6 +30,7 @@ from fisa.processing.vocabulary import Vocabulary
 
 
 FILES = {"onnx": "model.onnx", "torch": "model.pt2"}
+WEIGHTS = ("*.safetensors", "*.bin")
 PHOTOS = ("pixel_values", "mask_generator_pixel_values")
 Compute = Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]
 # The last one only of graphs in which others compete.
@@ -123,7 +127,7 @@ def export_program(
         inputs |= example
         sizes |= {name: {0: (other_counts if "other" in name else counts)[len(example[name])]} for name in example}
     try:
-        with _constant_switches(model.mask_generator):
+        with _constant_switches(model.mask_generator), _quiet_libraries():
             program = torch.export.export(Graph(model).eval(), (), inputs, dynamic_shapes=sizes, strict=False)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[0]
@@ -144,6 +148,23 @@ def _constant_switches(generator: PreTrainedModel) -> Iterator[None]:
         yield
     finally:
         vars(generator).pop("attn_mask_probs", None)
+
+
+@contextmanager
+def _quiet_libraries() -> Iterator[None]:
+    """Without what torch and onnxscript say of themselves: of operations that no graph of ours has, of their own
+    deprecated calls."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "`isinstance\\(treespec, LeafSpec\\)` is deprecated", FutureWarning)
+            yield
+    finally:
+        for logger, level in zip(loggers, levels):
+            logger.setLevel(level)
 
 
 def without_padding(processor: FisaProcessor, model: FisaForUniversalSegmentation) -> FisaProcessor:
@@ -168,18 +189,26 @@ def without_padding(processor: FisaProcessor, model: FisaForUniversalSegmentatio
     )
 
 
-def check_format(model: FisaForUniversalSegmentation, file_format: str, *, eight_bits: bool = False) -> None:
-    """Refuse a format that a model cannot be saved in, before it is traced, which takes a while.
+def check_export(
+    model: FisaForUniversalSegmentation,
+    processor: FisaProcessor,
+    folder: str | PathLike,
+    *,
+    file_format: str = "onnx",
+    eight_bits: bool = False,
+) -> None:
+    """Refuse what [`save`] would refuse, before the model is traced, which takes a while.
 
     Raises:
         `ValueError`: another format than `"onnx"` and `"torch"`, or ONNX for a model with a `classifier_dtype`, which
-            ONNX Runtime does not take; or eight bits in another format than ONNX.
+            ONNX Runtime does not take; or eight bits in another format than ONNX; or a folder that holds a model, or a
+            graph of the other format that was made with other words or settings.
         `ImportError`: the extra `export` is not installed, and the format is ONNX.
 
     Example:
 
     ```python
-    >>> check_format(model, "torch")
+    >>> check_export(model, processor, "my-graph", file_format="torch")
     ```
     """
     if file_format not in FILES:
@@ -193,6 +222,9 @@ def check_format(model: FisaForUniversalSegmentation, file_format: str, *, eight
                 f"`classifier_dtype` is {model.config.classifier_dtype!r} in this model's config, and an ONNX graph "
                 "has one precision. Set it to None there, or export for torch."
             )
+    with TemporaryDirectory() as settings:
+        _save_settings(model, processor, Path(settings))
+        _refuse_other_settings(Path(folder), Path(settings), file_format)
 
 
 def save(
@@ -216,8 +248,7 @@ def save(
             Round the weights of matrix products to 8 bits, and what is multiplied with them as it comes. ONNX alone.
 
     Raises:
-        `ValueError` or `ImportError`: see [`check_format`]; or the folder holds a graph of the other format that was
-            made with other words or settings.
+        `ValueError` or `ImportError`: see [`check_export`].
 
     Example:
 
@@ -226,13 +257,11 @@ def save(
     'model.pt2'
     ```
     """
-    check_format(model, file_format, eight_bits=eight_bits)
+    check_export(model, processor, folder, file_format=file_format, eight_bits=eight_bits)
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as unfinished:
-        without_padding(processor, model).save_pretrained(unfinished)
-        model.config.save_pretrained(unfinished)
-        _refuse_other_settings(folder, Path(unfinished), file_format)
+        _save_settings(model, processor, Path(unfinished))
         graph = Path(unfinished, FILES[file_format])
         _save_graph(program, graph)
         if eight_bits:
@@ -243,16 +272,26 @@ def save(
     return folder / FILES[file_format]
 
 
-def _refuse_other_settings(folder: Path, unfinished: Path, file_format: str) -> None:
-    """A graph of the other format would be left with the words and photo sizes of this one."""
-    there = [name for name in FILES.values() if name != FILES[file_format] and (folder / name).exists()]
-    settings = [file for file in unfinished.iterdir() if file.is_file()]
-    if there and any(
-        not (folder / file.name).is_file() or (folder / file.name).read_bytes() != file.read_bytes()
-        for file in settings
-    ):
+def _save_settings(model: FisaForUniversalSegmentation, processor: FisaProcessor, folder: Path) -> None:
+    without_padding(processor, model).save_pretrained(folder)
+    model.config.save_pretrained(folder)
+
+
+def _refuse_other_settings(folder: Path, settings: Path, file_format: str) -> None:
+    """A model, or a graph of the other format, would be left with the words and photo sizes of this graph; and a
+    config without a graph is somebody's own."""
+    others = [file.name for pattern in WEIGHTS for file in sorted(folder.glob(pattern))]
+    others += [name for name in FILES.values() if name != FILES[file_format] and (folder / name).exists()]
+    differing = [
+        file.name
+        for file in sorted(settings.iterdir())
+        if file.is_file() and not ((folder / file.name).is_file() and cmp(folder / file.name, file, shallow=False))
+    ]
+    if not others and not (folder / FILES[file_format]).exists():
+        others = [name for name in differing if (folder / name).exists()]
+    if others and differing:
         raise ValueError(
-            f"{folder} holds a {there[0]} whose words or settings are not those of this model: name another folder, "
+            f"{folder} holds a {others[0]} whose words or settings are not those of this graph: name another folder, "
             "or delete it."
         )
 
@@ -266,7 +305,8 @@ def _save_graph(program: ExportedProgram, path: Path) -> None:
 
 @torch.no_grad()  # as it was traced: operations that record gradients come apart in another way
 def _save_onnx(program: ExportedProgram, path: Path) -> None:
-    graph = torch.onnx.export(program, dynamo=True, verbose=False)
+    with _quiet_libraries():
+        graph = torch.onnx.export(program, dynamo=True, verbose=False)
     assert graph is not None  # as always from a traced program
     for value, name in zip(graph.model.graph.outputs, OUTPUTS):
         value.name = name

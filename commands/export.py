@@ -17,7 +17,7 @@ from fisa.commands.options import (
     refuse_preset_alone,
     stored_vocabulary,
 )
-from fisa.export import FILES, check_format, export_program, save
+from fisa.export import FILES, check_export, export_program, save
 from fisa.pretrained.presets import PRESETS
 
 
@@ -42,11 +42,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if vocabulary is None and not options.open:
             refuse_preset_alone(options.model)
         model, processor = load_parts(options.model, dtype=torch.float32)
-        check_format(model, options.format, eight_bits=options.int8)
         if others and vocabulary is None:
             vocabulary = stored_vocabulary(model.config)
         if vocabulary is not None:
             model.set_vocabulary(processor, vocabulary, **others)
+        check_export(model, processor, options.output, file_format=options.format, eight_bits=options.int8)
+        print("Tracing the graph takes a minute, with large models some minutes.", file=sys.stderr)
         program = export_program(model, processor, open_vocabulary=options.open)
         path = save(program, model, processor, options.output, file_format=options.format, eight_bits=options.int8)
     except (ImportError, OSError, ValueError) as error:

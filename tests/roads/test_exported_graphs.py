@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from fisa import FisaForUniversalSegmentation, FisaProcessor, SimoConfig, get_simo_model
-from fisa.export import OUTPUTS, export_program, load_graph, save
+from fisa.commands.export import main
+from fisa.export import OUTPUTS, check_export, export_program, load_graph, save
 from fisa.miniature import miniature
 from tests.models import randomise
-from tests.roads.walking import walk
+from tests.roads.walking import refused, walk
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,8 @@ def needs_onnx():
 
 def test_a_saved_folder_becomes_an_onnx_graph(saved, scene, tmp_path):
     needs_onnx()
-    walk("fisa-export", saved, "--output", "graph", cwd=tmp_path)
+    said = walk("fisa-export", saved, "--output", "graph", cwd=tmp_path)
+    assert not {"torchvision", "Warning", "Skipping"} & set(said.replace(":", " ").split()), said
     model = FisaForUniversalSegmentation.from_pretrained(saved)
     assert_same_answers(tmp_path / "graph", model, scene)
 
@@ -88,6 +90,27 @@ def test_a_graph_keeps_the_words_beside_it(tmp_path):
     with pytest.raises(ValueError, match=r"holds a model\.onnx whose words or settings"):
         save(program, model, processor, tmp_path, file_format="torch")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_graph_is_not_put_into_the_folder_of_a_model(tmp_path):
+    """Whose photos would be prepared as the graph's are from then on, and nothing would be read a second time."""
+    model, processor = miniature()
+    model.set_vocabulary(processor, "dog, sky")
+    processor.image_processor.zoom = 8
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    said = refused(main, tmp_path, "--format", "torch", "--output", tmp_path, cwd=tmp_path)
+    assert "holds a model.safetensors whose words or settings are not those of this graph" in said
+    assert "Tracing" not in said
+    assert FisaProcessor.from_pretrained(tmp_path).image_processor.zoom == 8
+
+
+def test_a_config_of_something_else_is_not_replaced(tmp_path):
+    model, processor = miniature()
+    model.set_vocabulary(processor, "dog, sky")
+    (tmp_path / "config.json").write_text('{"mine": 1}')
+    with pytest.raises(ValueError, match=r"holds a config\.json whose words or settings"):
+        check_export(model, processor, tmp_path, file_format="torch")
 
 
 def test_what_is_no_graph_is_refused(tmp_path):
