@@ -11,6 +11,7 @@ from typing import Any
 import datasets
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from PIL import Image
 
 from fisa.data.annotation_files import Fields, read_json, read_segments
@@ -22,7 +23,9 @@ from fisa.data.segmentation_datasets import (
     SegmentationDataset,
     StreamedSegmentationDataset,
     checked_record,
+    file_digest,
     refuse_unlisted,
+    size_of_file,
 )
 from fisa.processing.class_lists import FIRST_IDS, class_list
 from fisa.processing.coco_panoptic import rgb_to_panoptic
@@ -152,6 +155,24 @@ class HubDataset(SegmentationDataset):
         with open_image(stored["path"] if stored["bytes"] is None else io.BytesIO(stored["bytes"])) as image:
             return exif_orientation(image) != 1
 
+    def photo_sizes(self) -> list[int | None]:
+        feature = self.rows.features["image"]
+        if not isinstance(feature, datasets.Image) or feature.decode:
+            return [0] * len(self)
+        sizes: list[int | None] = []
+        # In small batches, as for the fingerprint: of a selection, each is copied.
+        for batch in self.rows.select_columns("image").with_format("arrow").iter(batch_size=32):
+            stored, paths = (pc.struct_field(batch.column("image"), name) for name in ("bytes", "path"))
+            for size, path in zip(pc.binary_length(stored).to_pylist(), paths.to_pylist()):
+                sizes.append(size if size is not None or path is None else size_of_file(Path(path)))
+        return sizes
+
+    def photo_digest(self, index: int) -> str:
+        stored = self.rows.select_columns("image")[index]["image"]
+        if isinstance(stored, Mapping) and not _is_missing(stored):
+            return str(_picture_digest(stored))
+        return hashlib.sha256(self.image(index).tobytes()).hexdigest()
+
     def segments_info(self, index: int) -> list[dict[str, Any]]:
         if self.reader.is_panoptic:
             return segments_of(self.rows.select_columns("segments_info")[index])
@@ -212,8 +233,9 @@ def _picture_digest(picture: Mapping[str, Any] | None) -> str | None:
     """SHA-256 of a picture's bytes, in the row or in its file."""
     if picture is None:
         return None
-    content = Path(picture["path"]).read_bytes() if picture["bytes"] is None else picture["bytes"]
-    return hashlib.sha256(content).hexdigest()
+    if picture["bytes"] is None:
+        return file_digest(Path(picture["path"]))
+    return hashlib.sha256(picture["bytes"]).hexdigest()
 
 
 def _reader(features: Mapping[str, Any], categories: tuple[Category, ...], source: str) -> RowReader:

@@ -113,6 +113,14 @@ class SegmentationDataset(Dataset, ABC):
         """Whether EXIF turns the photo: its label must then lie on the turned one."""
 
     @abstractmethod
+    def photo_sizes(self) -> list[int | None]:
+        """Bytes of each photo as it is stored, 0 for decoded ones; `None` for a photo that is not there."""
+
+    @abstractmethod
+    def photo_digest(self, index: int) -> str:
+        """SHA-256, in hexadecimal, of the photo as it is stored; of its pixels where it is stored decoded."""
+
+    @abstractmethod
     def segments_info(self, index: int) -> list[dict[str, Any]]:
         """The segments alone; the label map is read only where its format has no other list of them."""
 
@@ -265,6 +273,12 @@ class FileDataset(SegmentationDataset):
         with open_image(self._entry(index).image) as image:
             return exif_orientation(image) != 1
 
+    def photo_sizes(self) -> list[int | None]:
+        return [None if isinstance(entry, BrokenEntry) else size_of_file(entry.image) for entry in self.entries]
+
+    def photo_digest(self, index: int) -> str:
+        return file_digest(self._entry(index).image)
+
     def segments_info(self, index: int) -> list[dict[str, Any]]:
         entry = self._entry(index)
         return self._label(entry)[1] if entry.segments is None else entry.segments
@@ -405,7 +419,20 @@ def refuse_unlisted(label: np.ndarray, segments: list[dict[str, Any]]) -> None:
 
 def _content_digests(entry: Entry) -> list[str]:
     paths = (path for path in (entry.image, entry.label) if path is not None)
-    return [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
+    return [*map(file_digest, paths)]
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def size_of_file(path: Path) -> int | None:
+    """In bytes; `None` where there is none."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
 
 
 def size_of_photo(path: Path) -> tuple[int, int]:

@@ -59,3 +59,32 @@ def hold_out(data: SegmentationDataset, share: float) -> tuple[SegmentationDatas
     count = min(max(1, math.floor(share * len(data) + 0.5)), len(data) - 1)
     held_out = set(by_hash[:count])
     return data.select(i for i in range(len(data)) if i not in held_out), data.select(sorted(held_out))
+
+
+def shared_photos(training: SegmentationDataset, validation: SegmentationDataset) -> list[int]:
+    """The photos of the validation that are training photos too, byte for byte, wherever they lie and whatever they
+    are called. A photo that was saved again is another one.
+
+    Only photos whose sizes in bytes are found in both are read: about as many as the smaller of both has.
+
+    Args:
+        training, validation: photos to train on and to validate on; they may be of different formats.
+
+    Returns:
+        Their indices in `validation`.
+
+    Example:
+
+    ```python
+    >>> from fisa.data.formats import load_segmentation_dataset
+
+    >>> photos = load_segmentation_dataset("label_maps", "my-photos", split="train")
+    >>> shared_photos(photos.select([0, 1]), photos.select([1, 2]))
+    [0]
+    ```
+    """
+    sizes = training.photo_sizes(), validation.photo_sizes()
+    common = set(sizes[0]) & set(sizes[1]) - {None}
+    alike = [[index for index, size in enumerate(of_each) if size in common] for of_each in sizes]
+    trained_on = {training.photo_digest(index) for index in alike[0]}
+    return [index for index in alike[1] if validation.photo_digest(index) in trained_on]

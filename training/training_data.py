@@ -1,12 +1,17 @@
 """The photos of a run: which are trained on, which are evaluated, and that the two are not the same by mistake."""
 
+import logging
 from pathlib import Path
 
 from fisa.data.formats import DATASET_FORMATS, load_segmentation_dataset
 from fisa.data.segmentation_datasets import SegmentationDataset, StreamedSegmentationDataset
-from fisa.data.splits import hold_out, is_undivided
+from fisa.data.splits import hold_out, is_undivided, shared_photos
 from fisa.training.arguments import DataArguments
 
+
+logger = logging.getLogger(__name__)
+
+SHOWN_SHARED = 5
 
 AnyDataset = SegmentationDataset | StreamedSegmentationDataset
 
@@ -28,17 +33,23 @@ def open_data(options: DataArguments, *, trains: bool, evaluates: bool) -> tuple
         >>> options = DataArguments(train_format="label_maps", train_data="my-photos", eval_holdout=0.1)
         >>> train_data, eval_data = open_data(options, trains=True, evaluates=True)
     """
+    train_data, eval_data = None, None
     if options.eval_holdout is not None:
         train_data, eval_data = hold_out(_opened(options, "train"), options.eval_holdout)
     else:
-        train_data = _opened(options, "train") if trains else None
-        eval_data = _opened(options, "eval") if evaluates else None
+        if trains or (evaluates and _are_slices_of_one_split(options)):
+            train_data = _opened(options, "train")
         if evaluates:
+            eval_data = _opened(options, "eval")
             refuse_training_photos(options)
-    return (
-        _checked(train_data, options.max_train_samples, options=options, teaches=True) if trains else None,
-        _checked(eval_data, options.max_eval_samples, options=options, teaches=False) if evaluates else None,
-    )
+    train_data, eval_data = _first(train_data, options.max_train_samples), _first(eval_data, options.max_eval_samples)
+    if trains:
+        train_data = train_data.check(skip_broken=options.skip_broken, teaches=True)
+    if evaluates:
+        eval_data = eval_data.check(skip_broken=options.skip_broken)
+        if not (options.asks_for_training_photos and options.evaluates_on_training_data):
+            look_for_training_photos(train_data, eval_data)
+    return train_data if trains else None, eval_data if evaluates else None
 
 
 def _opened(options: DataArguments, part: str) -> AnyDataset:
@@ -76,7 +87,38 @@ def _share_a_split(one: str, other: str) -> bool:
     return bool(parts[0] & parts[1] or whole[0] & names[1] or names[0] & whole[1])
 
 
-def _checked(data: AnyDataset, limit: int | None, *, options: DataArguments, teaches: bool) -> AnyDataset:
-    """The first photos, of which none is broken."""
-    chosen = data if limit is None else data.take(limit)
-    return chosen.check(skip_broken=options.skip_broken, teaches=teaches)
+def _are_slices_of_one_split(options: DataArguments) -> bool:
+    """Whether training and validation name parts of one split, such as `"train[:80%]"` and `"train[50%:]"`."""
+    names = [
+        {part.partition("[")[0].strip() for part in split.split("+")}
+        for split in (options.train_split, options.eval_split)
+    ]
+    return options.evaluates_on_training_data and bool(names[0] & names[1])
+
+
+def look_for_training_photos(train_data: AnyDataset | None, eval_data: AnyDataset) -> None:
+    """Compare the content of the photos: whatever folder or split they are of, copies may be in both.
+
+    Streams are not compared, which would read them to their end.
+
+    Raises:
+        ValueError: half of the validation photos or more are training photos. Fewer are warned of.
+    """
+    if not isinstance(train_data, SegmentationDataset) or not isinstance(eval_data, SegmentationDataset):
+        return
+    shared = shared_photos(train_data, eval_data)
+    if not shared:
+        return
+    names = ", ".join(eval_data.image_id(index) for index in shared[:SHOWN_SHARED])
+    more = f" and {len(shared) - SHOWN_SHARED} more" if len(shared) > SHOWN_SHARED else ""
+    found = f"{len(shared)} of {len(eval_data)} validation photos are training photos, byte for byte: {names}{more}."
+    if 2 * len(shared) >= len(eval_data):
+        raise ValueError(
+            f"{found} Name others with --eval_data or --eval_split, or hold out a share with --eval_holdout 0.1; "
+            "training photos are measured where --eval_split is the same as --train_split, without --eval_data."
+        )
+    logger.warning(f"{found} The figures are that much better than on new photos; take these out of one of the two.")
+
+
+def _first(data: AnyDataset | None, limit: int | None) -> AnyDataset | None:
+    return data if data is None or limit is None else data.take(limit)

@@ -45,13 +45,13 @@ def segment(id: int, category_id: int, *, iscrowd: int = 0) -> dict[str, Any]:
     return {"id": id, "category_id": category_id, "iscrowd": iscrowd, "area": 48, "bbox": [0, 0, 8, 6]}
 
 
-def write_coco_panoptic(root: Path, *, name: str = "val2017", photos: int = 2) -> Path:
+def write_coco_panoptic(root: Path, *, name: str = "val2017", photos: int = 2, seed: int = 0) -> Path:
     """As COCO's release lies; ids beyond one byte, a crowd, and void in the last quarter. Returns the JSON's path."""
     annotations, images = [], []
     ids = (70_000, 5, 300, 0)
     for number in range(1, photos + 1):
         stem = f"{number:012d}"
-        write_photo(root / name / f"{stem}.jpg", seed=number)
+        write_photo(root / name / f"{stem}.jpg", seed=seed + number)
         write_values(
             root / "annotations" / f"panoptic_{name}" / f"{stem}.png", panoptic_to_rgb(quarters(*ids, dtype=np.int32))
         )
