@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from fisa.processing.coco_panoptic import CocoPanopticWriter, rgb_to_panoptic
+from fisa.processing.coco_panoptic import CocoPanopticWriter, remove_written, rgb_to_panoptic
 from fisa.processing.files import write_picture
 from fisa.processing.photos import open_image
 from fisa.processing.segmentation import Segmentation
@@ -38,6 +38,8 @@ class SampleWriter:
     def __init__(self, folder: Path, categories: Sequence[Mapping[str, Any]], *, limit: int = 8):
         self.folder, self.limit = folder, limit
         (folder / "photos").mkdir(parents=True, exist_ok=True)
+        for stem in {*remove_written(folder / "truth.json"), *remove_written(folder / "prediction.json")}:
+            (folder / "photos" / f"{stem}.jpg").unlink(missing_ok=True)
         self.truth = CocoPanopticWriter(folder / "truth.json", categories)
         self.prediction = CocoPanopticWriter(folder / "prediction.json", categories)
 

@@ -203,6 +203,34 @@ def write_annotations(
         file.write("\n}\n")
 
 
+def remove_written(path: Path) -> list[str]:
+    """Remove what [`CocoPanopticWriter`] has left: the JSON file, and of the PNGs beside it those that it lists.
+
+    Args:
+        path: of the JSON file; it need not be there, and one that is no such file is left alone, and so are the PNGs.
+
+    Returns:
+        The names of the PNGs, without their ending.
+
+    Example:
+
+    ```python
+    >>> remove_written(Path("a-new-folder") / "panoptic.json")
+    []
+    ```
+    """
+    try:
+        annotations = json.loads(path.read_text(encoding="utf-8"))["annotations"]
+        names = [Path(annotation["file_name"]) for annotation in annotations]
+    except (OSError, ValueError, TypeError, KeyError):
+        return []
+    listed = [name for name in names if name.name == str(name) and name.suffix == ".png"]  # in no other folder
+    path.unlink()
+    for name in listed:
+        (path.with_suffix("") / name).unlink(missing_ok=True)
+    return [name.stem for name in listed]
+
+
 class CocoPanopticWriter:
     """Writes segmentations in COCO's panoptic format: `NAME.json`, and in the folder `NAME` beside it a PNG per photo.
 

@@ -23,7 +23,7 @@ from fisa.evaluation.samples import SampleWriter
 from fisa.evaluation.segmentation_metric import SegmentationMetric, as_reference
 from fisa.modeling_fisa.modeling_fisa import FisaForUniversalSegmentation
 from fisa.modeling_fisa.outputs_fisa import FisaOutput
-from fisa.processing.coco_panoptic import CocoPanopticWriter
+from fisa.processing.coco_panoptic import CocoPanopticWriter, remove_written
 from fisa.processing.processing_fisa import FisaProcessor
 from fisa.processing.segmentation import Segmentation
 
@@ -45,7 +45,8 @@ class Evaluator:
         oracle: the part that the ground truth replaces, to see what limits the results, one of `PREDICTORS`: `"none"`,
             `"classifier"`, `"generator"` or `"both"`.
         samples: a folder for the first few photos with ground truth and prediction, for reports.
-        predictions: a JSON file for all panoptic predictions, in COCO's format, with their PNGs beside it.
+        predictions: a JSON file for all panoptic predictions, in COCO's format, with their PNGs beside it. Those of an
+            earlier evaluation are removed.
 
     Raises:
         ValueError: an unknown oracle.
@@ -121,6 +122,11 @@ class Evaluator:
         state = PartialState()
         options = {"categories": self.categories, "unlabelled": self.data.unlabelled}
         metrics = {task: METRICS[task](**options) for task in self.tasks}
+        if self.predictions:
+            with state.main_process_first():
+                # Of an earlier evaluation, perhaps of other photos; no process writes before they are gone.
+                if state.is_main_process:
+                    remove_written(self.predictions)
         files = self.predictions and CocoPanopticWriter(self.predictions, self.categories)
         samples = self.samples and state.is_main_process and SampleWriter(self.samples, self._plainly_named())
         predictor = self._predictor_class(

@@ -133,3 +133,39 @@ def test_instances_of_any_score_count_whatever_the_model_s_settings(data):
     evaluator = Evaluator(data, processor, name="quarters")
     report = evaluator.evaluate(PersonsInTwoQuarters(), evaluator.loader(batch_size=2, num_workers=0))
     assert report["instance"]["per_class"]["person"]["ap"] == pytest.approx(100)
+
+
+def test_an_earlier_evaluation_of_other_photos_leaves_nothing_but_what_is_not_its_own(data, tmp_path):
+    _, processor = miniature()
+    predictions, samples = tmp_path / "predictions.json", tmp_path / "samples"
+
+    def evaluate(photos):
+        evaluator = Evaluator(photos, processor, name="quarters", predictions=predictions, samples=samples)
+        evaluator.evaluate(PersonsInTwoQuarters(), evaluator.loader(batch_size=2, num_workers=0))
+        return sorted(path.name for path in (tmp_path / "predictions").iterdir())
+
+    assert evaluate(data) == ["1.png", "2.png"]
+    (tmp_path / "predictions" / "mine.png").touch()
+    (tmp_path / "mine.png").touch()
+    content = json.loads(predictions.read_text())
+    content["annotations"].append({"file_name": "../mine.png"})
+    predictions.write_text(json.dumps(content))
+    assert evaluate(data.select([1])) == ["2.png", "mine.png"] and (tmp_path / "mine.png").exists()
+    assert [entry["file_name"] for entry in json.loads(predictions.read_text())["annotations"]] == ["2.png"]
+    for kind, ending in (("photos", "jpg"), ("truth", "png"), ("prediction", "png")):
+        assert [path.name for path in (samples / kind).iterdir()] == [f"2.{ending}"]
+
+
+def test_a_stopped_evaluation_leaves_no_list_of_pictures_that_it_replaced(data, tmp_path):
+    _, processor = miniature()
+    evaluator = Evaluator(data, processor, name="quarters", predictions=tmp_path / "predictions.json")
+    loader = evaluator.loader(batch_size=1, num_workers=0)
+    evaluator.evaluate(PersonsInTwoQuarters(), loader)
+
+    class Stopped(PersonsInTwoQuarters):
+        def __call__(self, **inputs):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluator.evaluate(Stopped(), loader)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
