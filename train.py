@@ -166,10 +166,13 @@ class Run:
             announce_download(model_options.model)
         self.processor = self._processor()
         model = self._model()
+        weights = model.state_dict()  # under the names that they have without an adapter
         self.model = self._with_adapter(model)
         self.trainer = self._trainer(trainer_class)
         if training_options.do_train:
             self.trainer.checkpoint_to_resume(self.resume)  # refused before training begins
+            if model_options.clip is not None:
+                self._save_base(model, weights)
 
     def train(self) -> None:
         self.model.print_trainable_parameters()
@@ -220,8 +223,7 @@ class Run:
         return processor
 
     def _model(self) -> FisaForUniversalSegmentation:
-        """The base model. A base that is made of CLIP and a generator is saved beside the adapter, which could not be
-        loaded without it."""
+        """The base model. An adapter finds it by its name, from whichever folder it is loaded."""
         options = self.model_options
         config = options.config_fields
         if options.clip is None:
@@ -232,18 +234,19 @@ class Run:
             )
         model = model.to(self.options.device)
         if Path(model.name_or_path).is_dir():
-            # An adapter finds its base by this name, from whichever folder it is loaded.
             model.name_or_path = str(Path(model.name_or_path).resolve())
         if self.train_data is not None:
             model.set_vocabulary(self.processor, vocabulary_of(self.train_data.categories))
             if options.clip is not None:
-                base = self.folder / "base"
-                goes_on_here = isinstance(self.resume, bool) and newest_whole_checkpoint(self.folder) is not None
-                if self.options.process_index == 0 and not goes_on_here:
-                    model.save_pretrained(base)
-                    self.processor.save_pretrained(base)
-                model.name_or_path = str(base.resolve())
+                model.name_or_path = str((self.folder / "base").resolve())
         return model
+
+    def _save_base(self, model: FisaForUniversalSegmentation, weights: dict[str, torch.Tensor]) -> None:
+        """Put a base that is made of CLIP and a generator beside the adapter, which could not be loaded without it."""
+        goes_on_here = isinstance(self.resume, bool) and newest_whole_checkpoint(self.folder) is not None
+        if self.options.process_index == 0 and not goes_on_here:
+            model.save_pretrained(self.folder / "base", state_dict=weights)
+            self.processor.save_pretrained(self.folder / "base")
 
     def _with_adapter(self, model: FisaForUniversalSegmentation) -> FisaForUniversalSegmentation | PeftModel:
         if self.model_options.adapter is not None:

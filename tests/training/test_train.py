@@ -104,8 +104,30 @@ def test_the_base_of_a_model_that_was_put_together_is_saved_with_its_adapter(tmp
     run(tmp_path / "run", model=None, data=photos, do_train=True, **options)
     base = fisa.FisaForUniversalSegmentation.from_pretrained(tmp_path / "run" / "base")
     assert base.config.seve_layers == [1]
+    again = fisa.FisaForUniversalSegmentation.from_clip_and_mask_generator(
+        parts_folder / "clip", parts_folder / "mask_generator", seve_layers=[1]
+    ).state_dict()
+    stored = base.state_dict()
+    # SEVE starts from random numbers, and the vocabulary is the data's.
+    assert {name for name in again if not torch.equal(stored[name], again[name])} <= {
+        name for name in again if "semantic_guidance" in name
+    }
+    assert PeftModel.from_pretrained(base, tmp_path / "run")
     found = pipeline("image-segmentation", model=str(tmp_path / "run"), pipeline_class=fisa.FisaPipeline)
     assert found.model.config.id2label[0] == "person"
+
+
+def test_a_refused_run_leaves_no_base(tmp_path, trained, parts_folder, photos, capsys):
+    parts = {"clip": parts_folder / "clip", "mask_generator": parts_folder / "mask_generator"}
+    checkpoint = next(trained[0].glob("checkpoint-*"))
+    for options, said in (
+        ({"resume_from_checkpoint": checkpoint}, "not of this run"),
+        ({"start_share": 0.5, "lora_rank": 2}, "--start_share averages whole weights"),
+    ):
+        with pytest.raises(SystemExit):
+            run(tmp_path / "run", model=None, data=photos, do_train=True, max_steps=1, **parts, **options)
+        assert said in " ".join(capsys.readouterr().err.split())
+        assert not list((tmp_path / "run").rglob("*"))
 
 
 def test_low_rank_changes_make_a_small_adapter(tmp_path, trained, checkpoint, photos, photo):
