@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from transformers import pipeline
 
 from fisa.commands.demo import FEW_LABELS, STUFF, THINGS
-from fisa.commands.options import OneLineParser, available_device, load_parts, model_name, number_type
+from fisa.commands.options import available_device, load_parts, model_name, number_type
 from fisa.pretrained.patchwork import SCENES
 from fisa.pretrained.presets import PRESETS
 from fisa.processing.extras import library
+from fisa.processing.one_line_parser import OneLineParser
 from fisa.processing.pipeline_fisa import FisaPipeline
 
 

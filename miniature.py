@@ -4,7 +4,6 @@ Its answers mean nothing, but have the form of a real model's.
 `python -m fisa.miniature FOLDER` saves one.
 """
 
-import argparse
 from typing import Any
 
 import torch
@@ -20,6 +19,7 @@ from transformers import (
 
 from fisa.modeling_fisa.modeling_fisa import FisaForUniversalSegmentation
 from fisa.processing.image_processing_fisa import FisaImageProcessor
+from fisa.processing.one_line_parser import OneLineParser
 from fisa.processing.processing_fisa import FisaProcessor
 
 
@@ -114,7 +114,7 @@ def miniature(*, seed: int = 0, **config_options: Any) -> tuple[FisaForUniversal
 
 def main() -> None:
     """Save a miniature."""
-    parser = argparse.ArgumentParser(prog="python -m fisa.miniature", description="Save a small FISA, random weights.")
+    parser = OneLineParser(prog="python -m fisa.miniature", description="Save a small FISA, random weights.")
     parser.add_argument("folder")
     options = parser.parse_args()
     for part in miniature():

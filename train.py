@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from tqdm import tqdm
 from transformers import EarlyStoppingCallback, HfArgumentParser, set_seed
 
-from fisa.commands.options import OneLineParser, existing_part, loadable_name, model_name, output_folder
+from fisa.commands.options import existing_part, loadable_name, model_name, output_folder
 from fisa.data.augmentation import Augmentation
 from fisa.data.categories import vocabulary_of
 from fisa.data.proposal_caching import cached_proposals
@@ -36,6 +36,7 @@ from fisa.modeling_fisa.modeling_fisa import FisaForUniversalSegmentation
 from fisa.modeling_fisa.simo import get_simo_model, simo_target_modules
 from fisa.pretrained.presets import announce_download, preset_of
 from fisa.processing.files import write_whole
+from fisa.processing.one_line_parser import OneLineParser
 from fisa.processing.processing_fisa import FisaProcessor
 from fisa.training.arguments import DataArguments, ModelArguments
 from fisa.training.checkpoints import damage_of, newest_whole_checkpoint

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from PIL import Image
 
 from fisa.commands import segment
-from fisa.commands.options import OneLineParser, output_folder
+from fisa.commands.options import output_folder
 from fisa.pretrained.patchwork import SCENES
+from fisa.processing.one_line_parser import OneLineParser
 
 
 FEW_LABELS = "bird, fish, water [stuff], sailboat, pizza, guitar"

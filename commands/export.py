@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import torch
 
 from fisa.commands.options import (
-    OneLineParser,
     add_others_option,
     add_vocabulary_options,
     load_parts,
@@ -19,6 +18,7 @@ from fisa.commands.options import (
 )
 from fisa.export import FILES, check_export, export_program, save
 from fisa.pretrained.presets import PRESETS
+from fisa.processing.one_line_parser import OneLineParser
 
 
 EXAMPLES = """examples:

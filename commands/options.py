@@ -1,7 +1,6 @@
 """What the command lines share: options, and the types that check their values."""
 
 import argparse
-import difflib
 import io
 import json
 import math
@@ -10,7 +9,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from huggingface_hub import HfApi, constants, try_to_load_from_cache
@@ -23,6 +22,7 @@ from fisa.configuration.configuration_fisa import FisaConfig
 from fisa.modeling_fisa.modeling_fisa import FisaForUniversalSegmentation
 from fisa.pretrained import patchwork, presets
 from fisa.processing.class_names import is_file_name
+from fisa.processing.one_line_parser import IN_QUOTES
 from fisa.processing.others import SETTINGS
 from fisa.processing.processing_fisa import FisaProcessor
 from fisa.processing.vocabulary import Vocabulary
@@ -34,37 +34,7 @@ HUB_TIMEOUT = 10  # seconds
 TRIAL_BYTES = 4096
 STANDARD_OUTPUT = "-"
 FETCHED = '--exclude "*.h5" --exclude "*.msgpack"'  # weights for other frameworks
-IN_QUOTES = 'Several classes are one argument, in quotes: --labels "red car, road, sky".'
 NO_CLASSES = "This model stores no classes of its own; name some with --labels or --labels-file."
-
-
-class OneLineParser(argparse.ArgumentParser):
-    """A parser whose errors are one line, without the usage, which `--help` shows; options are not abbreviated, since
-    a misspelt one would be taken for another."""
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options | {"allow_abbrev": False})
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {' '.join(message.split())}\n")
-
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As argparse's own, which would leave it to others to refuse what no option takes."""
-        options, unknown = super().parse_known_args(args, namespace)
-        if unknown:
-            self.error(self._why_unknown(unknown))
-        return options, unknown
-
-    def _why_unknown(self, arguments: Sequence[str]) -> str:
-        named = next((argument for argument in arguments if argument.startswith("-")), None)
-        if named is not None:
-            name = named.partition("=")[0]
-            like = difflib.get_close_matches(name, self._option_string_actions, n=1, cutoff=0.75)
-            advice = f"did you mean {like[0]}?" if like else f"{self.prog} --help lists the options."
-            return f"there is no option {name}; {advice}"
-        takes_words = "--labels" in self._option_string_actions
-        advice = f" {IN_QUOTES}" if takes_words else f" {self.prog} --help lists the options."
-        return f"no option takes {' '.join(arguments)}.{advice}"
 
 
 def add_vocabulary_options(group: argparse._ArgumentGroup) -> None:

@@ -15,9 +15,7 @@ from transformers import pipeline
 
 import fisa
 from fisa.commands.options import (
-    IN_QUOTES,
     STANDARD_OUTPUT,
-    OneLineParser,
     add_others_option,
     add_vocabulary_options,
     available_device,
@@ -42,6 +40,7 @@ from fisa.labelling.streaming import stream_photos
 from fisa.pretrained.presets import PRESETS
 from fisa.processing.downloads import DOWNLOAD_BYTES, DOWNLOAD_SECONDS
 from fisa.processing.lettering import checked_font
+from fisa.processing.one_line_parser import IN_QUOTES, OneLineParser
 from fisa.processing.pipeline_fisa import SUBTASKS
 from fisa.processing.segment import Segment
 

@@ -4,7 +4,6 @@ Writes a table of the headline figures, the classes that changed most, and photo
 predictions, like figures 3 and 5 of the paper.
 """
 
-import argparse
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from fisa.evaluation.headlines import headlines
 from fisa.evaluation.samples import Sample, read_samples
 from fisa.processing.drawing import FAINT_INK, INK, PAPER, draw_legend
 from fisa.processing.lettering import FONTS, Lettering
+from fisa.processing.one_line_parser import OneLineParser
 from fisa.processing.palette import Color, class_colors
 from fisa.processing.segmentation import Segmentation
 from fisa.visualization import paint_segments
@@ -58,7 +58,7 @@ class Evaluation:
 
 def main(arguments: Sequence[str] | None = None) -> Path:
     """Write the report; returns its folder."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="python -m fisa.evaluation.report", description="Compare two evaluations of train.py --do_eval."
     )
     parser.add_argument("metrics", nargs=2, type=Path, metavar="METRICS.json", help="of A and of B")

@@ -189,7 +189,7 @@ class StoredVocabulary(NamedTuple):
         class_embeds, class_ids, rivals = self.class_embeds, _owners(self.classes), None
         assert class_embeds is not None
         if self.others and self.other_embeds is not None:
-            spoken_for = [entry.get("speaks_for", UNKNOWN) for entry in self.others for _ in _names(entry)]
+            spoken_for = [entry.get("speaks_for", UNKNOWN) for entry in self.others for _ in names_of(entry)]
             voices = [row for row, class_id in enumerate(spoken_for) if class_id != UNKNOWN]
             rival_rows = [row for row, class_id in enumerate(spoken_for) if class_id == UNKNOWN]
             if voices:
@@ -219,13 +219,14 @@ def _kind_is_known(entry: dict[str, Any]) -> bool:
     return entry.get("kind_is_known", not entry["is_thing"])
 
 
-def _names(entry: dict[str, Any]) -> list[str]:
+def names_of(entry: dict[str, Any]) -> list[str]:
+    """The name and the synonyms of a class as [`FisaConfig.vocabulary`] has it."""
     return [entry["name"], *entry["synonyms"]]
 
 
 def _owners(entries: list[dict[str, Any]]) -> list[int]:
     """The index of the entry that each name belongs to."""
-    return [index for index, entry in enumerate(entries) for _ in _names(entry)]
+    return [index for index, entry in enumerate(entries) for _ in names_of(entry)]
 
 
 def _num_classes(class_ids: list[int], num_things: int | None) -> int:

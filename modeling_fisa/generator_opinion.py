@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 
 from fisa.configuration.configuration_fisa import FisaConfig
 from fisa.modeling_fisa.class_kinds import generator_kinds, kinds_for_generator, weigh_by_kind
-from fisa.modeling_fisa.encoded_vocabulary import EncodedVocabulary, StoredVocabulary, stated_kinds
+from fisa.modeling_fisa.encoded_vocabulary import EncodedVocabulary, StoredVocabulary, names_of, stated_kinds
 from fisa.modeling_fisa.mask_classification import ensemble_with_generator, known_class_ids
 
 
@@ -79,7 +79,7 @@ class GeneratorOpinion:
     def _with_own(
         self, encoded: EncodedVocabulary, classes: list[dict[str, Any]], device: torch.device
     ) -> EncodedVocabulary:
-        names = [[entry["name"], *entry["synonyms"]] for entry in classes]
+        names = [*map(names_of, classes)]
         own = self._class_ids(names), self._kinds(stated_kinds(classes), names)
         class_ids, kinds = (
             None if known is None else torch.tensor(known, dtype=torch.long, device=device) for known in own

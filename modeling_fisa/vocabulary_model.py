@@ -13,7 +13,7 @@ from fisa.acceleration.class_text_files import ClassTextFiles, shared_text_files
 from fisa.acceleration.class_texts import ClassTextCache
 from fisa.configuration.configuration_fisa import FisaConfig
 from fisa.modeling_fisa.adapter_vocabulary import ADAPTER_VOCABULARY, clip_sample, vocabulary_of_tensors
-from fisa.modeling_fisa.encoded_vocabulary import EncodedVocabulary, StoredVocabulary
+from fisa.modeling_fisa.encoded_vocabulary import EncodedVocabulary, StoredVocabulary, names_of
 from fisa.modeling_fisa.pretrained_fisa import FisaPreTrainedModel
 from fisa.processing.others import (
     Competition,
@@ -98,7 +98,7 @@ class VocabularyModel(FisaPreTrainedModel):
 
         open_files = partial(_open_files, text_cache, self, processor) if text_cache else None
         open_other_files = partial(shared_text_files, self, processor) if is_auto(others) else None
-        names, other_names = vocabulary.prompts(), [name for entry in beside for name in _names(entry)]
+        names, other_names = vocabulary.prompts(), [name for entry in beside for name in names_of(entry)]
         embeds = self._text_cache.embed(
             names,
             encode,
@@ -210,10 +210,6 @@ def _entries(competition: Competition) -> list[dict[str, Any]]:
         for name in names
     ]
     return voices + [other.to_config() for other in competition.others]
-
-
-def _names(entry: dict[str, Any]) -> list[str]:
-    return [entry["name"], *entry["synonyms"]]
 
 
 __all__ = ["VocabularyModel"]

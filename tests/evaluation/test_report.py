@@ -175,7 +175,14 @@ def test_files_that_are_missing_or_no_json_are_named(tmp_path, capsys):
     for path in (tmp_path / "nowhere.json", tmp_path / "broken.json"):
         with pytest.raises(SystemExit):
             main([before, str(path)])
-        assert path.name in capsys.readouterr().err
+        message = capsys.readouterr().err
+        assert path.name in message and len(message.splitlines()) == 1
+
+
+def test_a_misspelt_option_is_answered_by_the_nearest(capsys):
+    with pytest.raises(SystemExit):
+        main(["a.json", "b.json", "--out", "r"])  # no abbreviation is taken for another option
+    assert "there is no option --out" in capsys.readouterr().err
 
 
 def test_headlines_leave_out_what_was_not_measured():
