@@ -32,12 +32,13 @@ def write_cvat(results: Results, path: Path) -> None:
         zipfile.ZipFile(aside, "w") as archive,
         tempfile.TemporaryFile(dir=path.parent) as annotations,
     ):
+        size = 0
         for photo, name, content in photo_copies(results):
+            size += 1
             # Without the time of writing: the same results make the same bytes.
             archive.writestr(zipfile.ZipInfo(f"images/{name}"), content)
             annotations.write(ElementTree.tostring(_image(photo, name), encoding="utf-8") + b"\n")
         annotations.seek(0)
-        size = len(results) - len(results.left_out or ())
         head = _head([category["name"] for category in results.categories], size=size)
         entry = zipfile.ZipInfo("annotations.xml")
         entry.compress_type = zipfile.ZIP_DEFLATED

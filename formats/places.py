@@ -1,17 +1,19 @@
 """Where formats are written: folders that replace older ones, and copies of photos."""
 
+import hashlib
 import io
 import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from fisa.formats.results import LabelledPhoto, Results
-from fisa.processing.archives import read_member, split_address
+from fisa.processing.archives import split_address
 from fisa.processing.failures import reason_of
 from fisa.processing.files import path_of, remove_whole, written_whole
-from fisa.processing.photos import load_photo, open_image
+from fisa.processing.photos import DECODER_ERRORS, load_photo, open_image, photo_content
 
 
 # Whatever reads a format reads these; photos of other kinds become PNG.
@@ -64,7 +66,8 @@ def _files_in(folder: Path) -> set[str]:
 def photo_copies(results: Results, *, online: bool = True) -> Iterator[tuple[LabelledPhoto, str, bytes]]:
     """Photos one after the other, each with the name and the content of its copy; see [`photo_copy`].
 
-    Those that cannot be read any more go into `results.left_out`, if that is given.
+    Those that cannot be read any more, or have changed since they were segmented, go into `results.left_out`, if that
+    is given.
 
     Args:
         results ([`Results`])
@@ -75,7 +78,7 @@ def photo_copies(results: Results, *, online: bool = True) -> Iterator[tuple[Lab
             yield photo, photo.name, b""
             continue
         try:
-            name, content = photo_copy(photo)
+            name, content = photo_copy(photo, **results.download_limits)
         except Exception as error:  # whatever a decoder raises concerns this photo alone
             if results.left_out is None:
                 raise
@@ -84,31 +87,42 @@ def photo_copies(results: Results, *, online: bool = True) -> Iterator[tuple[Lab
             yield photo, name, content
 
 
-def photo_copy(labelled: LabelledPhoto) -> tuple[str, bytes]:
+def photo_copy(labelled: LabelledPhoto, **limits: Any) -> tuple[str, bytes]:
     """The name and the content of a photo's copy: its own file where it is a common one, else a PNG of it, upright.
 
+    Args:
+        labelled ([`LabelledPhoto`])
+        limits: `timeout` and `max_download_bytes`, as [`load_photo`] takes them.
+
     Raises:
-        OSError, ValueError: the photo cannot be read.
+        OSError, ValueError: the photo cannot be read, or is no longer the one that was segmented.
     """
     photo = labelled.file()
     if isinstance(photo, Mapping):
         photo = photo["path"] if photo.get("bytes") is None else photo["bytes"]
-    ending, content = _of_bytes(photo) if isinstance(photo, bytes) else _of_source(photo)
-    if ending in COMMON_ENDINGS and content is not None:
+    content = photo_content(photo, **limits)
+    if labelled.digest not in (None, hashlib.sha256(content).hexdigest()):
+        raise ValueError(
+            f"{labelled.source} has changed since it was segmented, and what was found is not of what is there now; "
+            "run again, for addresses with --overwrite."
+        )
+    ending = _ending(photo, content)
+    if ending in COMMON_ENDINGS:
         return f"{labelled.name}{ending}", content
     png = io.BytesIO()
-    load_photo(photo).save(png, format="PNG")
+    load_photo(content).save(png, format="PNG")
     return f"{labelled.name}.png", png.getvalue()
 
 
-def _of_bytes(content: bytes) -> tuple[str, bytes]:
-    with open_image(io.BytesIO(content)) as image:
-        return f".{image.format}".lower().replace("jpeg", "jpg"), content
-
-
-def _of_source(source: str) -> tuple[str, bytes | None]:
-    in_archive = split_address(source)
-    if in_archive is not None:
-        return Path(in_archive[1]).suffix.lower(), read_member(*in_archive)
-    path = Path(path_of(source))
-    return path.suffix.lower(), path.read_bytes() if path.is_file() else None
+def _ending(photo: Any, content: bytes) -> str | None:
+    """That of a file or, of what is none, the one that its format usually has."""
+    if isinstance(photo, str):
+        if in_archive := split_address(photo):
+            return Path(in_archive[1]).suffix.lower()
+        if (path := Path(path_of(photo))).is_file():
+            return path.suffix.lower()
+    try:
+        with open_image(io.BytesIO(content)) as image:
+            return f".{image.format}".lower().replace("jpeg", "jpg")
+    except DECODER_ERRORS:
+        return None

@@ -26,6 +26,7 @@ class LabelledPhoto:
         source (`str`): the photo's path or address.
         segmentation ([`Segmentation`]): upright; each `class_id` is a place in the results' categories.
         file (`Callable`): gives the photo as [`load_photo`] takes it; to be called once, in the photos' order.
+        digest (`str`, *optional*): SHA-256 of the file that was segmented, in hexadecimal.
     """
 
     id: int
@@ -33,6 +34,7 @@ class LabelledPhoto:
     source: str
     segmentation: Segmentation
     file: Callable[[], Any]
+    digest: str | None = None
 
 
 class Results:
@@ -47,6 +49,7 @@ class Results:
             that gives its photo as [`load_photo`] takes it, in the order of the results; others may lie between them.
         left_out (`dict`, *optional*): takes, by their names, the sources of photos that a format cannot copy, and why;
             the format is written without them. Such a photo is an error if not given.
+        timeout, max_download_bytes (*optional*): limits for photos from the web, as [`load_photo`] takes them.
 
     Raises:
         ValueError: the file is not COCO's panoptic JSON.
@@ -66,9 +69,12 @@ class Results:
         *,
         files: Iterable[tuple[str, Callable[[], Any]]] | None = None,
         left_out: dict[str, tuple[str, str]] | None = None,
+        timeout: float | None = None,
+        max_download_bytes: int | None = None,
     ):
         self._files = files
         self.left_out = left_out
+        self.download_limits = {"timeout": timeout, "max_download_bytes": max_download_bytes}
         self.maps = annotations.with_suffix("")
         content = json.loads(annotations.read_text(encoding="utf-8"))
         missing = {"images", "annotations", "categories"} - set(content)
@@ -90,7 +96,8 @@ class Results:
             infos = annotation["segments_info"]
             ids, _ = numbered(rgb_to_panoptic(colors), infos)
             segments = [places[info["category_id"]] for info in infos]
-            source = self._images[annotation["image_id"]]["file_name"]
+            file = self._images[annotation["image_id"]]
+            source = file["file_name"]
             yield LabelledPhoto(
                 number,
                 _spelt_out(Path(annotation["file_name"]).stem),
@@ -103,6 +110,7 @@ class Results:
                     are_things=[bool(self.categories[place]["isthing"]) for place in segments],
                 ),
                 partial(_file_of, source, files),
+                file.get("sha256"),
             )
 
 

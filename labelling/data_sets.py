@@ -6,6 +6,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fisa.processing.downloads import download_by_fsspec
 from fisa.processing.extras import library
 
 
@@ -25,17 +26,21 @@ class Row(NamedTuple):
     image: Any
     """As `datasets` stores it, undecoded."""
 
-    def read(self) -> Any:
+    def read(self, *, timeout: float | None = None, max_download_bytes: int | None = None) -> Any:
         """The photo as [`load_photo`] takes it.
 
+        Args:
+            timeout, max_download_bytes: as in [`load_photo`].
+
         Raises:
-            OSError: its file, in an archive or on the Hub, cannot be read.
+            OSError: its file, in an archive or on the Hub, cannot be read or exceeds a limit.
         """
         content, path = self.content_and_path
         if content is not None or path is None or not isinstance(self.image, Mapping) or "://" not in path:
             return self.image
-        with library("fsspec", extra="formats", purpose="Reading files of data sets").open(path, "rb") as file:
-            return file.read()
+        if path.startswith(("http://", "https://")):
+            return path
+        return download_by_fsspec(path, timeout=timeout, max_bytes=max_download_bytes)
 
     @property
     def content_and_path(self) -> tuple[bytes | None, str | None]:

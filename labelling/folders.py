@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
 
-from PIL import Image
 from tqdm import tqdm
 
 from fisa.formats import require
@@ -21,6 +20,7 @@ from fisa.labelling.processes import Processes
 from fisa.labelling.result_folder import ResultFolder, Task, Version
 from fisa.processing.failures import reason_of
 from fisa.processing.lettering import checked_font
+from fisa.processing.photos import Photo
 from fisa.processing.segmentation import Segmentation
 
 
@@ -125,6 +125,7 @@ def label_photos(
     for format in formats:
         require(format)
     settings = labeller.settings() | ({} if font is None else {"font": checked_font(font)})
+    limits = labeller.download_limits
     processes = Processes.started()
     rows = sources if isinstance(sources, DatasetPhotos) else None
     folder = ResultFolder(
@@ -145,7 +146,7 @@ def label_photos(
             return listed, folder.done(), folder.next_run()
 
         listed, done, run = processes.from_main(plan)
-        work = _Work(listed if rows is None else (Task.of_row(row, output) for row in rows), done)
+        work = _Work(listed if rows is None else (Task.of_row(row, output, limits) for row in rows), done)
         photos = len(work.tasks) if rows is None else rows.total
         bar = tqdm(
             total=photos,
@@ -173,7 +174,7 @@ def label_photos(
             classes = folder.assemble(work.tasks) if processes.is_main else None
         if classes is None:
             return None
-        left_out = folder.write_formats(formats, rows=rows)
+        left_out = folder.write_formats(formats, rows=rows, limits=limits)
         for source, reason in left_out:
             report(Result(source, reason=reason))
         seconds = time.perf_counter() - started
@@ -235,21 +236,24 @@ def _labelled(
 
 
 def _label(labeller: Labeller, folder: ResultFolder, tasks: Sequence[Task]) -> list[Result]:
-    results = labeller.label([task.read or task.source for task in tasks])
-    return [_recorded(folder, task, result) for task, result in zip(tasks, results)]
+    photos = [labeller.read(task.read or task.source) for task in tasks]
+    return [_recorded(folder, *of_one) for of_one in zip(tasks, photos, labeller.segment(photos))]
 
 
-def _recorded(folder: ResultFolder, task: Task, result: tuple[Image.Image, Segmentation] | Exception) -> Result:
-    if not isinstance(result, Exception):
-        photo, segmentation = result
+def _recorded(folder: ResultFolder, task: Task, photo: Photo | Exception, result: Segmentation | Exception) -> Result:
+    if isinstance(photo, Exception):
+        error = photo
+    elif isinstance(result, Exception):
+        error = result
+    else:
         try:
-            missing = segmentation.not_found if folder.names_missing else ()
-            return Result(task.source, folder.add(task, photo, segmentation), segmentation, missing)
+            missing = result.not_found if folder.names_missing else ()
+            return Result(task.source, folder.add(task, photo, result), result, missing)
         except OSError:  # the disk's fault, and the next photo would fare no better
             raise
-        except Exception as error:
-            result = error
-    reason = reason_of(result)
+        except Exception as of_writing:
+            error = of_writing
+    reason = reason_of(error)
     folder.skip(task, reason)
     return Result(task.source, reason=reason)
 

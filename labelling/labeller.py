@@ -21,7 +21,7 @@ from fisa.pretrained.presets import preset_of
 from fisa.processing.coco_panoptic import numbered, panoptic_png
 from fisa.processing.failures import is_out_of_memory, reason_of
 from fisa.processing.files import weights_digest
-from fisa.processing.photos import load_photo
+from fisa.processing.photos import Photo, read_photo
 from fisa.processing.pipeline_fisa import ARGUMENTS, DOWNLOAD_LIMITS, FisaPipeline, checked_arguments
 from fisa.processing.segmentation import Segmentation
 from fisa.processing.vocabulary import Class, Vocabulary, VocabularyLike
@@ -101,7 +101,7 @@ class Labeller:
         self._options = checked_arguments(options)
 
     def __getstate__(self) -> dict[str, Any]:
-        cached = ("pipeline", "vocabulary", "categories", "room")
+        cached = ("pipeline", "vocabulary", "categories", "room", "download_limits")
         return {name: value for name, value in vars(self).items() if name not in cached}
 
     def __call__(self, rows: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
@@ -156,16 +156,26 @@ class Labeller:
         Returns:
             For each photo the photo itself, upright, and its segmentation; or the error that kept it from both.
         """
-        photos = [self._read(image) for image in images]
-        segmented = iter(self._segment_each([photo for photo in photos if not isinstance(photo, Exception)]))
+        photos = [self.read(image) for image in images]
         results: list[tuple[Image.Image, Segmentation] | Exception] = []
-        for photo in photos:
+        for photo, result in zip(photos, self.segment(photos)):
             if isinstance(photo, Exception):
                 results.append(photo)
-                continue
-            result = next(segmented)
-            results.append(result if isinstance(result, Exception) else (photo, result))
+            else:
+                results.append(result if isinstance(result, Exception) else (photo.image, result))
         return results
+
+    def read(self, image: Any) -> Photo | Exception:
+        """Read a photo, with the digest of its file; `image` is as in [`label`]."""
+        try:
+            return read_photo(image() if callable(image) else image, digested=True, **self.download_limits)
+        except Exception as error:  # whatever a decoder raises concerns this photo alone
+            return error
+
+    def segment(self, photos: Sequence[Photo | Exception]) -> list[Segmentation | Exception]:
+        """Segment photos that were read; errors come back where they stand."""
+        segmented = iter(self._segment_each([photo.image for photo in photos if not isinstance(photo, Exception)]))
+        return [photo if isinstance(photo, Exception) else next(segmented) for photo in photos]
 
     @cached_property
     def pipeline(self) -> FisaPipeline:
@@ -195,6 +205,12 @@ class Labeller:
     def categories(self) -> list[dict[str, Any]]:
         """The classes as COCO has them, `id` counted from 1."""
         return [category.to_dict() for category in categories_of(self.vocabulary, first_id=1)]
+
+    @cached_property
+    def download_limits(self) -> dict[str, Any]:
+        """`timeout` and `max_download_bytes`, where they are given."""
+        in_use = self.pipeline.arguments_in_use(**self._options)
+        return {name: in_use[name] for name in DOWNLOAD_LIMITS if name in in_use}
 
     @property
     def names_missing(self) -> bool:
@@ -229,13 +245,6 @@ class Labeller:
             "image processor": processor.image_processor.to_dict(),
         }
         return _plain(settings)
-
-    def _read(self, image: Any) -> Image.Image | Exception:
-        limits = {name: value for name, value in self._options.items() if name in DOWNLOAD_LIMITS}
-        try:
-            return load_photo(image() if callable(image) else image, **limits)
-        except Exception as error:  # whatever a decoder raises concerns this photo alone
-            return error
 
     def _segment_each(self, photos: Sequence[Image.Image]) -> list[Segmentation | Exception]:
         try:

@@ -6,11 +6,11 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
-from PIL import Image
 
 from fisa.formats import FORMATS, Results, write
 from fisa.formats.places import refuse_other_files
@@ -21,6 +21,7 @@ from fisa.labelling.photo_search import ANNOTATIONS, JOURNAL, PhotoKey, photo_ke
 from fisa.labelling.stamps import Stamp, row_stamp, source_stamp
 from fisa.processing.coco_panoptic import numbered, write_annotations, write_map
 from fisa.processing.files import remove_leftovers, remove_whole
+from fisa.processing.photos import Photo
 from fisa.processing.segmentation import Segmentation
 
 
@@ -44,9 +45,10 @@ class Task(NamedTuple):
     """Gives the photo as [`load_photo`] takes it, where the source alone does not."""
 
     @classmethod
-    def of_row(cls, row: Row, folder: Path) -> "Task":
-        """The task that a photo of a data set is, with its results in a folder."""
-        return cls(row.source, PhotoKey(row.place), row_stamp(row, folder), row.name, row.read)
+    def of_row(cls, row: Row, folder: Path, limits: Mapping[str, Any]) -> "Task":
+        """The task that a photo of a data set is, with its results in a folder and limits for downloads."""
+        read = partial(row.read, **limits)
+        return cls(row.source, PhotoKey(row.place), row_stamp(row, folder), row.name, read)
 
     @property
     def version(self) -> Version:
@@ -191,7 +193,7 @@ class ResultFolder:
         there = {file.name for file in os.scandir(self.maps)}
         return {version: place for version, place in self._versions().items() if f"{place.name}.png" in there}
 
-    def add(self, task: Task, photo: Image.Image, segmentation: Segmentation) -> Path:
+    def add(self, task: Task, photo: Photo, segmentation: Segmentation) -> Path:
         """Write a photo's results, then the journal's line.
 
         Returns:
@@ -211,11 +213,12 @@ class ResultFolder:
         write_map(map_path, ids)
         self._remove_overlays(task.name, kept=overlay)
         for path in overlay:
-            write_overlay(path, photo, segmentation, font=self.font)
+            write_overlay(path, photo.image, segmentation, font=self.font)
         width, height = segmentation.size
         self.journal.append(
             self._head(task)
             | {"name": task.name, "stamp": task.stamp, "height": height, "width": width, "segments_info": infos}
+            | ({} if photo.digest is None else {"sha256": photo.digest})
             | ({"not_found": list(segmentation.not_found)} if self.names_missing else {})
         )
         return overlay[0] if overlay else map_path
@@ -238,12 +241,8 @@ class ResultFolder:
         def images() -> Iterator[dict[str, Any]]:
             for number, (task, place) in enumerate(done, start=1):
                 record = place.journal.at(place.start)
-                yield {
-                    "id": number,
-                    "file_name": task.source,
-                    "height": record["height"],
-                    "width": record["width"],
-                }
+                of_file = {name: record[name] for name in ("height", "width", "sha256") if name in record}
+                yield {"id": number, "file_name": task.source} | of_file
 
         def annotations() -> Iterator[dict[str, Any]]:
             for number, (task, place) in enumerate(done, start=1):
@@ -255,15 +254,18 @@ class ResultFolder:
         write_annotations(self.annotations, images=images(), annotations=annotations(), categories=self.categories)
         return classes
 
-    def write_formats(self, formats: Sequence[str], *, rows: Iterable[Row] | None = None) -> list[tuple[str, str]]:
+    def write_formats(
+        self, formats: Sequence[str], *, rows: Iterable[Row] | None = None, limits: Mapping[str, Any]
+    ) -> list[tuple[str, str]]:
         """Write what `panoptic.json` says in other formats, each complete or absent.
 
         Args:
             formats: names of [`FORMATS`].
             rows: the data set whose photos they are, if they are of one.
+            limits: `timeout` and `max_download_bytes`, as [`load_photo`] takes them.
 
         Returns:
-            The sources of photos that cannot be read any more and are missing there, and why.
+            The sources of photos that cannot be read any more or have changed, and are missing there, and why.
 
         Raises:
             ValueError: a file or folder that no run wrote is in the way.
@@ -273,8 +275,8 @@ class ResultFolder:
             self._refuse_foreign(format)
             if format not in self._formats():
                 self.journal.append({"written as": format})
-            files = None if rows is None else ((row.source, row.read) for row in rows)
-            write(Results(self.annotations, files=files, left_out=left_out), format, self.path)
+            files = None if rows is None else ((row.source, partial(row.read, **limits)) for row in rows)
+            write(Results(self.annotations, files=files, left_out=left_out, **limits), format, self.path)
         self.journal.close()
         return list(left_out.values())
 

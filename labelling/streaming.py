@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import Future
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -36,7 +37,8 @@ def stream_photos(labeller: Labeller, sources: Sequence[str] | DatasetPhotos) ->
     """
     photos: Iterable[tuple[str, Any]]
     if isinstance(sources, DatasetPhotos):
-        total, photos = sources.total, ((row.source, row.read) for row in sources)
+        total = sources.total
+        photos = ((row.source, partial(row.read, **labeller.download_limits)) for row in sources)
     else:
         total, photos = len(sources), zip(sources, sources)
     waiting = stacks(photos, labeller.room.stack)

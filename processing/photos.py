@@ -1,6 +1,7 @@
 """Photos of every kind, read into one: 8-bit RGB, right side up."""
 
 import base64
+import hashlib
 import io
 import os
 import struct
@@ -8,6 +9,7 @@ import urllib.request
 import warnings
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, BinaryIO, NamedTuple
 from urllib.parse import urlsplit
 
@@ -75,6 +77,8 @@ class Photo(NamedTuple):
     """The EXIF orientation of the stored pixels, 1 (upright) to 8."""
     is_file: bool = False
     """Whether it came as a path, an address or bytes, and not as pixels."""
+    digest: str | None = None
+    """SHA-256 of its file, in hexadecimal, where it was asked for and there is a file."""
 
     @property
     def orientation_of_results(self) -> int:
@@ -156,18 +160,37 @@ def read_photo(
     input_data_format: str | ChannelDimension | None = None,
     timeout: float | None = None,
     max_download_bytes: int | None = None,
+    digested: bool = False,
 ) -> Photo:
-    """As [`load_photo`], with what is needed to lay results on the caller's pixels."""
+    """As [`load_photo`], with what is needed to lay results on the caller's pixels and, if `digested`, to tell later
+    whether a file is still the same."""
     if isinstance(image, Image.Image):
         photo = _photo_of_image(image)
     elif isinstance(image, np.ndarray) or is_torch_tensor(image):
         pixels, white = _pixels_of_array(image, input_data_format)
         photo = Photo(_to_rgb(Image.fromarray(pixels)), white)
     else:
-        photo = _photo_of_file(image, timeout=timeout, max_download_bytes=max_download_bytes)
+        with _file_of(image, timeout=timeout, max_download_bytes=max_download_bytes) as file:
+            photo = _decoded(file)
+            if digested:
+                file.seek(0)
+                photo = photo._replace(digest=hashlib.file_digest(file, "sha256").hexdigest())
     if 0 in photo.image.size:
         raise ValueError(f"The image is empty: {photo.image.height} x {photo.image.width} pixels.")
     return photo
+
+
+def photo_content(image: Any, *, timeout: float | None = None, max_download_bytes: int | None = None) -> bytes:
+    """The bytes of a photo's file, undecoded.
+
+    Args:
+        image, timeout, max_download_bytes: as [`load_photo`] takes them, but for pixels.
+
+    Raises:
+        ValueError: the file cannot be read. TypeError: it is no file.
+    """
+    with _file_of(image, timeout=timeout, max_download_bytes=max_download_bytes) as file:
+        return file.read()
 
 
 def read_photos(images: Any, *, input_data_format: str | ChannelDimension | None = None) -> Iterator[Photo]:
@@ -199,24 +222,28 @@ def _flat(images: Any) -> Iterator[Any]:
         yield images
 
 
-def _photo_of_file(source: Any, *, timeout: float | None, max_download_bytes: int | None) -> Photo:
+@contextmanager
+def _file_of(source: Any, *, timeout: float | None, max_download_bytes: int | None) -> Iterator[Any]:
+    """The file of a photo, wherever it is; errors in the block say which it was."""
     if isinstance(source, Mapping) and ("bytes" in source or "path" in source):
         source = source.get("path") if source.get("bytes") is None else source["bytes"]
     try:
         if isinstance(source, bytes | bytearray | memoryview):
-            return _decoded(io.BytesIO(source))
-        if hasattr(source, "read"):
-            return _decoded(source)
-        if isinstance(source, str | os.PathLike):
+            yield io.BytesIO(source)
+        elif hasattr(source, "read"):
+            yield source
+        elif isinstance(source, str | os.PathLike):
             with _opened(os.fspath(source), timeout=timeout, max_download_bytes=max_download_bytes) as file:
-                return _decoded(file)
+                yield file
+        else:
+            raise TypeError(
+                "Pass a PIL image, an array, a tensor, the bytes of a file, a path or a URL; "
+                f"found {type(source).__name__}."
+            )
     except (OSError, ValueError) as error:
         is_name = isinstance(source, str | os.PathLike)
         name = repr(str(source)[:200]) if is_name else f"The file given as {type(source).__name__}"
         raise ValueError(f"{name} cannot be read as an image: {error}") from error
-    raise TypeError(
-        f"Pass a PIL image, an array, a tensor, the bytes of a file, a path or a URL; found {type(source).__name__}."
-    )
 
 
 def _opened(source: str, *, timeout: float | None, max_download_bytes: int | None) -> Any:
