@@ -7,7 +7,7 @@ from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
 
 from fisa.processing.files import write_picture
-from fisa.processing.photos import DECODER_ERRORS
+from fisa.processing.photos import DECODER_ERRORS, open_image
 from fisa.processing.segmentation import Segmentation
 
 
@@ -49,7 +49,7 @@ def is_overlay(path: Path) -> bool:
     if not any(path.name.endswith(f"_overlay.{format}") for format in OVERLAY_FORMATS):
         return False
     try:
-        with Image.open(path) as picture:
+        with open_image(path) as picture:
             software = picture.info.get("Software") or picture.getexif().get(ExifTags.Base.Software)
     except DECODER_ERRORS:
         return False
