@@ -27,7 +27,7 @@ from fisa.processing.segmentation import Segmentation
 
 Version = tuple[PhotoKey, Stamp]
 
-FORMAT = 1
+FORMAT = 1  # of the journal: one that this version would misread has a higher number
 LOCK = "journal.lock"
 
 
@@ -131,11 +131,16 @@ class ResultFolder:
 
         Raises:
             ValueError: there are results of other settings, or that no run wrote, and `overwrite` is not set; or what
-                no run wrote is where a format's file or folder is or will be.
+                no run wrote is where a format's file or folder is or will be; or a later version made the folder.
         """
+        if (format_found := self._first("format") or FORMAT) > FORMAT:
+            raise ValueError(
+                f"{self.path} was written by a later version of FISA (its journal has the format {format_found}, this "
+                f"version knows {FORMAT}); update FISA, or name another --output."
+            )
         for format in {*formats, *self._formats()}:
             self._refuse_foreign(format)
-        earlier = self._settings()
+        earlier = self._first("settings")
         if overwrite and earlier is not None:
             self._remove_all()
             earlier = None
@@ -319,8 +324,9 @@ class ResultFolder:
             for line in journal.lines():
                 yield journal, line
 
-    def _settings(self) -> dict[str, Any] | None:
-        return next((line.record["settings"] for _, line in self._lines() if "settings" in line.record), None)
+    def _first(self, name: str) -> Any:
+        """What the journals say first under this name; `None` if nothing."""
+        return next((line.record[name] for _, line in self._lines() if name in line.record), None)
 
     def _places(self) -> dict[PhotoKey, _Place]:
         """By photo, whose newest record is that of the latest run and, in this, the last."""

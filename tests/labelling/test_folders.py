@@ -264,6 +264,17 @@ def test_other_settings_are_refused_by_name_and_replaced_on_demand(labeller, che
     assert results("undisturbed") == undisturbed | {"mine.txt": b""}
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_of_a_later_version_is_refused_by_name_and_kept(labeller, photos, overwrite):
+    label_photos(labeller, photos, Path("out"))
+    journal = Path("out/journal.jsonl")
+    journal.write_text(journal.read_text().replace('"format": 1', '"format": 2', 1))
+    before = results("out"), journal.read_text()
+    with pytest.raises(ValueError, match=r"out was written by a later version of FISA .*format 2.*--output"):
+        label_photos(labeller, photos, Path("out"), overwrite=overwrite)
+    assert (results("out"), journal.read_text()) == before
+
+
 def test_formats_go_with_the_results_they_were_made_of(labeller, checkpoint, photos, undisturbed):
     Path("undisturbed/segments.jsonl").write_text("mine")
     label_photos(labeller, photos, Path("undisturbed"), formats=["coco", "yolo"])
