@@ -45,6 +45,9 @@ def find_photos(places: Iterable[str], *, recursive: bool = False) -> list[str]:
             like a pattern is a file.
         recursive: whether the folders in folders are searched too; not those whose names begin with a dot.
 
+    Returns:
+        A folder that cannot be listed is one of the paths: reading it says what is wrong.
+
     Raises:
         ValueError: a folder or pattern without a photo, or no place that is there. Some missing files among others
             are reported later, when they are read.
@@ -77,9 +80,11 @@ def find_photos(places: Iterable[str], *, recursive: bool = False) -> list[str]:
         paths = [path for path in paths if path not in own]
         if (is_folder or is_pattern) and not paths:
             further = f" but {len(own)} pictures that fisa-segment made" if own else ""
-            deeper = is_folder and not recursive and _photos_in(place, recursive=True)
+            deeper = 0
+            if is_folder and not recursive:
+                deeper = sum(map(_has_photo_ending, _photos_in(place, recursive=True)))
             advice = (
-                f"the folders in it hold {len(deeper)}: search them with --recursive (recursive=True)."
+                f"the folders in it hold {deeper}: search them with --recursive (recursive=True)."
                 if deeper
                 else "give files, folders with photos, patterns or URLs."
             )
@@ -186,18 +191,19 @@ def _is_meant(path: str, *, pattern: str) -> bool:
 
 
 def _photos_in(folder: str, *, recursive: bool) -> list[str]:
-    paths = []
-    for place, folders, files in os.walk(folder):
+    paths, errors = [], list[OSError]()
+    for place, folders, files in os.walk(folder, onerror=errors.append):
         paths += [os.path.join(place, name) for name in files if _has_photo_ending(name)]
         folders[:] = [
             name for name in folders if recursive and name[0] != "." and not _holds_results(Path(place, name))
         ]
-    return sorted(str(Path(path)) for path in paths)
+    return sorted(str(Path(path)) for path in [*paths, *(error.filename for error in errors)])
 
 
 def _holds_results(folder: Path) -> bool:
-    holds_maps = folder.name == Path(ANNOTATIONS).stem and (folder.parent / JOURNAL).exists()
-    return holds_maps or (folder / MARK).exists()
+    # By `os.path`, which answers for paths that are too long as well.
+    holds_maps = folder.name == Path(ANNOTATIONS).stem and os.path.exists(folder.parent / JOURNAL)
+    return holds_maps or os.path.exists(folder / MARK)
 
 
 def _has_photo_ending(path: str) -> bool:

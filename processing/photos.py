@@ -261,6 +261,8 @@ def _opened(source: str, *, timeout: float | None, max_download_bytes: int | Non
     except OSError as error:
         if "://" in source:
             raise ValueError("addresses start with http://, https://, file://, data: or tar://.") from error
+        if os.path.isdir(source):
+            raise ValueError(f"{error.strerror}.") from error
         return io.BytesIO(_from_base64(source, error))
 
 

@@ -1,6 +1,7 @@
 """The command that a person runs, run as a person would: files in, pictures and COCO panoptic files out."""
 
 import json
+import os
 import subprocess
 import sys
 from functools import partial
@@ -91,6 +92,23 @@ def test_patterns_and_equal_names_lose_nothing(run, folder, tmp_path):
     status, annotations = run(folder / "*.png", folder / "a.png", "--labels", "house")
     assert status == 0
     assert [entry["file_name"] for entry in annotations["annotations"]] == ["a.png", "b.png", "a-2.png"]
+
+
+@pytest.mark.skipif(not hasattr(os, "O_DIRECTORY"), reason="folders are no files here")
+def test_a_folder_that_cannot_be_searched_is_named_among_the_others(run, folder, tmp_path, capsys):
+    """One so deep that its path is too long, which binds root as well."""
+    os.chdir(folder)
+    try:
+        for _ in range(18):
+            os.mkdir("x" * 240)
+            os.chdir("x" * 240)
+    finally:
+        os.chdir(tmp_path)
+    status, annotations = run(folder, "--recursive", "--labels", "house")
+    assert status == 1 and len(annotations["images"]) == 3
+    said = capsys.readouterr()
+    assert "3 of 5 photos segmented" in said.out
+    assert said.err.count("File name too long") == 1 and f"{'x' * 240}" in said.err.splitlines()[-1]
 
 
 def test_urls_are_fetched(run, folder):

@@ -11,6 +11,7 @@ from PIL import Image
 
 from fisa.labelling.overlays import write_overlay
 from fisa.labelling.photo_search import PhotoKey, find_photos, photo_keys, result_names
+from fisa.processing.photos import load_photo
 from fisa.processing.segmentation import Segmentation
 
 
@@ -31,6 +32,35 @@ def names(found):
 def test_folders_are_searched_and_their_folders_where_asked(album):
     assert names(find_photos(["album"])) == ["a.JPG", "b.png"]
     assert names(find_photos(["album"], recursive=True)) == ["a.JPG", "b.png", "deep/c[1].png", "deep/er/d.png"]
+
+
+@pytest.fixture
+def as_nobody():
+    """Runs what it is given as a user whom permissions bind, also where tests run as root."""
+
+    def run(function, *arguments, **options):
+        own = os.geteuid()
+        if own == 0:
+            os.seteuid(65534)
+        try:
+            return function(*arguments, **options)
+        finally:
+            os.seteuid(own)
+
+    return run
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="there are no such permissions")
+def test_a_folder_that_may_not_be_listed_is_named(album, as_nobody):
+    os.chmod(album.parent, 0o755)
+    os.chmod(album / "deep", 0)
+    try:
+        assert names(as_nobody(find_photos, ["album"], recursive=True)) == ["a.JPG", "b.png", "deep"]
+        assert as_nobody(find_photos, ["album/deep"]) == ["album/deep"]
+        with pytest.raises(ValueError, match="'album/deep' cannot be read as an image: Permission denied"):
+            as_nobody(load_photo, "album/deep")
+    finally:
+        os.chmod(album / "deep", 0o755)
 
 
 def test_brackets_are_a_name_before_they_are_a_pattern(album):
