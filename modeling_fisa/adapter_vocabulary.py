@@ -86,15 +86,24 @@ def refuse_another_base(*, adapter: str, base: str, unexpected: Collection[str],
 
 
 def clip_sample(model: nn.Module) -> torch.Tensor | None:
-    """Up to eight numbers of each weight of CLIP, to know it again by; `None` if they are quantised or offloaded.
-
-    A few numbers tell models apart as surely as all of them: training moves every weight of a layer.
+    """[`weights_sample`] of CLIP.
 
     Args:
         model ([`FisaModel`]): with adapters or without; theirs are left out.
     """
     parts = ("text_model", "vision_model", "text_projection", "visual_projection")
-    weights = [weight for part in parts for weight in _base_weights(model.get_submodule(part))]
+    return weights_sample(*(model.get_submodule(part) for part in parts))
+
+
+def weights_sample(*modules: nn.Module) -> torch.Tensor | None:
+    """Up to eight numbers of each weight, to know the modules again by; `None` if they are quantised or offloaded.
+
+    A few numbers tell models apart as surely as all of them: training moves every weight of a layer.
+
+    Args:
+        modules: with adapters or without; theirs are left out.
+    """
+    weights = [weight for module in modules for weight in _base_weights(module)]
     if any(weight.is_meta or not weight.is_floating_point() for weight in weights):
         return None
     return torch.cat([weight.detach().flatten()[:: -(-weight.numel() // 8)].cpu() for weight in weights])

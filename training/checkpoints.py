@@ -18,7 +18,7 @@ from torch import nn
 from transformers.trainer_callback import TrainerState
 
 from fisa.data.training_examples import StreamedTrainingExamples, TrainingExamples
-from fisa.modeling_fisa.adapter_vocabulary import clip_sample
+from fisa.modeling_fisa.adapter_vocabulary import clip_sample, weights_sample
 from fisa.processing.files import weights_digest
 
 
@@ -84,10 +84,14 @@ def origin_of(model: nn.Module, examples: Any) -> dict[str, str]:
         model: a FISA model before training, with an adapter or without.
         examples: what it is trained on: photos and classes, or a stream, of which the classes alone are known.
     """
-    sample = clip_sample(getattr(model, "get_base_model", lambda: model)().fisa)
+    base = getattr(model, "get_base_model", lambda: model)()
+    parts = {"CLIP": clip_sample(base.fisa)}
+    if base.mask_generator is not None:
+        parts["mask generator"] = weights_sample(base.mask_generator)
+    samples = [(name, sample) for name, sample in parts.items() if sample is not None]
     trained = [[name, *weight.shape] for name, weight in model.named_parameters() if weight.requires_grad]
     origin = {
-        "base model": weights_digest("CLIP", () if sample is None else [("sample", sample)]),
+        "base model": weights_digest([*parts], samples),
         "set of trained weights": hashlib.sha256(json.dumps(trained).encode()).hexdigest(),
     }
     if isinstance(examples, TrainingExamples):

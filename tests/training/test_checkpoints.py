@@ -91,6 +91,7 @@ def test_a_named_checkpoint_that_is_damaged_is_refused_in_one_line(folder, check
         ({"image_stream": "false"}, "another set of trained weights"),
         ({"lora_rank": 2}, "another set of trained weights"),
         ({"model": "other"}, "another base model"),
+        ({"model": "other generator"}, "another base model"),
     ],
     ids=str,
 )
@@ -99,6 +100,9 @@ def test_a_checkpoint_of_another_run_is_refused_and_left(
 ):
     if "model" in options:
         model, processor = miniature(seed=7)
+        if options["model"] == "other generator":
+            generator, model = model.mask_generator, FisaForUniversalSegmentation.from_pretrained(checkpoint)
+            model.mask_generator = generator
         for part in (model, processor):
             part.save_pretrained(tmp_path / "other")
         options, checkpoint = {}, tmp_path / "other"
