@@ -69,6 +69,7 @@ def mistaken(tmp_path_factory, checkpoint, parts_folder, photo) -> Path:
     shutil.copy(FONTS / "DroidSansFallback.ttf", place / "any.ttf")
     (place / "utf16.txt").write_text("dog", encoding="utf-16")
     label_maps(place / "good")
+    shutil.copytree(place / "good", place / "copies")
     label_maps(place / "stuff", classes="grass [stuff]\nsky [stuff]\n")
     label_maps(place / "small", size=(9, 9))
     label_maps(place / "unknown", value=7)

@@ -122,6 +122,11 @@ COMMANDS = {
     "photos to learn from measured": fisa_train(
         "--model model --do_eval --train_data good", "would be the training photos", "--eval_holdout 0.1"
     ),
+    "copies of photos to learn from measured": fisa_train(
+        "--clip clip --mask_generator generator --do_eval --train_data good --eval_data copies",
+        "2 of 2 validation photos are training photos",
+        "--eval_holdout 0.1",
+    ),
     "a generator beside a model": fisa_train(
         "--model model --mask_generator generator --train_data good", "has its own", "leave one of the two out"
     ),
