@@ -336,7 +336,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--dataset",
         metavar="NAME",
-        help="photos of a data set, read as a stream: its name on the Hub, a folder, or a Parquet, JSON or CSV file",
+        help="photos of a data set, as a stream: its name on the Hub, a folder, or a Parquet, Arrow, JSON or CSV file",
     )
     parser.add_argument("--split", help="of the data set (default: train)")
     parser.add_argument(
@@ -356,7 +356,7 @@ def _parser() -> argparse.ArgumentParser:
         type=_positive,
         metavar="N",
         help="photos at a time: on the CPU each by itself, elsewhere in one stack "
-        "(default: twice the cores, 8 at most; elsewhere 8); halves when memory runs out",
+        "(default: on the CPU twice PyTorch's threads, 8 at most; elsewhere 8); halves when memory runs out",
     )
     parser.add_argument(
         "--overwrite", action="store_true", help="replace the results that the folder holds, of whatever settings"
