@@ -7,6 +7,7 @@ from typing import Any
 from fisa.formats.polygons import outlines
 from fisa.formats.results import LabelledPhoto, Results
 from fisa.processing.coco_panoptic import write_annotations
+from fisa.processing.files import name_fields
 
 
 def write_coco_instances(results: Results, path: Path, *, polygons: bool = False) -> None:
@@ -22,7 +23,7 @@ def write_coco_instances(results: Results, path: Path, *, polygons: bool = False
     def images() -> Iterator[dict[str, Any]]:
         for photo in results:
             width, height = photo.segmentation.size
-            yield {"id": photo.id, "file_name": photo.source, "width": width, "height": height}
+            yield {"id": photo.id} | name_fields("file_name", photo.source) | {"width": width, "height": height}
 
     def annotations() -> Iterator[dict[str, Any]]:
         number = 0

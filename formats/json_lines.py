@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from fisa.formats.results import Results
-from fisa.processing.files import written_whole
+from fisa.processing.files import name_fields, written_whole
 from fisa.processing.segmentation import Segmentation
 
 
@@ -22,13 +22,13 @@ def write_json_lines(results: Results, path: Path) -> None:
 
 
 def json_line(source: str, segmentation: Segmentation) -> str:
-    """A photo in one line of JSON: `photo`, `width`, `height` and `segments`, each of them with `label`, `is_thing`,
-    `score`, `area`, `bbox` and `segmentation` in COCO's run lengths."""
+    """A photo in one line of JSON: `photo` (see [`name_fields`]), `width`, `height` and `segments`, each of them with
+    `label`, `is_thing`, `score`, `area`, `bbox` and `segmentation` in COCO's run lengths."""
     width, height = segmentation.size
     segments: list[dict[str, Any]] = []
     for annotation in segmentation.to_coco():
         segment = segmentation[annotation["id"] - 1]
         kept = {name: annotation[name] for name in ("area", "bbox", "segmentation")}
         segments.append({"label": segment.label, "is_thing": segment.is_thing, "score": segment.score} | kept)
-    row = {"photo": source, "width": width, "height": height, "segments": segments}
-    return json.dumps(row)
+    row = {"width": width, "height": height, "segments": segments}
+    return json.dumps(name_fields("photo", source) | row)

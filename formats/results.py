@@ -1,7 +1,6 @@
 """What all formats are written from: a folder's photos and their segmentations, one after the other."""
 
 import json
-import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 
 from fisa.processing.coco_panoptic import numbered, rgb_to_panoptic
+from fisa.processing.files import name_of, spelt_out
 from fisa.processing.photos import open_image
 from fisa.processing.segmentation import Segmentation
 
@@ -97,10 +97,10 @@ class Results:
             ids, _ = numbered(rgb_to_panoptic(colors), infos)
             segments = [places[info["category_id"]] for info in infos]
             file = self._images[annotation["image_id"]]
-            source = file["file_name"]
+            source = name_of(file, "file_name")
             yield LabelledPhoto(
                 number,
-                _spelt_out(Path(annotation["file_name"]).stem),
+                spelt_out(Path(annotation["file_name"]).stem),
                 source,
                 Segmentation.from_map(
                     torch.from_numpy(ids),
@@ -112,11 +112,6 @@ class Results:
                 partial(_file_of, source, files),
                 file.get("sha256"),
             )
-
-
-def _spelt_out(name: str) -> str:
-    """A file's name as text of any encoding: bytes that are no characters are spelt out, as in `caf%DCE9`."""
-    return re.sub("[\ud800-\udfff]", lambda half: f"%{ord(half[0]):X}", name)
 
 
 def _file_of(source: str, files: Iterator[tuple[str, Callable[[], Any]]] | None) -> Any:

@@ -14,7 +14,7 @@ from PIL import Image
 from fisa.formats.places import MARK
 from fisa.labelling.overlays import is_overlay
 from fisa.processing.archives import ENDING, SCHEME, member_address, photos_in_archive, split_address
-from fisa.processing.files import path_of
+from fisa.processing.files import path_of, spelt_out
 
 
 ADDRESSES = ("http://", "https://", "file://", "data:", SCHEME)
@@ -126,7 +126,8 @@ def result_names(keys: Sequence[PhotoKey], known: Mapping[PhotoKey, str] | None 
     """What the results of each photo are called, without an ending: as the photo, and different from each other.
 
     Of photos with the same name, the first by its key has it alone; the others have a part of their place's digest
-    behind it. So the names do not depend on the order of the photos, nor on how many of them were done before.
+    behind it. So the names do not depend on the order of the photos, nor on how many of them were done before. Bytes
+    that are no UTF-8 are spelt out: any program can name the files.
 
     Args:
         keys: all photos of a call.
@@ -151,15 +152,15 @@ def result_names(keys: Sequence[PhotoKey], known: Mapping[PhotoKey, str] | None 
 def _candidates(key: PhotoKey) -> Iterator[str]:
     in_archive = split_address(key.place)
     path = in_archive[1] if in_archive else key.place.split("?")[0] if "://" in key.place else key.place
-    plain = Path(path).stem.strip(".") or "photo"
+    plain = spelt_out(Path(path).stem.strip(".")) or "photo"
     digest = hashlib.sha256(f"{key.repetition}:{key.place}".encode("utf-8", "surrogatepass")).hexdigest()
-    start = os.fsdecode(os.fsencode(plain)[: LONGEST_NAME - 65].decode("utf-8", "ignore").encode())
+    start = plain.encode()[: LONGEST_NAME - 65].decode("utf-8", "ignore")
     numbered = plain if key.repetition == 1 else f"{plain}-{key.repetition}"
     return chain([numbered], (f"{start}-{digest[:length]}" for length in (8, 16, 64)))
 
 
 def _is_free(name: str, taken: Collection[str]) -> bool:
-    return name.casefold() not in taken and len(os.fsencode(name)) <= LONGEST_NAME
+    return name.casefold() not in taken and len(name.encode()) <= LONGEST_NAME
 
 
 def _path_from(folder: Path, source: str) -> str:

@@ -20,7 +20,7 @@ from fisa.labelling.overlays import OVERLAY_FORMATS, OverlayFormat, is_overlay, 
 from fisa.labelling.photo_search import ANNOTATIONS, JOURNAL, PhotoKey, photo_keys, result_names
 from fisa.labelling.stamps import Stamp, row_stamp, source_stamp
 from fisa.processing.coco_panoptic import numbered, write_annotations, write_map
-from fisa.processing.files import remove_leftovers, remove_whole
+from fisa.processing.files import name_fields, remove_leftovers, remove_whole
 from fisa.processing.photos import Photo
 from fisa.processing.segmentation import Segmentation
 
@@ -247,7 +247,7 @@ class ResultFolder:
             for number, (task, place) in enumerate(done, start=1):
                 record = place.journal.at(place.start)
                 of_file = {name: record[name] for name in ("height", "width", "sha256") if name in record}
-                yield {"id": number, "file_name": task.source} | of_file
+                yield {"id": number} | name_fields("file_name", task.source) | of_file
 
         def annotations() -> Iterator[dict[str, Any]]:
             for number, (task, place) in enumerate(done, start=1):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from fisa.processing.files import write_whole, written_whole
+from fisa.processing.files import name_fields, spelt_out, write_whole, written_whole
 
 
 LARGEST_ID = 256**3 - 1
@@ -282,7 +282,7 @@ class CocoPanopticWriter:
             The PNG's name without its ending.
         """
         ids, infos = numbered(segmentation, segments_info)
-        stem = self._free_stem(str(image_id).replace("/", "_") if stem is None else stem)
+        stem = self._free_stem(str(image_id).replace("/", "_") if stem is None else spelt_out(stem))
         write_map(self.path.with_suffix("") / f"{stem}.png", ids)
         height, width = segmentation.shape
         annotation = {
@@ -290,7 +290,7 @@ class CocoPanopticWriter:
             "file_name": f"{stem}.png",
             "segments_info": infos,
         }
-        image = {"id": image_id, "file_name": file_name, "height": height, "width": width}
+        image = {"id": image_id} | name_fields("file_name", file_name) | {"height": height, "width": width}
         self.entries.append({"image": image, "annotation": annotation})
         return stem
 

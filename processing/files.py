@@ -1,18 +1,19 @@
-"""Files that are complete or absent, and the digest of weights."""
+"""Files that are complete or absent, their names as other programs read them, and the digest of weights."""
 
 import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import time
 import urllib.request
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 import torch
 from PIL import Image
@@ -67,6 +68,35 @@ def path_of(source: str) -> str:
         return source
     address = urlsplit(source)
     return urllib.request.url2pathname(address.path) if address.netloc in ("", "localhost") else source
+
+
+def spelt_out(name: str) -> str:
+    r"""A name of a file as text of any encoding: bytes that are no UTF-8, which Python has as halves of surrogates,
+    are spelt out.
+
+    Example:
+        >>> spelt_out(os.fsdecode(b"caf\xe9.png"))
+        'caf%DCE9.png'
+    """
+    return re.sub("[\ud800-\udfff]", lambda half: f"%{ord(half[0]):X}", name)
+
+
+def name_fields(field: str, name: str) -> dict[str, str]:
+    r"""A name of a file as JSON has it: spelt out, so that every reader takes it; and, where that is another, a second
+    field `FIELD_quoted` with its bytes as addresses have them, by which it can be opened.
+
+    Example:
+        >>> name_fields("file_name", os.fsdecode(b"caf\xe9.png"))
+        {'file_name': 'caf%DCE9.png', 'file_name_quoted': 'caf%E9.png'}
+    """
+    spelt = spelt_out(name)
+    return {field: spelt} if spelt == name else {field: spelt, f"{field}_quoted": quote(os.fsencode(name), safe="/:")}
+
+
+def name_of(fields: Mapping[str, str], field: str) -> str:
+    """The name that [`name_fields`] wrote."""
+    quoted = fields.get(f"{field}_quoted")
+    return fields[field] if quoted is None else os.fsdecode(unquote_to_bytes(quoted))
 
 
 def remove_whole(path: Path) -> None:

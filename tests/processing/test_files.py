@@ -10,7 +10,16 @@ import pytest
 import torch
 from PIL import Image
 
-from fisa.processing.files import PARTIAL, remove_leftovers, weights_digest, write_picture, write_whole, written_whole
+from fisa.processing.files import (
+    PARTIAL,
+    name_fields,
+    name_of,
+    remove_leftovers,
+    weights_digest,
+    write_picture,
+    write_whole,
+    written_whole,
+)
 
 
 def test_an_error_leaves_what_was_there_before(tmp_path):
@@ -75,6 +84,20 @@ def test_a_folder_too_is_complete_or_absent(tmp_path):
         (aside / "a").write_text("a")
         assert not folder.exists()
     assert (folder / "a").read_text() == "a" and list(tmp_path.iterdir()) == [folder]
+
+
+@pytest.mark.parametrize(
+    ("name", "spelt"),
+    [
+        (b"caf\xc3\xa9 %E9.png", "café %E9.png"),
+        (b"caf\xe9 %41.png", "caf%DCE9 %41.png"),
+        (b"tar://\xff.png::a b/\xe9.tar", "tar://%DCFF.png::a b/%DCE9.tar"),
+    ],
+)
+def test_names_are_text_and_lead_back_to_the_bytes(name, spelt):
+    fields = name_fields("photo", os.fsdecode(name))
+    assert fields["photo"] == spelt and "".join(fields.values()).encode()
+    assert os.fsencode(name_of(fields, "photo")) == name
 
 
 def test_every_weight_type_and_description_makes_another_digest():
