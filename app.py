@@ -82,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--device", type=available_device, help="cpu, cuda, mps, … (default: the fastest there is)")
     parser.add_argument("--host", help="address to listen on; 0.0.0.0 for other machines too (default: this machine)")
-    parser.add_argument("--port", type=_port, help="(default: 7860, or the next that is free)")
+    parser.add_argument("--port", type=_port, help="port to listen on (default: 7860, or the next that is free)")
     parser.add_argument("--open", action="store_true", help="open the page in a browser")
     return parser
 

@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
         help="folder or Hub name of a FISA model or adapter, or public parts put together: "
         f"{' or '.join(PRESETS)} (default: the small one that comes with the package)",
     )
-    parser.add_argument("--format", choices=tuple(FILES), default="onnx", help="(default: %(default)s)")
+    parser.add_argument("--format", choices=tuple(FILES), default="onnx", help="kind of graph (default: %(default)s)")
     parser.add_argument(
         "--int8", action="store_true", help="round weights of an ONNX graph to eight bits: smaller, and faster on CPUs"
     )
@@ -82,7 +82,9 @@ def _parser() -> argparse.ArgumentParser:
     add_vocabulary_options(words)
     words.add_argument("--open", action="store_true", help="leave the classes open: their texts are an input")
     add_others_option(parser, default="none; what is stored with the model, if its stored classes are built in")
-    parser.add_argument("--output", required=True, metavar="FOLDER", type=output_folder)
+    parser.add_argument(
+        "--output", required=True, metavar="FOLDER", type=output_folder, help="for the graph and its processor"
+    )
     return parser
 
 

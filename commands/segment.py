@@ -274,7 +274,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--text-cache", metavar="FOLDER", help="keeps the encoded classes for the next run: for thousands of them"
     )
-    parser.add_argument("--subtask", choices=SUBTASKS, default="panoptic")
+    parser.add_argument(
+        "--subtask", choices=SUBTASKS, default="panoptic", help="kind of segmentation (default: %(default)s)"
+    )
     parser.add_argument(
         "--threshold", type=_fraction, help="least objectness of a segment, 0 to 1 (default: the model's)"
     )
