@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fisa.processing.files import name_of
+
 
 _ABSENT = object()
 LARGEST_ID = 2**53  # beyond it, programs that read JSON numbers as floating point confuse neighbours
@@ -83,10 +85,15 @@ class Fields:
     def path(self, name: str, *, folder: Path) -> Path:
         """A file in a folder, by its name relative to it. A link in the folder may point anywhere: its owner made it.
 
+        A second field has the exact name where that is not UTF-8; see [`name_fields`].
+
         Raises:
             ValueError: the name leads out of the folder.
         """
-        return inside(folder, self.text(name), where=f"{self.where}: {name}")
+        fields, exact = {name: self.text(name)}, f"{name}_quoted"
+        if exact in self.values:
+            fields[exact] = self.text(exact)
+        return inside(folder, name_of(fields, name), where=f"{self.where}: {name}")
 
     def error(self, name: str, rule: str) -> ValueError:
         """The error of a field that breaks a rule."""

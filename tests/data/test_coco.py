@@ -1,6 +1,7 @@
 """COCO's formats: the real sample, files as COCO lays them, and pycocotools as the reference for outlines."""
 
 import json
+import os
 from collections import Counter
 
 import numpy as np
@@ -12,6 +13,7 @@ from fisa.data.categories import Category, vocabulary_of
 from fisa.data.formats import load_segmentation_dataset
 from fisa.data.segmentation_datasets import LabelProblem
 from fisa.data.training_masks import segment_mask
+from fisa.processing.files import name_fields
 from tests.data.made_files import (
     CATEGORIES,
     HEIGHT,
@@ -66,6 +68,18 @@ def test_coco_names_become_plain_words():
     assert [item.name for item in vocabulary] == [
         "wall", "wall brick", "playing field", "person", "door-stuff", "door", "person 6",
     ]  # fmt: skip
+
+
+def test_a_photo_whose_name_is_not_utf8(tmp_path):
+    """As `fisa-segment` names it, whose results are corrected and trained on."""
+    annotations, name = write_coco_panoptic(tmp_path, photos=1), os.fsdecode(b"caf\xe9.jpg")
+    [photo] = (tmp_path / "val2017").iterdir()
+    try:
+        photo.rename(photo.with_name(name))
+    except OSError:
+        pytest.skip("files have names of characters alone here")
+    rewrite_json(annotations, lambda content: content["images"][0].update(name_fields("file_name", name)))
+    load_segmentation_dataset("coco_panoptic", str(tmp_path), split="val2017").check()
 
 
 def test_the_sample_s_names_are_all_different_and_plain(coco_sample):
