@@ -17,7 +17,7 @@ from fisa.processing.archives import ENDING, SCHEME, member_address, photos_in_a
 from fisa.processing.files import path_of, spelt_out
 
 
-ADDRESSES = ("http://", "https://", "file://", "data:", SCHEME)
+ADDRESSES = ("http://", "https://", "file:/", "data:", SCHEME)
 LIST_ENDING = ".txt"
 ANNOTATIONS, JOURNAL = "panoptic.json", "journal.jsonl"
 PHOTO_ENDINGS = frozenset(Image.registered_extensions())
@@ -61,7 +61,7 @@ def find_photos(places: Iterable[str], *, recursive: bool = False) -> list[str]:
     """
     photos: list[str] = []
     for place in places:
-        if place.startswith(ADDRESSES):
+        if place.lower().startswith(ADDRESSES):
             photos.append(place)
             continue
         is_folder = os.path.isdir(place)
@@ -90,7 +90,7 @@ def find_photos(places: Iterable[str], *, recursive: bool = False) -> list[str]:
             )
             raise ValueError(f"{place}: no photo found there{further}; {advice}")
         photos += paths
-    if not any(place.startswith(ADDRESSES) or os.path.exists(place) for place in photos):
+    if not any(place.lower().startswith(ADDRESSES) or os.path.exists(place) for place in photos):
         raise ValueError(f"{', '.join(photos) or 'What fisa-segment made itself is no photo'}: no such file.")
     return photos
 

@@ -341,6 +341,8 @@ def _over_white(image: Image.Image) -> Image.Image:
 
 
 def _in_mode(mode: str, image: Image.Image) -> Image.Image:
+    if image.mode == "La":  # grey that is multiplied by its opacity: Pillow converts it to nothing else
+        image = image.convert("LA")
     return image if image.mode == mode else image.convert(mode)  # which copies even then
 
 

@@ -263,6 +263,11 @@ def test_paths_and_urls_give_what_the_file_holds(pixels, server, tmp_path, monke
         np.testing.assert_array_equal(values(load_photo(source, timeout=10)), expected)
 
 
+def test_greys_that_are_multiplied_by_their_opacity():
+    half_clear = Image.new("LA", (3, 2), (200, 100))
+    np.testing.assert_array_equal(load_photo(half_clear.convert("La")), load_photo(half_clear))
+
+
 def test_files_in_every_wrapping(pixels, tmp_path):
     path = tmp_path / "a b#1%20é.png"
     Image.fromarray(pixels).save(path)
@@ -275,6 +280,8 @@ def test_files_in_every_wrapping(pixels, tmp_path):
         "BytesIO": io.BytesIO(content),
         "open file": path.open("rb"),
         "file://": path.as_uri(),
+        "file:/, as Java writes it": path.as_uri().replace("file://", "file:"),
+        "FILE://": path.as_uri().replace("file:", "FILE:"),
         "base64": text,
         "base64 in lines": base64.encodebytes(content).decode(),
         "data URI": f"data:image/png;base64,{text}",
