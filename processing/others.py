@@ -81,7 +81,8 @@ def competing(asked: Vocabulary, others: Iterable[Class]) -> Competition:
     others = without_namesakes(others)
     names, class_ids = asked.prompts(), asked.prompt_class_ids
     asked_words, other_words = WiderWords(names), WiderWords([other.name for other in others])
-    wider_asked = [asked_words.above(name).keys() for name in names]
+    # When it is asked for: that of all classes takes the square of their number where they share a noun.
+    wider_asked = cache(lambda word: asked_words.above(names[word]).keys())
     too_wide = {place for name in names for place in other_words.above(name)}
     asked_by = {calls_people_by(name) for name in names} - {None}
     known = {name.casefold() for name in names}
@@ -93,7 +94,7 @@ def competing(asked: Vocabulary, others: Iterable[Class]) -> Competition:
         if steps:
             # A mammal is an animal, hence nearer to a dog, though WordNet has fewer steps from dogs to animals.
             nearest = min(
-                steps, key=lambda word: (steps[word] > 0, -len(wider_asked[word] & steps.keys()), steps[word])
+                steps, key=lambda word: (steps[word] > 0, -len(wider_asked(word) & steps.keys()), steps[word])
             )
             voices[class_ids[nearest]] += [name for name in other.prompts if name.casefold() not in known]
         elif place not in too_wide and ((by := calls_people_by(other.name)) is None or asked_by <= {by}):
