@@ -23,10 +23,12 @@ def forms(value):
 
 
 def read(path):
-    """A file's content, with ids that commands choose for themselves left out: numbers or the data set's own names."""
+    """A file's content, without ids that commands choose for themselves, numbers or the data set's own names, and
+    without digests of photos, which `fisa-segment` notes."""
     content = json.loads(path.read_text())
     for image, annotation in zip(content["images"], content["annotations"], strict=True):
         assert image.pop("id") == annotation.pop("image_id")
+        image.pop("sha256", None)
         with Image.open(path.with_suffix("") / annotation["file_name"]) as png:
             assert png.size == (image["width"], image["height"])
     for category in content["categories"]:
