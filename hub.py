@@ -1,7 +1,6 @@
 """Export for the Hub: weights, code that loads without the package (`trust_remote_code`), and a model card."""
 
 import ast
-import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -11,19 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
-from transformers.utils import logging
 
 from fisa.configuration.configuration_fisa import FisaConfig
 from fisa.modeling_fisa.modeling_fisa import FisaForUniversalSegmentation, FisaModel
+from fisa.processing.files import write_unless_edited
 from fisa.processing.image_processing_fisa import FisaImageProcessor
 from fisa.processing.pipeline_fisa import FisaPipeline
 from fisa.processing.processing_fisa import FisaProcessor
 
 
-logger = logging.get_logger(__name__)
-
 PACKAGE = "fisa"
-CARD_MARK = "<!-- fisa.hub.export"
 MODEL_CLASSES = {
     "AutoConfig": FisaConfig,
     "AutoModel": FisaModel,
@@ -133,23 +129,8 @@ def export(
         section["auto_map"] = _auto_map(PROCESSOR_CLASSES)
     _write_json(folder / "processor_config.json", processor_config)
     card = model_card(model, repo_id=repo_id or str(folder), base_models=base_models or {}, license=license)
-    _write_card(card, folder / "README.md")
+    write_unless_edited(folder / "README.md", str(card))
     return folder
-
-
-def _write_card(card: ModelCard, path: Path) -> None:
-    """Write a card with a mark, by which the next export tells it from one that somebody wrote or edited."""
-    if path.is_file():
-        there, mark, digest = path.read_text(encoding="utf-8").rpartition(CARD_MARK)
-        if not mark or digest.strip(" ->\n") != _digest(there):
-            logger.warning(f"{path} was written or edited by hand and stays; delete it for a new card.")
-            return
-    text = f"{str(card).rstrip()}\n\n"
-    path.write_text(f"{text}{CARD_MARK} {_digest(text)} -->\n", encoding="utf-8")
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def model_card(

@@ -41,7 +41,6 @@ from fisa.processing.processing_fisa import FisaProcessor
 from fisa.training.arguments import DataArguments, ModelArguments
 from fisa.training.checkpoints import damage_of, newest_whole_checkpoint
 from fisa.training.evaluator import Evaluator
-from fisa.training.model_card import CARD_MARK
 from fisa.training.recipes import shipped_recipes, with_recipe
 from fisa.training.trainer import FisaTrainer, FisaTrainingArguments
 from fisa.training.training_data import open_data
@@ -154,9 +153,10 @@ class Run:
                 "model and processor), then train with --model OWNER/NAME."
             )
         self.folder = Path(training_options.output_dir)
-        self.resume = _resumed(training_options.resume_from_checkpoint)
-        if training_options.do_train and not self.resume:
-            _refuse_used_folder(self.folder)
+        self.resume = _resumed(training_options.resume_from_checkpoint, self.folder)
+        if training_options.do_train:
+            restarts = (training_options.resume_from_checkpoint or "").lower() == "true"
+            _refuse_used_folder(self.folder, resumed=self.resume, restarts=restarts)
         set_seed(training_options.seed)
         # transformers' arguments evaluate at the end, too, where they do so on the way.
         evaluates = training_options.do_eval or training_options.do_predict
@@ -178,7 +178,7 @@ class Run:
     def train(self) -> None:
         self.model.print_trainable_parameters()
         try:
-            self.trainer.train(resume_from_checkpoint=self.resume)
+            self.trainer.train(resume_from_checkpoint=None if self.resume is None else str(self.resume))
         except KeyboardInterrupt as stop:
             raise KeyboardInterrupt(self._what_is_left()) from stop
         self.trainer.save_model()
@@ -244,8 +244,7 @@ class Run:
 
     def _save_base(self, model: FisaForUniversalSegmentation, weights: dict[str, torch.Tensor]) -> None:
         """Put a base that is made of CLIP and a generator beside the adapter, which could not be loaded without it."""
-        goes_on_here = isinstance(self.resume, bool) and newest_whole_checkpoint(self.folder) is not None
-        if self.options.process_index == 0 and not goes_on_here:
+        if self.options.process_index == 0 and not _goes_on_in(self.folder, self.resume):
             model.save_pretrained(self.folder / "base", state_dict=weights)
             self.processor.save_pretrained(self.folder / "base")
 
@@ -373,29 +372,34 @@ class Run:
         return self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
 
 
-def _refuse_used_folder(folder: Path) -> None:
-    """Refuse to train over what an earlier run has trained, or what a user has written of it."""
-    earlier = [*folder.glob("adapter_model.safetensors"), *folder.glob("checkpoint-*")]
-    if earlier:
-        raise ValueError(
-            f"{folder} holds the {earlier[0].name} of an earlier run: name another --output_dir, go on with that run "
-            "by --resume_from_checkpoint true, or delete the folder."
-        )
-    card = folder / "README.md"
-    if card.is_file() and CARD_MARK not in card.read_text(encoding="utf-8", errors="replace"):
-        raise ValueError(
-            f"{card} is no card of fisa-train, which would write its own there: name another --output_dir."
-        )
+def _resumed(named: str | None, folder: Path) -> Path | None:
+    """The checkpoint that the flag means, which is looked at before anything is loaded; `None` to start."""
+    if named is None or named.lower() == "false":
+        return None
+    if named.lower() == "true":
+        return newest_whole_checkpoint(folder)
+    if damage := damage_of(Path(named)):
+        raise ValueError(f"--resume_from_checkpoint {named} cannot be gone on from: {damage}.")
+    return Path(named)
 
 
-def _resumed(checkpoint: str | None) -> str | bool | None:
-    """What the flag means: a word, or the name of a checkpoint, which is looked at before anything is loaded."""
-    words = {"true": True, "false": False}
-    if checkpoint is None or checkpoint.lower() in words:
-        return None if checkpoint is None else words[checkpoint.lower()]
-    if damage := damage_of(Path(checkpoint)):
-        raise ValueError(f"--resume_from_checkpoint {checkpoint} cannot be gone on from: {damage}.")
-    return checkpoint
+def _goes_on_in(folder: Path, resumed: Path | None) -> bool:
+    return resumed is not None and resumed.resolve().parent == folder.resolve()
+
+
+def _refuse_used_folder(folder: Path, *, resumed: Path | None, restarts: bool) -> None:
+    """Refuse to train over what an earlier run has trained, unless it is that run which goes on. A run that restarts
+    may have been killed before its first whole checkpoint, but has left no adapter then."""
+    adapter, checkpoints = folder / "adapter_model.safetensors", sorted(folder.glob("checkpoint-*"))
+    left = [path.name for path in (adapter, *(() if restarts else checkpoints)) if path.exists()]
+    if _goes_on_in(folder, resumed) or not left:
+        return
+    found, ways = f"{folder} holds the {left[0]} of an earlier run", ["name another --output_dir", "delete the folder"]
+    if restarts:
+        found += " and no whole checkpoint to go on from"
+    elif checkpoints:
+        ways.insert(1, "go on with that run by --resume_from_checkpoint true")
+    raise ValueError(f"{found}: {', '.join(ways[:-1])}, or {ways[-1]}.")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import logging
 import os
 import re
 import shutil
@@ -19,7 +20,10 @@ import torch
 from PIL import Image
 
 
+logger = logging.getLogger(__name__)
+
 PARTIAL = ".partial"
+TEXT_MARK = "<!-- written by fisa:"
 
 
 @contextmanager
@@ -57,6 +61,27 @@ def write_whole(path: str | os.PathLike, content: str | bytes) -> None:
         aside.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
+def write_unless_edited(path: Path, text: str) -> None:
+    """Write a text for people with a mark, by which the next time tells it from one that somebody wrote or edited,
+    which stays, with a warning.
+
+    Args:
+        path (`Path`): in Markdown or HTML.
+        text (`str`): what is to stand there.
+    """
+    if path.is_file():
+        there, mark, digest = path.read_text(encoding="utf-8", errors="replace").rpartition(TEXT_MARK)
+        if not mark or digest.strip(" ->\n") != _text_digest(there):
+            logger.warning(f"{path} was written or edited by hand and stays; delete it for a new one.")
+            return
+    text = f"{text.rstrip()}\n\n"
+    write_whole(path, f"{text}{TEXT_MARK} {_text_digest(text)} -->\n")
+
+
+def _text_digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 def path_of(source: str) -> str:
     """The path that a `file://` address of this machine stands for; any other address or path as it is.
 
@@ -64,10 +89,10 @@ def path_of(source: str) -> str:
         >>> path_of("file:///photos/a%20dog.jpg"), path_of("a dog.jpg")
         ('/photos/a dog.jpg', 'a dog.jpg')
     """
-    if not source.startswith("file://"):
+    if source[:6].lower() != "file:/":
         return source
     address = urlsplit(source)
-    return urllib.request.url2pathname(address.path) if address.netloc in ("", "localhost") else source
+    return urllib.request.url2pathname(address.path) if address.netloc.lower() in ("", "localhost") else source
 
 
 def spelt_out(name: str) -> str:

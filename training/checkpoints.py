@@ -3,7 +3,6 @@ part, and from those of a run that trains something else."""
 
 import hashlib
 import json
-import logging
 import os
 import re
 import shutil
@@ -16,13 +15,14 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers.trainer_callback import TrainerState
+from transformers.utils import logging
 
 from fisa.data.training_examples import StreamedTrainingExamples, TrainingExamples
 from fisa.modeling_fisa.adapter_vocabulary import clip_sample, weights_sample
 from fisa.processing.files import weights_digest
 
 
-logger = logging.getLogger(__name__)
+logger = logging.get_logger(__name__)
 
 # Where a checkpoint is written until it is whole.
 ASIDE = ".checkpoint"
@@ -55,7 +55,7 @@ def newest_whole_checkpoint(folder: str | PathLike) -> Path | None:
         damage = damage_of(checkpoint)
         if damage is None:
             return checkpoint
-        logger.warning(f"The checkpoint {checkpoint} is not whole and is left out: {damage}.")
+        logger.warning_once(f"The checkpoint {checkpoint} is not whole and is left out: {damage}.")
     return None
 
 
@@ -103,7 +103,8 @@ def origin_of(model: nn.Module, examples: Any) -> dict[str, str]:
 
 
 def refuse_another_origin(checkpoint: Path, origin: Mapping[str, str]) -> None:
-    """Refuse a whole checkpoint of a run that trained from something else.
+    """Refuse a whole checkpoint of a run that trained from something else. One that does not say what from, as those
+    of earlier versions, is warned of.
 
     Args:
         checkpoint: a folder of the Trainer's.
@@ -113,13 +114,18 @@ def refuse_another_origin(checkpoint: Path, origin: Mapping[str, str]) -> None:
         ValueError: the message names what differs.
     """
     file = checkpoint / ORIGIN
-    theirs = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    if not file.is_file():
+        logger.warning_once(
+            f"The checkpoint {checkpoint} does not say what it was trained from; it is taken for this run's."
+        )
+        return
+    theirs = json.loads(file.read_text(encoding="utf-8"))
     differing = [f"another {name}" for name in {**origin, **theirs} if theirs.get(name) != origin.get(name)]
     if differing:
-        has = f"has {' and '.join(differing)}" if theirs else "does not say what it was trained from"
         raise ValueError(
-            f"The checkpoint {checkpoint} is not of this run: it {has}. Name another --output_dir, or give the model, "
-            "data and parts that it was trained with; to train what it holds on other data, name it by --adapter."
+            f"The checkpoint {checkpoint} is not of this run: it has {' and '.join(differing)}. Name another "
+            "--output_dir, or give the model, data and parts that it was trained with; to train what it holds on "
+            "other data, name it by --adapter."
         )
 
 

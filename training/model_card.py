@@ -7,9 +7,6 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from peft import PeftModel
 
 
-CARD_MARK = "A FISA adapter: open-vocabulary segmentation"
-"""What every card says, and no other text in its place."""
-
 CARD = """
 # {title}
 

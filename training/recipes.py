@@ -13,7 +13,7 @@ RECIPE_ENDINGS = (".yaml", ".yml", ".json")
 
 
 class _RecipeLoader(yaml.SafeLoader):
-    """Reads dates and the words yes, no, on and off as the text that they are: `--save_strategy no`."""
+    """Reads dates and the words yes and no, which flags take as they are, as text: `--save_strategy no`."""
 
     yaml_implicit_resolvers = {
         first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(("timestamp", "bool"))]
@@ -21,7 +21,7 @@ class _RecipeLoader(yaml.SafeLoader):
     }
 
 
-_RecipeLoader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(true|True|false|False)$"), list("tTfF"))
+_RecipeLoader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(?i:true|false|on|off)$"), [*"tfoTFO"])
 
 
 def with_recipe(arguments: list[str]) -> list[str]:

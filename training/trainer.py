@@ -16,7 +16,7 @@ from transformers.trainer_utils import EvalLoopOutput, TrainOutput, rotate_check
 
 from fisa.evaluation.headlines import HEADLINES, headlines
 from fisa.modeling_fisa.modeling_fisa import FisaForUniversalSegmentation
-from fisa.processing.files import write_whole
+from fisa.processing.files import write_unless_edited, write_whole
 from fisa.training.checkpoints import (
     ASIDE,
     ORIGIN,
@@ -244,6 +244,15 @@ class FisaTrainer(Trainer):
             )
         self.accelerator.wait_for_everyone()
 
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """As the Trainer's, without the card that PEFT writes, also over a user's own: ours comes last."""
+        own = vars(self.accelerator.unwrap_model(self.model))
+        own["create_or_update_model_card"] = lambda output_dir: None
+        try:
+            super()._save(output_dir, state_dict)
+        finally:
+            del own["create_or_update_model_card"]
+
     def _get_output_dir(self, trial: Any) -> str:
         folder = super()._get_output_dir(trial)
         return str(Path(folder) / ASIDE) if self._writes_aside else folder
@@ -330,7 +339,7 @@ class FisaTrainer(Trainer):
                 results=self.results,
                 log_history=self.state.log_history,
             )
-            card.save(Path(self.args.output_dir) / "README.md")
+            write_unless_edited(Path(self.args.output_dir) / "README.md", str(card))
 
 
 def _for_fisa(args: TrainingArguments) -> FisaTrainingArguments:

@@ -122,11 +122,25 @@ def test_a_longer_run_goes_on(folder, checkpoint, photos):
     assert steps(folder)[-1] == STEPS + 1
 
 
-def test_a_checkpoint_that_says_nothing_of_its_run_is_refused(folder, checkpoint, photos, capsys):
+def test_a_checkpoint_that_says_nothing_of_its_run_is_gone_on_from_with_a_warning(folder, checkpoint, photos, caplog):
+    """Earlier versions wrote such."""
     (folder / f"checkpoint-{STEPS}" / ORIGIN).unlink()
+    train(folder, checkpoint, photos)
+    assert caplog.text.count("does not say what it was trained from") == 1
+
+
+@pytest.mark.parametrize("damaged", [True, False], ids=["damaged checkpoints", "no checkpoint"])
+def test_a_finished_adapter_without_a_checkpoint_is_not_trained_over(folder, checkpoint, photos, capsys, damaged):
+    for path in folder.glob("checkpoint-*"):
+        if damaged:
+            (path / "trainer_state.json").write_bytes(b"")
+        else:
+            shutil.rmtree(path)
+    before = adapter(folder)
     with pytest.raises(SystemExit):
         train(folder, checkpoint, photos)
-    assert "does not say what it was trained from" in capsys.readouterr().err
+    assert "of an earlier run and no whole checkpoint to go on from: name another" in capsys.readouterr().err
+    assert equal(adapter(folder), before)
 
 
 def test_ten_kills_while_checkpoints_are_saved_lose_nothing(checkpoint, tmp_path):

@@ -306,8 +306,17 @@ def test_a_recipe_becomes_flags(tmp_path):
         "--fisa_config", '{"seve_layers": [1]}', "--bf16", "true", "--seed", "3",
     ]  # fmt: skip
     assert with_recipe(["--seed", "3"]) == ["--seed", "3"]
-    path.write_text("output_dir: 2024-05-01\nsave_strategy: no\nbf16: True\n")
-    assert with_recipe([str(path)]) == ["--output_dir", "2024-05-01", "--save_strategy", "no", "--bf16", "true"]
+    path.write_text("output_dir: 2024-05-01\nsave_strategy: no\nbf16: True\nflip: off\n")
+    assert with_recipe([str(path)]) == [
+        "--output_dir",
+        "2024-05-01",
+        "--save_strategy",
+        "no",
+        "--bf16",
+        "true",
+        "--flip",
+        "false",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -357,12 +366,24 @@ def test_broken_data_stops_a_run_before_it_starts_or_is_left_out(tmp_path, check
     assert (tmp_path / "run" / "adapter_model.safetensors").exists()
 
 
-def test_a_users_own_text_is_not_replaced_by_the_card(tmp_path, checkpoint, photos, capsys):
-    (tmp_path / "README.md").write_text("# My project")
-    with pytest.raises(SystemExit):
-        run(tmp_path, model=checkpoint, data=photos, do_train=True, max_steps=1)
-    assert "is no card of fisa-train" in capsys.readouterr().err
-    assert (tmp_path / "README.md").read_text() == "# My project"
+def test_a_users_own_text_is_not_replaced_by_the_card(tmp_path, checkpoint, photos, caplog):
+    """Nor is a card that somebody edited, in a run that goes on; and PEFT writes none of its own into either."""
+    card, options = (
+        tmp_path / "README.md",
+        {"model": checkpoint, "data": photos, "do_train": True, "save_steps": 1, "logging_steps": 1},
+    )
+    card.write_text("# My project")
+    run(tmp_path, **options, max_steps=1)
+    assert card.read_text() == "# My project" and f"{card} was written or edited by hand and stays" in caplog.text
+    card.unlink()
+    resumed = options | {"resume_from_checkpoint": "true"}
+    run(tmp_path, **resumed, max_steps=2)
+    assert "at step 2" in card.read_text()
+    run(tmp_path, **resumed, max_steps=3)
+    assert "at step 3" in card.read_text()
+    card.write_text(edited := card.read_text() + "Thanks!\n")
+    run(tmp_path, **resumed, max_steps=4)
+    assert card.read_text() == edited
 
 
 def test_a_model_without_generator_trains_on_ground_truth_alone(tmp_path, checkpoint, photos, capsys):
