@@ -46,7 +46,8 @@ def find_photos(places: Iterable[str], *, recursive: bool = False) -> list[str]:
         recursive: whether the folders in folders are searched too; not those whose names begin with a dot.
 
     Returns:
-        A folder that cannot be listed is one of the paths: reading it says what is wrong.
+        A folder that cannot be listed, of a place or that a pattern searches, is one of the paths: reading it says
+        what is wrong.
 
     Raises:
         ValueError: a folder or pattern without a photo, or no place that is there. Some missing files among others
@@ -69,7 +70,8 @@ def find_photos(places: Iterable[str], *, recursive: bool = False) -> list[str]:
         if is_folder:
             paths = _photos_in(place, recursive=recursive)
         elif is_pattern:
-            paths = sorted(path for path in glob.glob(place, recursive=True) if _is_meant(path, pattern=place))
+            found = [path for path in glob.glob(place, recursive=True) if _is_meant(path, pattern=place)]
+            paths = sorted({*found, *_unlistable(place)})
         elif place.lower().endswith(LIST_ENDING) and os.path.isfile(place):
             paths = _listed(place)
         else:
@@ -189,6 +191,26 @@ def _in_archive(path: str) -> list[str]:
 def _is_meant(path: str, *, pattern: str) -> bool:
     """Whether a pattern means this file: a photo, or an archive where it asks for these."""
     return _has_photo_ending(path) or (pattern.lower().endswith(ENDING) and path.lower().endswith(ENDING))
+
+
+def _unlistable(pattern: str) -> set[str]:
+    """The folders in which a pattern searches and `glob`, without a word, cannot."""
+    searched, (folder, name) = set[str](), os.path.split(pattern)
+    while name:
+        if glob.has_magic(name):
+            # A closing slash: folders alone; ** searches those below it, too.
+            around = os.path.join(folder, name if name == "**" else "", "")
+            searched |= {*(glob.glob(around, recursive=True) if glob.has_magic(around) else [around])} - {""}
+        folder, name = os.path.split(folder)
+    return {os.path.normpath(place) for place in searched if os.path.isdir(place) and not _can_list(place)}
+
+
+def _can_list(folder: str) -> bool:
+    try:
+        os.scandir(folder).close()
+    except OSError:
+        return False
+    return True
 
 
 def _photos_in(folder: str, *, recursive: bool) -> list[str]:

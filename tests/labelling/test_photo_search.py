@@ -57,6 +57,9 @@ def test_a_folder_that_may_not_be_listed_is_named(album, as_nobody):
     try:
         assert names(as_nobody(find_photos, ["album"], recursive=True)) == ["a.JPG", "b.png", "deep"]
         assert as_nobody(find_photos, ["album/deep"]) == ["album/deep"]
+        for pattern in ("album/**/*.*", "album/**", "album/**/d.png", "album/d*/*/d.png", "album/deep/*"):
+            assert "album/deep" in as_nobody(find_photos, [pattern, "album/b.png"]), pattern
+        assert as_nobody(find_photos, ["album/*.*"]) == ["album/a.JPG", "album/b.png"]  # looks into no folder in it
         with pytest.raises(ValueError, match="'album/deep' cannot be read as an image: Permission denied"):
             as_nobody(load_photo, "album/deep")
     finally:
