@@ -1,7 +1,7 @@
 """Turns the proposals of one forward pass into panoptic, instance and semantic segmentations at the photo's size. Any
 universal segmentation model of transformers will do: all that is needed are class and mask logits."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import torch
@@ -78,7 +78,7 @@ def segmentations(
         A [`Segmentation`] for each photo. Where there are no segments, the log says why.
 
     Raises:
-        ValueError: for shapes, sizes, a setting, a subtask or a rule that make no sense.
+        ValueError: for shapes, sizes, a setting, a subtask or a rule that make no sense, and for ids of no class.
 
     Example:
 
@@ -112,6 +112,7 @@ def segmentations(
     with torch.no_grad(), in_float32(outputs):
         photos = list(photos_of(outputs, target_sizes))
         names = _names(photos[0], id2label) if photos else []
+        _refuse_unknown(label_ids_to_fuse or (), len(names))
         paintings = [_above(min_score, paint(photo)) for photo in photos]
         if not include_others:
             paintings = [_of_the_asked(painting, photo, names) for painting, photo in zip(paintings, photos)]
@@ -141,8 +142,8 @@ def panoptic_segmentation(
         threshold: what objectness or class score (see `Rule`) a proposal must exceed, in [0, 1].
         mask_threshold: the mask probability from which on a pixel counts as inside, in [0, 1].
         overlap_mask_area_threshold: the share of its own area that a proposal must win to be a segment, in [0, 1].
-        label_ids_to_fuse: the classes that have one segment at most, such as sky. None: those that are not things, if
-            the outputs say so.
+        label_ids_to_fuse: the ids of the classes that have one segment at most, such as sky. None: those that are not
+            things, if the outputs say so.
 
     Returns:
         For each image `{"segmentation": (H, W) int32, "segments_info": [...]}`: 0 is void, segments count from 1 (by
@@ -324,6 +325,13 @@ def _semantic_map(photo: PhotoOutputs) -> torch.Tensor:
 def _semantic(photo: PhotoOutputs) -> Painting:
     class_ids, places = _semantic_map(photo).unique(return_inverse=True)
     return Painting((places + 1).int(), class_ids.tolist())
+
+
+def _refuse_unknown(class_ids: Iterable[int], num_classes: int) -> None:
+    unknown = [class_id for class_id in class_ids if class_id not in range(num_classes)]
+    if unknown and num_classes:
+        named = ", ".join(map(repr, unknown))
+        raise ValueError(f"`label_ids_to_fuse` has {named}; the ids of the classes are 0 to {num_classes - 1}.")
 
 
 def _names(photo: PhotoOutputs, id2label: Mapping[int, str] | None) -> list[str]:

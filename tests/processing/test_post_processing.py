@@ -67,6 +67,13 @@ def test_stuff_is_fused_by_image_and_a_given_set_comes_first():
     assert [len(f["segments_info"]) for f in panoptic_segmentation(outputs, label_ids_to_fuse=[1])] == [2, 2]
 
 
+@pytest.mark.parametrize("unknown", [99, -1, 2, "sky"])
+def test_a_class_to_fuse_that_there_is_not_is_refused(unknown):
+    outputs = SimpleNamespace(class_queries_logits=torch.zeros(1, 3, 3), masks_queries_logits=torch.zeros(1, 3, 8, 8))
+    with pytest.raises(ValueError, match=f"`label_ids_to_fuse` has {unknown!r}; the ids of the classes are 0 to 1."):
+        panoptic_segmentation(outputs, label_ids_to_fuse=[0, unknown])
+
+
 def test_binary_maps_of_the_open_rule_are_the_whole_masks():
     for overlap in (0.0, 0.3):
         options = {"threshold": 0.2, "overlap_mask_area_threshold": overlap, "target_sizes": [(50, 40)]}
