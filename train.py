@@ -160,7 +160,7 @@ class Run:
         set_seed(training_options.seed)
         # transformers' arguments evaluate at the end, too, where they do so on the way.
         evaluates = training_options.do_eval or training_options.do_predict
-        self.train_data, self.eval_data = open_data(
+        self.train_data, self.eval_data, self.trained_on = open_data(
             data_options, trains=training_options.do_train, evaluates=evaluates
         )
         if preset_of(model_options.model) and training_options.process_index == 0:
@@ -304,6 +304,7 @@ class Run:
                 self.processor,
                 name=self.data_options.eval_name,
                 oracle=self.data_options.oracle,
+                trained_on=self.trained_on,
                 # The photos may be private: what is pushed holds none.
                 samples=None if self.options.push_to_hub else self.folder / "samples",
                 predictions=self.folder / "predictions.json" if self.options.do_predict else None,

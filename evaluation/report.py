@@ -130,10 +130,15 @@ def headline_table(before: Evaluation, after: Evaluation) -> str:
         evaluation.name if oracle == "none" else f"{evaluation.name} (oracle: {oracle})"
         for evaluation, oracle in zip((before, after), oracles)
     ]
+    known = [
+        f"{evaluation.name} was trained on {evaluation.report['trained_on']} of them."
+        for evaluation in (before, after)
+        if "trained_on" in evaluation.report
+    ]
     head = [
         f"# {before.name} and {after.name}",
         "",
-        f"On {after.report['num_images']} photos of {after.report['data']}, in percent.",
+        " ".join([f"On {after.report['num_images']} photos of {after.report['data']}, in percent.", *known]),
         "",
         f"| | {titles[0]} | {titles[1]} | change |",
         "|---|---:|---:|---:|",

@@ -44,6 +44,7 @@ class Evaluator:
         name: of the data set, for reports.
         oracle: the part that the ground truth replaces, to see what limits the results, one of `PREDICTORS`: `"none"`,
             `"classifier"`, `"generator"` or `"both"`.
+        trained_on: how many of the photos the model was trained on, for reports.
         samples: a folder for the first few photos with ground truth and prediction, for reports.
         predictions: a JSON file for all panoptic predictions, in COCO's format, with their PNGs beside it. Those of an
             earlier evaluation are removed.
@@ -65,13 +66,14 @@ class Evaluator:
         *,
         name: str,
         oracle: str = "none",
+        trained_on: int = 0,
         samples: Path | None = None,
         predictions: Path | None = None,
     ):
         if oracle not in PREDICTORS:
             raise ValueError(f"There is no oracle {oracle!r}; there are {', '.join(map(repr, PREDICTORS))}.")
         self.data, self.processor, self.name, self.oracle = data, processor, name, oracle
-        self.samples, self.predictions = samples, predictions
+        self.trained_on, self.samples, self.predictions = trained_on, samples, predictions
         self.categories = [category.to_dict() for category in data.categories]
         self.vocabulary = vocabulary_of(data.categories)
         # Mask AP is over things.
@@ -117,7 +119,8 @@ class Evaluator:
             autocast: makes the context that the model runs in, for mixed precision.
 
         Returns:
-            The metrics by task, `num_images`, `oracle` and `data`, plain data for JSON; the same in every process.
+            The metrics by task, `num_images`, `oracle`, `data` and, where there are such photos, `trained_on`: plain
+            data for JSON, the same in every process.
         """
         state = PartialState()
         options = {"categories": self.categories, "unlabelled": self.data.unlabelled}
@@ -155,7 +158,8 @@ class Evaluator:
         if files:
             files.close(gather_object(files.entries))
         figures = {task: _merged(metric).compute() for task, metric in metrics.items()}
-        return figures | {"num_images": sum(gather_object([count])), "oracle": self.oracle, "data": self.name}
+        of_what = {"num_images": sum(gather_object([count])), "oracle": self.oracle, "data": self.name}
+        return figures | of_what | ({"trained_on": self.trained_on} if self.trained_on else {})
 
     def _predictions(self, records: Sequence[Mapping[str, Any]], outputs: FisaOutput) -> Iterator[dict[str, Any]]:
         """For each photo its prediction as each metric takes it."""

@@ -55,7 +55,7 @@ def adapter_card(
     Args:
         model: with the adapter in it.
         repo_id: its name on the Hub, or its folder.
-        report: of an evaluation, with `data`, `num_images` and `oracle`; `None`: there was none.
+        report: of an evaluation, from [`Evaluator.evaluate`]; `None`: there was none.
         results: the evaluation's figures by name, in percent.
         log_history: of the Trainer.
     """
@@ -113,7 +113,7 @@ def _evaluation(report: dict[str, Any] | None, results: dict[str, float]) -> str
     if report is None:
         return "None in this run."
     oracle = "" if report["oracle"] == "none" else f", with a perfect {report['oracle']} (see `--oracle`)"
+    known = f", {report['trained_on']} of which it was trained on" if "trained_on" in report else ""
     rows = [f"| {name} | {value:.2f} |" for name, value in results.items()]
-    return "\n".join(
-        [f"On {report['num_images']} photos of {report['data']}{oracle}, in percent:", "", "| | |", "|---|---|", *rows]
-    )
+    of_what = f"On {report['num_images']} photos of {report['data']}{known}{oracle}, in percent:"
+    return "\n".join([of_what, "", "| | |", "|---|---|", *rows])

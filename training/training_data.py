@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from typing import NamedTuple
 
 from fisa.data.formats import DATASET_FORMATS, load_segmentation_dataset
 from fisa.data.segmentation_datasets import SegmentationDataset, StreamedSegmentationDataset
@@ -16,7 +17,18 @@ SHOWN_SHARED = 5
 AnyDataset = SegmentationDataset | StreamedSegmentationDataset
 
 
-def open_data(options: DataArguments, *, trains: bool, evaluates: bool) -> tuple[AnyDataset | None, AnyDataset | None]:
+class RunData(NamedTuple):
+    """The photos of a run, checked."""
+
+    train: AnyDataset | None
+    """To train on, if it does."""
+    eval: AnyDataset | None
+    """To evaluate on, if it does."""
+    trained_on: int = 0
+    """How many of the latter are among the former, without having been asked for."""
+
+
+def open_data(options: DataArguments, *, trains: bool, evaluates: bool) -> RunData:
     """Open and check the photos to train on and those to evaluate, as far as a run needs them.
 
     Args:
@@ -31,9 +43,11 @@ def open_data(options: DataArguments, *, trains: bool, evaluates: bool) -> tuple
     Example:
 
         >>> options = DataArguments(train_format="label_maps", train_data="my-photos", eval_holdout=0.1)
-        >>> train_data, eval_data = open_data(options, trains=True, evaluates=True)
+        >>> data = open_data(options, trains=True, evaluates=True)
+        >>> len(data.train), len(data.eval)
+        (2, 1)
     """
-    train_data, eval_data = None, None
+    train_data, eval_data, trained_on = None, None, 0
     if options.eval_holdout is not None:
         train_data, eval_data = hold_out(_opened(options, "train"), options.eval_holdout)
     else:
@@ -48,8 +62,8 @@ def open_data(options: DataArguments, *, trains: bool, evaluates: bool) -> tuple
     if evaluates:
         eval_data = eval_data.check(skip_broken=options.skip_broken)
         if not (options.asks_for_training_photos and options.evaluates_on_training_data):
-            look_for_training_photos(train_data, eval_data)
-    return train_data if trains else None, eval_data if evaluates else None
+            trained_on = count_training_photos(train_data, eval_data)
+    return RunData(train_data if trains else None, eval_data if evaluates else None, trained_on)
 
 
 def _opened(options: DataArguments, part: str) -> AnyDataset:
@@ -96,19 +110,22 @@ def _are_slices_of_one_split(options: DataArguments) -> bool:
     return options.evaluates_on_training_data and bool(names[0] & names[1])
 
 
-def look_for_training_photos(train_data: AnyDataset | None, eval_data: AnyDataset) -> None:
+def count_training_photos(train_data: AnyDataset | None, eval_data: AnyDataset) -> int:
     """Compare the content of the photos: whatever folder or split they are of, copies may be in both.
 
     Streams are not compared, which would read them to their end.
+
+    Returns:
+        How many validation photos are training photos.
 
     Raises:
         ValueError: half of the validation photos or more are training photos. Fewer are warned of.
     """
     if not isinstance(train_data, SegmentationDataset) or not isinstance(eval_data, SegmentationDataset):
-        return
+        return 0
     shared = shared_photos(train_data, eval_data)
     if not shared:
-        return
+        return 0
     names = ", ".join(eval_data.image_id(index) for index in shared[:SHOWN_SHARED])
     more = f" and {len(shared) - SHOWN_SHARED} more" if len(shared) > SHOWN_SHARED else ""
     found = f"{len(shared)} of {len(eval_data)} validation photos are training photos, byte for byte: {names}{more}."
@@ -118,6 +135,7 @@ def look_for_training_photos(train_data: AnyDataset | None, eval_data: AnyDatase
             "training photos are measured where --eval_split is the same as --train_split, without --eval_data."
         )
     logger.warning(f"{found} The figures are that much better than on new photos; take these out of one of the two.")
+    return len(shared)
 
 
 def _first(data: AnyDataset | None, limit: int | None) -> AnyDataset | None:

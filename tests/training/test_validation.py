@@ -9,6 +9,7 @@ from PIL import Image
 
 from fisa.data.formats import load_segmentation_dataset
 from fisa.data.splits import hold_out, shared_photos
+from fisa.evaluation import report
 from fisa.train import train_and_evaluate
 from fisa.training.arguments import DataArguments
 from fisa.training.training_data import open_data, refuse_training_photos
@@ -192,13 +193,31 @@ def test_one_copy_among_many_is_warned_of(tmp_path, caplog):
     others = write_label_maps(tmp_path / "others", photos=5, first=10)
     shutil.copy(training / "images" / "2.jpg", others / "images" / "13.jpg")
     options = DataArguments(train_format="label_maps", train_data=str(training), eval_data=str(others))
-    open_data(options, trains=True, evaluates=True)
+    assert open_data(options, trains=True, evaluates=True).trained_on == 1
     assert "1 of 5 validation photos are training photos, byte for byte: 13." in caplog.text
     caplog.clear()
     open_data(options, trains=False, evaluates=True)
     (others / "images" / "13.jpg").write_bytes((others / "images" / "12.jpg").read_bytes())
     open_data(options, trains=True, evaluates=True)
     assert "training photos" not in caplog.text
+
+
+def test_figures_of_shared_photos_say_so_wherever_they_go(tmp_path, checkpoint):
+    training = write_label_maps(tmp_path / "photos", photos=3)
+    others = write_label_maps(tmp_path / "others", photos=3, first=10)
+    shutil.copy(training / "images" / "2.jpg", others / "images" / "11.jpg")
+    trained, before = tmp_path / "trained", tmp_path / "before"
+    options = {"model": checkpoint, "train_format": "label_maps", "train_data": training, "eval_data": others}
+    run(trained, **options, do_train=True, do_eval=True, max_steps=1)
+    del options["train_format"], options["train_data"]
+    run(before, **options, eval_format="label_maps", do_eval=True)
+    reports = [json.loads((folder / "metrics.json").read_text()) for folder in (before, trained)]
+    assert "trained_on" not in reports[0] and reports[1]["trained_on"] == 1
+    assert "On 3 photos of others, 1 of which it was trained on, in percent:" in (trained / "README.md").read_text()
+    report.main(
+        [*(str(folder / "metrics.json") for folder in (before, trained)), "--output", str(tmp_path / "report")]
+    )
+    assert "in percent. trained was trained on 1 of them." in (tmp_path / "report" / "report.md").read_text()
 
 
 def test_only_the_photos_that_are_used_are_compared(tmp_path, caplog):
