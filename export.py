@@ -199,6 +199,10 @@ def check_export(
 ) -> None:
     """Refuse what [`save`] would refuse, before the model is traced, which takes a while.
 
+    Args:
+        model, processor: of the graph, with the words that it is to have.
+        folder, file_format, eight_bits: as for [`save`].
+
     Raises:
         `ValueError`: another format than `"onnx"` and `"torch"`, or ONNX for a model with a `classifier_dtype`, which
             ONNX Runtime does not take; or eight bits in another format than ONNX; or a folder that holds a model, or a
