@@ -9,9 +9,9 @@ from textwrap import indent
 from typing import Any
 
 import numpy as np
-from scipy import ndimage
 
 from fisa.processing.files import name_fields, spelt_out, write_whole, written_whole
+from fisa.processing.regions import Runs, areas_and_boxes
 
 
 LARGEST_ID = 256**3 - 1
@@ -38,8 +38,7 @@ def panoptic_to_rgb(ids: np.ndarray) -> np.ndarray:
     ```
     """
     ids = np.asarray(ids)
-    if ids.size and not 0 <= ids.min() <= ids.max() <= LARGEST_ID:
-        raise ValueError(f"ids go from {ids.min()} to {ids.max()}; COCO's PNG holds 0 to {LARGEST_ID}.")
+    _largest(ids)
     colors = np.ascontiguousarray(ids, dtype="<u4").view(np.uint8).reshape(*ids.shape, 4)
     return np.ascontiguousarray(colors[..., :3])
 
@@ -87,19 +86,16 @@ def segments_info(ids: np.ndarray, category_ids: Mapping[int, int] | Sequence[in
     if not isinstance(category_ids, Mapping):
         category_ids = dict(enumerate(category_ids, start=1))
     ids = np.asarray(ids)
-    present, ranks, lengths = _runs(ids)
-    areas = np.bincount(ranks, weights=lengths, minlength=len(present)).astype(int)
-    places = np.repeat((ranks + 1).astype(np.int32), lengths).reshape(ids.shape)
+    runs = Runs.of(ids)
+    present, places = np.unique(runs.values, return_inverse=True)
+    areas, boxes = areas_and_boxes(runs, places, count=len(present), width=ids.shape[1])
     segments = []
-    for segment_id, area, (rows, columns) in zip(present.tolist(), areas.tolist(), ndimage.find_objects(places)):
+    for segment_id, area, box in zip(present.tolist(), areas.tolist(), boxes.tolist()):
         if segment_id == 0:
             continue
         if segment_id not in category_ids:
             raise ValueError(f"The map holds segment {segment_id}, but categories are given for {list(category_ids)}.")
-        box = [columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start]
-        segments.append(
-            {"id": segment_id, "category_id": category_ids[segment_id], "area": area, "bbox": box, "iscrowd": 0}
-        )
+        segments.append(_info(segment_id, category_ids[segment_id], area, box))
     return segments
 
 
@@ -113,7 +109,8 @@ def numbered(
         segments_info: dictionaries with `id` and `category_id` and, if there are any, `iscrowd` and `score`.
 
     Returns:
-        The (H, W) int32 map, 0 for void, and what [`segments_info`] says of it, with the scores.
+        The (H, W) int32 map, 0 for void, the same array if it was numbered so; and what [`segments_info`] says of it,
+        with the scores.
 
     Example:
 
@@ -122,11 +119,21 @@ def numbered(
     [{'id': 1, 'category_id': 17, 'area': 1, 'bbox': [1, 0, 1, 1], 'iscrowd': 0, 'score': 0.5}]
     ```
     """
-    present, ranks, lengths = _runs(segmentation)
+    runs = Runs.of(segmentation)
+    present, places = np.unique(runs.values, return_inverse=True)
     number_of = {segment["id"]: number for number, segment in enumerate(segments_info, start=1)}
-    numbers = np.array([number_of.get(segment_id, 0) for segment_id in present.tolist()], dtype=np.int32)
-    ids = np.repeat(numbers[ranks], lengths).reshape(segmentation.shape)
-    return ids, _described(ids, segments_info)
+    numbers = np.array([number_of.get(segment_id, 0) for segment_id in present.tolist()], dtype=np.int32)[places]
+    # Most maps are numbered so already.
+    are_as_wanted = np.array_equal(numbers, runs.values)
+    ids = segmentation if are_as_wanted else np.repeat(numbers, runs.lengths).reshape(segmentation.shape)
+    areas, boxes = areas_and_boxes(runs, numbers, count=len(segments_info) + 1, width=segmentation.shape[1])
+    infos = []
+    for number, segment in enumerate(segments_info, start=1):
+        if areas[number]:
+            info = _info(number, segment["category_id"], int(areas[number]), boxes[number].tolist())
+            info["iscrowd"] = int(segment.get("iscrowd", 0))
+            infos.append(info | ({"score": segment["score"]} if "score" in segment else {}))
+    return ids.astype(np.int32, copy=False), infos
 
 
 def panoptic_png(ids: np.ndarray) -> bytes:
@@ -154,12 +161,15 @@ def panoptic_png(ids: np.ndarray) -> bytes:
     (2, 1, 0)
     ```
     """
+    most = _largest(ids)
     height, width = ids.shape
-    rows = panoptic_to_rgb(ids).reshape(height, 3 * width)
-    lines = np.empty((height, 1 + 3 * width), dtype=np.uint8)
+    lines = np.zeros((height, 1 + 3 * width), dtype=np.uint8)
     lines[:, 0] = PNG_UP
-    lines[:1, 1:] = rows[:1]
-    np.subtract(rows[1:], rows[:-1], out=lines[1:, 1:])
+    for byte in range(3):
+        if most >> 8 * byte:  # of few segments green and blue are 0
+            plane = (ids >> 8 * byte).astype(np.uint8)
+            plane[1:] -= plane[:-1].copy()
+            lines[:, 1 + byte :: 3] = plane
     compressor = zlib.compressobj(strategy=zlib.Z_RLE)  # other repetitions are rare
     header = struct.pack(">IIBBBBB", width, height, 8, PNG_RGB, 0, 0, 0)
     content = compressor.compress(lines.data) + compressor.flush()
@@ -317,20 +327,13 @@ class CocoPanopticWriter:
         return stem
 
 
-def _runs(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The ids of a map in ascending order; and, for each run of equal pixels in reading order, the place of its id
-    among them and its length. There are far fewer runs to sort and to look up than pixels."""
-    flat = ids.ravel()
-    starts = np.flatnonzero(np.concatenate([[True], flat[1:] != flat[:-1]])[: flat.size])
-    present, ranks = np.unique(flat[starts], return_inverse=True)
-    return present, ranks, np.diff(starts, append=flat.size)
+def _info(segment_id: int, category_id: int, area: int, box: Sequence[int]) -> dict[str, Any]:
+    return {"id": segment_id, "category_id": category_id, "area": area, "bbox": [*box], "iscrowd": 0}
 
 
-def _described(ids: np.ndarray, segments: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    infos = segments_info(ids, [segment["category_id"] for segment in segments])
-    for info in infos:
-        source = segments[info["id"] - 1]
-        info["iscrowd"] = int(source.get("iscrowd", 0))
-        if "score" in source:
-            info["score"] = source["score"]
-    return infos
+def _largest(ids: np.ndarray) -> int:
+    """The largest id of a map, 0 of an empty one, if COCO's PNG holds all of them."""
+    least, most = int(ids.min(initial=0)), int(ids.max(initial=0))
+    if not 0 <= least <= most <= LARGEST_ID:
+        raise ValueError(f"ids go from {ids.min()} to {ids.max()}; COCO's PNG holds 0 to {LARGEST_ID}.")
+    return most

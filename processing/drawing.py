@@ -42,18 +42,18 @@ def paint(
         A picture of the photo's size, and the legend.
     """
     letters = Lettering(text_size(photo.size), font=font)
-    picture = photo
+    if legend:
+        below = _draw_legend(_legend_entries(segments, ids.size, colors), letters, photo.width)
+        picture = Image.new("RGB", (below.width, photo.height + below.height), PAPER)
+        picture.paste(photo, (0, 0))
+        picture.paste(below, (0, photo.height))
+    else:
+        picture = photo.copy()
     if segments:
         shades = np.array(instance_colors([segment.label for segment in segments], colors), dtype=np.uint8)
-        picture = _paint(photo, ids, shades, line_width=max(1, round(letters.size / 14)))
+        _fill(picture, ids, shades, line_width=max(1, round(letters.size / 14)))
         _write_labels(picture, ids, segments, shades, letters)
-    if not legend:
-        return picture
-    below = _draw_legend(_legend_entries(segments, ids.size, colors), letters, photo.width)
-    sheet = Image.new("RGB", (below.width, photo.height + below.height), PAPER)
-    sheet.paste(picture, (0, 0))
-    sheet.paste(below, (0, photo.height))
-    return sheet
+    return picture
 
 
 def draw_legend(colors: Mapping[str, Color], *, letters: Lettering, width: int) -> Image.Image:
@@ -81,14 +81,14 @@ def text_size(size: tuple[int, int]) -> int:
     return max(TEXT_SIZE, round(math.sqrt(width * height) / 40), round(min(longest / 100, shortest / 8)))
 
 
-def _paint(photo: Image.Image, ids: np.ndarray, colors: np.ndarray, line_width: int) -> Image.Image:
+def _fill(picture: Image.Image, ids: np.ndarray, colors: np.ndarray, line_width: int) -> None:
     opacity = np.where(_contour(ids, line_width), np.uint8(255), np.uint8(FILL_OPACITY)) * (ids != 0)
     # Four bytes per pixel, as Pillow has them: each is looked up as one number, and none is copied.
     palette = np.zeros((len(colors) + 1, 4), dtype=np.uint8)
     palette[1:, :3] = colors
     rows = np.ascontiguousarray(ids)  # the maps of photos that EXIF turns lie in columns
     tints = palette.view(np.uint32)[:, 0][rows].view(np.uint8).reshape(*ids.shape, 4)
-    return Image.composite(Image.fromarray(tints), photo, Image.fromarray(opacity))
+    picture.paste(Image.fromarray(tints), (0, 0), Image.fromarray(opacity))
 
 
 def _contour(ids: np.ndarray, width: int) -> np.ndarray:
@@ -133,7 +133,7 @@ def _write_labels(
         box = left - half, top, right - half, bottom
         points = _points_inside(ids, segments[index])
         boxes = np.tile(points, 2) + box
-        place = _free_place(boxes, taken, picture.size)
+        place = _free_place(boxes, taken, ids.shape[::-1])
         if place is not None:
             taken = np.vstack([taken, boxes[place]])
             dark = tuple((colors[index] // 5).tolist())

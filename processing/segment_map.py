@@ -7,9 +7,9 @@ from typing import Self, overload
 import numpy as np
 import torch
 from PIL import Image
-from scipy import ndimage
 
 from fisa.processing.class_names import listed
+from fisa.processing.regions import Runs, areas_and_boxes
 from fisa.processing.segment import Box, Segment
 
 
@@ -174,14 +174,11 @@ def _in_brief(segment: Segment) -> str:
 
 def _measured(ids: torch.Tensor, count: int) -> tuple[list[int], list[Box]]:
     """Areas and boxes of the segments 1 to `count`."""
-    areas = ids.flatten().bincount(minlength=count + 1).tolist()[1:]
-    if len(areas) > count:
-        raise ValueError(f"The map holds segment {len(areas)}, and there are {count} labels; each segment needs one.")
-    boxes: list[Box] = [(0, 0, 0, 0)] * count
-    if not any(areas):
-        return areas, boxes
-    for place, region in enumerate(ndimage.find_objects(ids.cpu().numpy(), max_label=count)):
-        if region is not None:
-            rows, columns = region
-            boxes[place] = (columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start)
-    return areas, boxes
+    runs = Runs.of(ids.cpu().numpy())
+    least, most = runs.values.min(initial=0), runs.values.max(initial=0)
+    if least < 0:
+        raise ValueError(f"The map holds segment {least}; segments count from 1, and 0 is no segment.")
+    if most > count:
+        raise ValueError(f"The map holds segment {most}, and there are {count} labels; each segment needs one.")
+    areas, boxes = areas_and_boxes(runs, runs.values, count=count + 1, width=ids.shape[1])
+    return areas[1:].tolist(), list(map(tuple, boxes[1:].tolist()))
