@@ -41,12 +41,5 @@ def annotations_of(photo: LabelledPhoto, category_ids: list[int], *, polygons: b
     for annotation in photo.segmentation.to_coco(category_ids, image_id=photo.id):
         if polygons:
             mask = photo.segmentation.mask(photo.segmentation[annotation["id"] - 1])
-            rings = [outline.flatten().tolist() for outline in outlines(mask)]
-            annotation["segmentation"] = rings or [_corners(annotation["bbox"])]
+            annotation["segmentation"] = [outline.flatten().tolist() for outline in outlines(mask)]
         yield annotation
-
-
-def _corners(box: list[int]) -> list[int]:
-    left, top, width, height = box
-    right, bottom = left + width, top + height
-    return [left, top, right, top, right, bottom, left, bottom]

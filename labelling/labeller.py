@@ -19,6 +19,7 @@ from fisa.labelling.room import Room
 from fisa.pretrained.presets import load as load_preset
 from fisa.pretrained.presets import preset_of
 from fisa.processing.coco_panoptic import numbered, panoptic_png
+from fisa.processing.extras import library
 from fisa.processing.failures import is_out_of_memory, reason_of
 from fisa.processing.files import weights_digest
 from fisa.processing.photos import Photo, read_photo
@@ -115,19 +116,33 @@ class Labeller:
             its segments, whose `category_id` counts the classes from 1; and `problem`, which says why a photo could
             not be labelled (`label` is `None` then), or is `None`.
 
+        A batch of a `datasets.Dataset` gets these columns itself, as Arrow arrays; what is returned is empty.
+
         Raises:
-            ValueError: the rows have a column of such a name.
+            ValueError: the rows have no column `image`, or columns of such names. TypeError: this is a row, no batch.
         """
         if taken := [name for name in COLUMNS if name in rows]:
             raise ValueError(
                 f"The rows have {' and '.join(taken)} already, which labels go into: rename or remove them."
             )
+        try:
+            photos = rows["image"]
+        except KeyError as error:
+            raise ValueError("The rows have no column image: rename the one that holds the photos.") from error
+        if photos is None or isinstance(photos, str | bytes | Mapping | Image.Image):
+            raise TypeError("This is one row, and a labeller takes batches of them: `map(labeller, batched=True)`.")
         with self.workers() as workers:
-            labelled = workers.map(self._label_as_row, stacks(list(rows["image"]), self.room.stack))
+            labelled = workers.map(self._label_as_row, stacks(list(photos), self.room.stack))
             columns = list(zip(*(row for stack in labelled for row in stack))) or [(), (), ()]
+        labels = dict(zip(COLUMNS, map(list, columns)))
+        if hasattr(rows, "pa_table"):
+            # A data set has the types of its first batch, in which all may be well or nothing found; of lists it would
+            # make columns of nulls then, and stop at the first photo that cannot be read. It takes no returned arrays.
+            rows.update(_typed(labels))
+            return {}
         # A data set keeps its columns itself; copies of them it would encode anew.
         given = rows if isinstance(rows, dict) else {}
-        return dict(given) | dict(zip(COLUMNS, map(list, columns)))
+        return dict(given) | labels
 
     @contextmanager
     def workers(self, count: int | None = None, *, photos: int | None = None) -> Iterator[ThreadPoolExecutor]:
@@ -284,6 +299,15 @@ class Labeller:
             return None, [], reason_of(result)
         ids, infos = numbered(**result[1].to_panoptic([category["id"] for category in self.categories]))
         return panoptic_png(ids), infos, None
+
+
+def _typed(labels: Mapping[str, list[Any]]) -> dict[str, Any]:
+    """The columns of labels as Arrow arrays, whose types do not depend on what is in them."""
+    arrow = library("pyarrow", extra="formats", purpose="Labelling data sets")
+    whole = dict.fromkeys(("id", "category_id", "area", "iscrowd"), arrow.int64())
+    segment = arrow.struct(whole | {"bbox": arrow.list_(arrow.int64()), "score": arrow.float64()})
+    types = {"label": arrow.binary(), "segments_info": arrow.list_(segment), "problem": arrow.string()}
+    return {name: arrow.array(labels[name], types[name]) for name in COLUMNS}
 
 
 def stacks(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -227,6 +227,8 @@ def _file_of(source: Any, *, timeout: float | None, max_download_bytes: int | No
     """The file of a photo, wherever it is; errors in the block say which it was."""
     if isinstance(source, Mapping) and ("bytes" in source or "path" in source):
         source = source.get("path") if source.get("bytes") is None else source["bytes"]
+    if source is None:
+        raise ValueError("There is no photo but None.")
     try:
         if isinstance(source, bytes | bytearray | memoryview):
             yield io.BytesIO(source)

@@ -134,6 +134,29 @@ def test_yolo_has_what_ultralytics_looks_for(results, tmp_path):
         assert lines and coordinates.min() >= 0 and coordinates.max() <= 1
 
 
+def test_segments_too_thin_for_an_outline_have_that_of_their_box(tmp_path):
+    """Among outlines, Ultralytics takes a box for two points; where a photo has boxes alone, it drops all outlines."""
+    photo = tmp_path / "photo.png"
+    Image.new("RGB", (8, 4)).save(photo)
+    ids = np.zeros((4, 8), dtype=np.int32)
+    ids[0, 0], ids[2, 1:7], ids[:, 7] = 1, 2, 3
+    categories = [{"id": number, "name": f"{number}", "isthing": 1} for number in (1, 2, 3)]
+    writer = CocoPanopticWriter(tmp_path / "panoptic.json", categories)
+    infos = [{"id": number, "category_id": number, "score": 0.5} for number in (1, 2, 3)]
+    writer.add("photo", file_name=str(photo), segmentation=ids, segments_info=infos)
+    writer.close()
+    results = Results(writer.path)
+    lines = (write(results, "yolo", tmp_path) / "labels" / "photo.txt").read_text().splitlines()
+    polygons = json.loads(write(results, "coco-polygons", tmp_path).read_text())["annotations"]
+    for number, line, annotation in zip((1, 2, 3), lines, polygons, strict=True):
+        class_id, *shares = line.split()
+        corners = np.array(shares, dtype=float).reshape(-1, 2) * (8, 4)
+        assert int(class_id) == number - 1
+        assert corners.flatten().tolist() == annotation["segmentation"][0]
+        runs = coco_mask.frPyObjects(annotation["segmentation"], 4, 8)
+        assert np.array_equal(coco_mask.decode(runs)[..., 0] > 0, ids == number)
+
+
 def test_json_lines_have_a_photo_each(results, tmp_path):
     lines = write(results, "jsonl", tmp_path).read_text(encoding="utf-8").splitlines()
     for line, photo in zip(lines, results, strict=True):

@@ -66,6 +66,36 @@ def test_a_data_set_is_mapped_with_a_pickled_labeller(checkpoint, photos, alone,
         assert rows.cast_column("label", datasets.Image())[1]["label"].size == photos[1].size
 
 
+def test_what_a_data_set_begins_with_is_no_matter(checkpoint, photo, tmp_path):
+    photo.save(tmp_path / "good.png")
+    good, bad = str(tmp_path / "good.png"), str(tmp_path / "missing.png")
+    labeller = Labeller(str(checkpoint), **OPTIONS)
+    nothing = Labeller(str(checkpoint), labels=OPTIONS["labels"], threshold=1.0)
+    for paths in ([good, good, bad], [bad, bad, good]):
+        rows = datasets.Dataset.from_dict({"image": paths, "number": [0, 1, 2]})
+        labelled = rows.map(labeller, batched=True, batch_size=2, remove_columns="image")
+        assert set(labelled.column_names) == {"number", "label", "segments_info", "problem"}
+        for path, row in zip(paths, labelled, strict=True):
+            assert (path == bad) == (row["label"] is None) == (row["problem"] is not None)
+            assert bool(row["segments_info"]) == (path == good)
+        empty = rows.map(nothing, batched=True, batch_size=2)
+        assert empty.features["segments_info"] == labelled.features["segments_info"]
+        assert empty[:]["segments_info"] == [[], [], []]
+
+
+@pytest.mark.parametrize(
+    ("rows", "error", "says"),
+    [
+        ({"image": "photo.jpg"}, TypeError, "batched=True"),
+        ({"image": None}, TypeError, "batched=True"),
+        ({"img": ["photo.jpg"]}, ValueError, "no column image"),
+    ],
+)
+def test_what_is_no_batch_is_refused(checkpoint, rows, error, says):
+    with pytest.raises(error, match=says):
+        Labeller(str(checkpoint), **OPTIONS)(rows)
+
+
 class TooLittleMemory:
     """A pipeline that fails with more photos in a call than fit."""
 
