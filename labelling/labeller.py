@@ -1,6 +1,6 @@
 """Photos in, rows out: what a folder, a `datasets.Dataset` and Ray Data call alike."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property
@@ -135,7 +135,7 @@ class Labeller:
             labelled = workers.map(self._label_as_row, stacks(list(photos), self.room.stack))
             columns = list(zip(*(row for stack in labelled for row in stack))) or [(), (), ()]
         labels = dict(zip(COLUMNS, map(list, columns)))
-        if hasattr(rows, "pa_table"):
+        if isinstance(rows, MutableMapping) and hasattr(rows, "pa_table"):
             # A data set has the types of its first batch, in which all may be well or nothing found; of lists it would
             # make columns of nulls then, and stop at the first photo that cannot be read. It takes no returned arrays.
             rows.update(_typed(labels))
