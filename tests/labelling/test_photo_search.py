@@ -34,6 +34,18 @@ def test_folders_are_searched_and_their_folders_where_asked(album):
     assert names(find_photos(["album"], recursive=True)) == ["a.JPG", "b.png", "deep/c[1].png", "deep/er/d.png"]
 
 
+def test_folders_behind_links_are_searched_once(album):
+    (album.parent / "disk").mkdir()
+    (album.parent / "disk" / "f.png").write_bytes(b"")
+    try:
+        (album / "deep" / "link").symlink_to(album.parent / "disk")
+        (album / "deep" / "back").symlink_to(album)
+    except OSError:
+        pytest.skip("no symbolic links may be made here")
+    found = names(find_photos(["album"], recursive=True))
+    assert found == ["a.JPG", "b.png", "deep/c[1].png", "deep/er/d.png", "deep/link/f.png"]
+
+
 @pytest.fixture
 def as_nobody():
     """Runs what it is given as a user whom permissions bind, also where tests run as root."""
