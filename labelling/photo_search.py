@@ -43,8 +43,8 @@ def find_photos(places: Iterable[str], *, recursive: bool = False) -> list[str]:
         places: files, folders, patterns (`"more/*.png"`) and addresses; tar archives, such as WebDataset's shards, for
             the photos in them; and text files with a file, an address or an archive per line. A file whose name looks
             like a pattern is a file.
-        recursive: whether the folders in folders are searched too, also behind symbolic links, but none within
-            itself; not those whose names begin with a dot.
+        recursive: whether the folders in folders are searched too, also behind symbolic links, but each
+            once; not those whose names begin with a dot.
 
     Returns:
         A folder that cannot be listed, of a place or that a pattern searches, is one of the paths: reading it says
@@ -217,15 +217,13 @@ def _can_list(folder: str) -> bool:
 def _photos_in(folder: str, *, recursive: bool) -> list[str]:
     paths, errors, searched = [], list[OSError](), set[str]()
     for place, folders, files in os.walk(folder, onerror=errors.append, followlinks=True):
+        if os.path.realpath(place) in searched:  # by another name, or a link leads back
+            folders.clear()
+            continue
         searched.add(os.path.realpath(place))
         paths += [os.path.join(place, name) for name in files if _has_photo_ending(name)]
         folders[:] = [
-            name
-            for name in folders
-            if recursive
-            and name[0] != "."
-            and not _holds_results(Path(place, name))
-            and os.path.realpath(os.path.join(place, name)) not in searched  # links may lead back
+            name for name in sorted(folders) if recursive and name[0] != "." and not _holds_results(Path(place, name))
         ]
     return sorted(str(Path(path)) for path in [*paths, *(error.filename for error in errors)])
 
