@@ -1,6 +1,8 @@
 """Which checkpoints a model can be put together of: loading others would leave random weights in their place."""
 
+import json
 import os
+from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedConfig
@@ -33,17 +35,32 @@ def refuse_other_parts(clip: Any, mask_generator: Any) -> None:
 
 
 def refuse_other_model(folder: Any, **source: Any) -> None:
-    """Refuse to load FISA from another kind of model than its own, where no config says what to make of it.
+    """Refuse to load FISA from another kind of model than its own, where no config says what to make of it, and from
+    an adapter that does not say what it adapts.
 
     Raises:
         ValueError: the message says of what kind it is, and what to do.
     """
+    if _is_adapter_of_unknown(folder):
+        raise ValueError(
+            f"{folder} is an adapter, and its adapter_config.json does not say of which model: load that model, then "
+            "the adapter by peft.PeftModel.from_pretrained(model, folder)."
+        )
     kind = _kind(folder, **source)
     if kind not in (None, _FISA):
         raise ValueError(
             f"{folder} is a model of type {kind!r}, not of FISA: nearly all weights would be random. Put a CLIP and "
             "a mask generator together by FisaForUniversalSegmentation.from_clip_and_mask_generator."
         )
+
+
+def _is_adapter_of_unknown(folder: Any) -> bool:
+    if not isinstance(folder, str | os.PathLike):
+        return False
+    file = Path(folder, "adapter_config.json")
+    if not file.is_file() or Path(folder, "config.json").is_file():
+        return False
+    return json.loads(file.read_text(encoding="utf-8")).get("base_model_name_or_path") is None
 
 
 def _kind(name: Any, **source: Any) -> str | None:

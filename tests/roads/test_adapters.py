@@ -15,7 +15,7 @@ from transformers.integrations.peft import MIN_PEFT_VERSION
 
 from fisa import FisaForUniversalSegmentation, get_simo_model
 from fisa.miniature import miniature, miniature_clip
-from fisa.pretrained.patchwork import load
+from fisa.pretrained.patchwork import ADAPTER, load
 from tests.roads.walking import walk
 
 
@@ -238,3 +238,8 @@ def test_the_words_are_those_of_the_active_adapter(adapter, tmp_path, road):
         f"{name} {words}" for name, words in expected.items()
     ]
     assert not [line for line in printed if "UNEXPECTED" in line or "other weights" in line]
+
+
+def test_an_adapter_of_an_unknown_model_asks_for_it():
+    with pytest.raises(ValueError, match="does not say of which model: load that model, then the adapter by peft"):
+        FisaForUniversalSegmentation.from_pretrained(ADAPTER)
