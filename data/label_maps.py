@@ -2,7 +2,8 @@
 Cityscapes, whose pixels are classes and instances."""
 
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from scipy.io.matlab import MatReadError
 from fisa.data.annotation_files import inside
 from fisa.data.categories import Category, categories_from_file, categories_of
 from fisa.data.label_images import label_values, read_values
-from fisa.data.segmentation_datasets import Entry, FileDataset, LabelProblem, SegmentationDataset
+from fisa.data.segmentation_datasets import BrokenEntry, Entry, FileDataset, LabelProblem, SegmentationDataset
 from fisa.data.splits import is_undivided
 from fisa.processing.class_lists import class_list
 from fisa.processing.vocabulary import Class, Vocabulary
@@ -236,13 +237,23 @@ def _paired_folders(
     for folder in (photos, labels):
         if not folder.is_dir():
             raise ValueError(f"{folder}: no such folder. Name the folder above it, and the --…_split.")
-    label_paths = {path.stem: path for path in labels.iterdir() if path.suffix.lower() in LABEL_ENDINGS}
+    label_paths: defaultdict[str, list[Path]] = defaultdict(list)
+    for path in sorted(labels.iterdir()):
+        if path.suffix.lower() in LABEL_ENDINGS:
+            label_paths[path.stem].append(path)
     entries = [
-        Entry(image_id=path.stem, image=path, label=label_paths.get(path.stem, labels / f"{path.stem}.png"))
+        _paired(path, label_paths.get(path.stem, [labels / f"{path.stem}.png"]))
         for path in sorted(photos.iterdir())
         if path.suffix.lower() in PHOTO_ENDINGS
     ]
     return FileDataset(_nonempty(entries, photos, "photos"), categories, read_label=reader)
+
+
+def _paired(photo: Path, labels: list[Path]) -> Entry | BrokenEntry:
+    if len(labels) > 1:
+        names = " and ".join(label.name for label in labels)
+        return BrokenEntry(photo.stem, f"{photo}: has several labels in {labels[0].parent}, {names}; keep one.")
+    return Entry(image_id=photo.stem, image=photo, label=labels[0])
 
 
 def _voc(root: Path, split: str, vocabulary: Vocabulary, *, first: int, void: frozenset[int]) -> SegmentationDataset:
@@ -331,7 +342,7 @@ def _deduplicated(names: list[list[str]], is_thing: list[bool]) -> Iterator[Clas
         yield Class(name, free, thing)
 
 
-def _nonempty(entries: list[Entry], folder: Path, what: str) -> list[Entry]:
+def _nonempty(entries: Sequence[Entry | BrokenEntry], folder: Path, what: str) -> Sequence[Entry | BrokenEntry]:
     if not entries:
         raise ValueError(f"{folder}: no {what} found there. Name the folder above it, and the --…_split.")
     return entries

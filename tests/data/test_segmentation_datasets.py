@@ -232,3 +232,16 @@ def test_labels_of_a_photo_on_its_side_are_refused_with_the_likely_reason():
         checked_record("1", Image.new("RGB", (16, 12)), np.zeros((16, 12), np.int32), [], categories=())
     with pytest.raises(ValueError, match="same size.$"):
         checked_record("1", Image.new("RGB", (16, 12)), np.zeros((16, 13), np.int32), [], categories=())
+
+
+def test_a_photo_with_two_labels_is_named_and_neither_is_taken(tmp_path):
+    for number in range(2):
+        write_photo(tmp_path / "images" / f"{number}.jpg", seed=number)
+        write_values(tmp_path / "labels" / f"{number}.png", quarters(0, 1, 255, 0))
+    write_values(tmp_path / "labels" / "1.tif", quarters(1, 1, 1, 1))
+    (tmp_path / "classes.txt").write_text("road\ncar\n")
+    data = load_segmentation_dataset("label_maps", str(tmp_path), split="train")
+    with pytest.raises(ValueError, match="1.jpg: has several labels in .*, 1.png and 1.tif; keep one."):
+        data.check()
+    kept = data.check(skip_broken=True)
+    assert [kept.image_id(index) for index in range(len(kept))] == ["0"]
