@@ -30,6 +30,8 @@ logger = logging.get_logger(__name__)
 Unlabelled = Literal["ignored", "background"]
 """What pixels without a segment mean: nothing is known of them, or they show none of the categories."""
 
+Purpose = Literal["training", "validation"]
+
 SHOWN_PROBLEMS = 5
 SHOWN_ABSENT = 10
 SHOWN_TURNED = 10
@@ -138,7 +140,7 @@ class SegmentationDataset(Dataset, ABC):
         """The first `count` records."""
         return self.select(range(min(count, len(self))))
 
-    def check(self, *, skip_broken: bool = False, teaches: bool = False) -> "SegmentationDataset":
+    def check(self, *, skip_broken: bool = False, purpose: Purpose | None = None) -> "SegmentationDataset":
         """Read every record in full, as training does, before any work is put into them: missing and damaged files,
         photos and labels of different sizes, categories and ids that are not known, names that come twice.
 
@@ -147,7 +149,8 @@ class SegmentationDataset(Dataset, ABC):
 
         Args:
             skip_broken: leave broken records out, with a warning that says how many and names the first few.
-            teaches: warn of categories that no record has, since nothing is learned of them.
+            purpose: what the records are for, if categories that none of them has are to be warned of: nothing is
+                learned of them, and no mean counts them.
 
         Returns:
             The data set itself, or the data set without its broken records.
@@ -172,8 +175,8 @@ class SegmentationDataset(Dataset, ABC):
         kept = self.select(index for index, look in enumerate(looks) if look.problem is None) if problems else self
         looks = [look for look in looks if look.problem is None]
         kept._warn_of_turned([index for index, look in enumerate(looks) if look.is_turned])
-        if teaches:
-            kept._warn_of_absent(set().union(*(look.category_ids for look in looks)))
+        if purpose is not None:
+            kept._warn_of_absent(set().union(*(look.category_ids for look in looks)), purpose)
         return kept
 
     def _look(self, index: int) -> "_Look":
@@ -194,15 +197,15 @@ class SegmentationDataset(Dataset, ABC):
                 "If these were drawn on the pixels as stored, save the photos without the EXIF orientation."
             )
 
-    def _warn_of_absent(self, present: Set[int]) -> None:
+    def _warn_of_absent(self, present: Set[int], purpose: Purpose) -> None:
         absent = [category for category in self.categories if category.id not in present]
         if absent:
             names = ", ".join(f"{category.name} ({category.id})" for category in absent[:SHOWN_ABSENT])
             more = f" and {len(absent) - SHOWN_ABSENT} more" if len(absent) > SHOWN_ABSENT else ""
             logger.warning(
-                f"{len(absent)} of {len(self.categories)} categories never occur in the {len(self)} records: {names}"
-                f"{more}. If they should, compare their numbers with the values in the labels: in label maps 255 and "
-                "65535 mean that nothing is known, so masks of 0 and 255 must become masks of 0 and 1."
+                f"{len(absent)} of {len(self.categories)} categories never occur in the {len(self)} {purpose} "
+                f"records: {names}{more}. If they should, compare their numbers with the values in the labels: in "
+                "label maps 255 and 65535 mean that nothing is known, so masks of 0 and 255 must become masks of 0 and 1."
             )
 
 
@@ -355,7 +358,7 @@ class StreamedSegmentationDataset(IterableDataset):
         """The first `count` records."""
         return self._with(self.rows.take(count), skip_broken=self.skip_broken)
 
-    def check(self, *, skip_broken: bool = False, teaches: bool = False) -> "StreamedSegmentationDataset":
+    def check(self, *, skip_broken: bool = False, purpose: Purpose | None = None) -> "StreamedSegmentationDataset":
         """The same data set; with `skip_broken` it leaves out broken records when it meets them, since a stream cannot
         be looked through beforehand."""
         return self._with(self.rows, skip_broken=skip_broken)

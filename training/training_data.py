@@ -58,9 +58,9 @@ def open_data(options: DataArguments, *, trains: bool, evaluates: bool) -> RunDa
             refuse_training_photos(options)
     train_data, eval_data = _first(train_data, options.max_train_samples), _first(eval_data, options.max_eval_samples)
     if trains:
-        train_data = train_data.check(skip_broken=options.skip_broken, teaches=True)
+        train_data = train_data.check(skip_broken=options.skip_broken, purpose="training")
     if evaluates:
-        eval_data = eval_data.check(skip_broken=options.skip_broken)
+        eval_data = eval_data.check(skip_broken=options.skip_broken, purpose="validation")
         if not (options.asks_for_training_photos and options.evaluates_on_training_data):
             trained_on = count_training_photos(train_data, eval_data)
     return RunData(train_data if trains else None, eval_data if evaluates else None, trained_on)

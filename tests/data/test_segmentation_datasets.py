@@ -87,21 +87,24 @@ def test_what_is_broken_is_named_before_training_or_left_out_with_a_count(tmp_pa
     with pytest.raises(ValueError, match="--skip_broken") as caught:
         opened(tmp_path).check()
     assert [word for word in ["1 of 3", *BROKEN[damage]] if word not in str(caught.value)] == []
-    kept = opened(tmp_path).check(skip_broken=True, teaches=True)
-    assert [word for word in ["1 of 3", *BROKEN[damage], "in the 2 records"] if word not in caplog.text] == []
+    kept = opened(tmp_path).check(skip_broken=True, purpose="training")
+    said = ["1 of 3", *BROKEN[damage], "in the 2 training records"]
+    assert [words for words in said if words not in caplog.text] == []
     assert [kept.image_id(index) for index in range(len(kept))] == ["1", "3"]
     assert kept[1]["image_id"] == "3"
 
 
-def test_categories_that_never_occur_are_told_to_who_trains(tmp_path, caplog):
+@pytest.mark.parametrize("purpose", ["training", "validation"])
+def test_categories_that_never_occur_are_told_to_who_trains_or_evaluates(tmp_path, caplog, purpose):
     write_photo(tmp_path / "images" / "one.jpg")
     write_values(tmp_path / "labels" / "one.png", quarters(0, 255, 255, 0))
     (tmp_path / "classes.txt").write_text("background\ncar\n")
     data = load_segmentation_dataset("label_maps", str(tmp_path), split="train")
     data.check()
     assert not caplog.text
-    data.check(teaches=True)
-    assert "1 of 2 categories never occur in the 1 records: car (1)" in caplog.text and "0 and 255" in caplog.text
+    data.check(purpose=purpose)
+    assert f"1 of 2 categories never occur in the 1 {purpose} records: car (1)" in caplog.text
+    assert "0 and 255" in caplog.text
 
 
 def test_a_stream_leaves_broken_records_out_when_it_meets_them(caplog):

@@ -29,6 +29,15 @@ def test_a_class_that_no_pixel_has_is_told_before_training(tmp_path, train):
     assert "1 of 2 categories never occur" in printed and "car (1)" in printed
 
 
+def test_a_class_that_no_pixel_has_is_told_to_who_evaluates(tmp_path, shipped):
+    data = write_label_maps(tmp_path / "photos", values=(0, 255))
+    printed = walk(
+        "fisa-train", "--model", shipped, "--eval_format", "label_maps", "--eval_data", data, "--do_eval",
+        "--output_dir", "out", "--report_to", "none", "--use_cpu", "true", cwd=tmp_path, status=0,
+    )  # fmt: skip
+    assert "1 of 2 categories never occur in the 4 validation records: car (1)" in printed
+
+
 def test_caches_follow_the_labels_and_mend_themselves(tmp_path, train):
     data, flags = write_label_maps(tmp_path / "photos"), ("--proposal_cache", tmp_path / "cache")
     train(data, *flags)
