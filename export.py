@@ -204,9 +204,9 @@ def check_export(
         folder, file_format, eight_bits: as for [`save`].
 
     Raises:
-        `ValueError`: another format than `"onnx"` and `"torch"`, or ONNX for a model with a `classifier_dtype`, which
-            ONNX Runtime does not take; or eight bits in another format than ONNX; or a folder that holds a model, or a
-            graph of the other format that was made with other words or settings.
+        `ValueError`: a file in the folder's place; another format than `"onnx"` and `"torch"`, or ONNX for a model
+            with a `classifier_dtype`, which ONNX Runtime does not take; or eight bits in another format than ONNX; or
+            a folder that holds a model, or a graph of the other format that was made with other words or settings.
         `ImportError`: the extra `export` is not installed, and the format is ONNX.
 
     Example:
@@ -215,6 +215,8 @@ def check_export(
     >>> check_export(model, processor, "my-graph", file_format="torch")
     ```
     """
+    if Path(folder).is_file():
+        raise ValueError(f"{folder} is a file; name a folder.")
     if file_format not in FILES:
         raise ValueError(f"`file_format` was {file_format!r}; it must be one of {', '.join(FILES)}.")
     if eight_bits and file_format != "onnx":

@@ -171,7 +171,8 @@ class HubDataset(SegmentationDataset):
         stored = self.rows.select_columns("image")[index]["image"]
         if isinstance(stored, Mapping) and not _is_missing(stored):
             return str(_picture_digest(stored))
-        return hashlib.sha256(self.image(index).tobytes()).hexdigest()
+        image = self.image(index)
+        return hashlib.sha256(f"{image.mode} {image.size} ".encode() + image.tobytes()).hexdigest()
 
     def segments_info(self, index: int) -> list[dict[str, Any]]:
         if self.reader.is_panoptic:

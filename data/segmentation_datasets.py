@@ -205,7 +205,8 @@ class SegmentationDataset(Dataset, ABC):
             logger.warning(
                 f"{len(absent)} of {len(self.categories)} categories never occur in the {len(self)} {purpose} "
                 f"records: {names}{more}. If they should, compare their numbers with the values in the labels: in "
-                "label maps 255 and 65535 mean that nothing is known, so masks of 0 and 255 must become masks of 0 and 1."
+                "label maps 255 and 65535 mean that nothing is known, so masks of 0 and 255 must become masks of "
+                "0 and 1."
             )
 
 

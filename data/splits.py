@@ -65,7 +65,8 @@ def shared_photos(training: SegmentationDataset, validation: SegmentationDataset
     """The photos of the validation that are training photos too, byte for byte, wherever they lie and whatever they
     are called. A photo that was saved again is another one.
 
-    Only photos whose sizes in bytes are found in both are read: about as many as the smaller of both has.
+    Only photos whose sizes in bytes are found in both are read, about as many as the smaller of both has; and all that
+    are stored as pixels.
 
     Args:
         training, validation: photos to train on and to validate on; they may be of different formats.

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -119,8 +120,8 @@ def _ending(photo: Any, content: bytes) -> str | None:
     if isinstance(photo, str):
         if in_archive := split_address(photo):
             return Path(in_archive[1]).suffix.lower()
-        if (path := Path(path_of(photo))).is_file():
-            return path.suffix.lower()
+        if os.path.isfile(path := path_of(photo)):  # which answers for what is too long for a path as well
+            return Path(path).suffix.lower()
     try:
         with open_image(io.BytesIO(content)) as image:
             return f".{image.format}".lower().replace("jpeg", "jpg")

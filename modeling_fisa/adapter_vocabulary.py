@@ -106,7 +106,7 @@ def weights_sample(*modules: nn.Module) -> torch.Tensor | None:
     weights = [weight for module in modules for weight in _base_weights(module)]
     if any(weight.is_meta or not weight.is_floating_point() for weight in weights):
         return None
-    return torch.cat([weight.detach().flatten()[:: -(-weight.numel() // 8)].cpu() for weight in weights])
+    return torch.cat([weight.detach().flatten()[:: -(-weight.numel() // 8) or 1].cpu() for weight in weights])
 
 
 def is_same_clip(one: torch.Tensor, other: torch.Tensor) -> bool:

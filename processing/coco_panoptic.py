@@ -230,9 +230,11 @@ def remove_written(path: Path) -> list[str]:
     ```
     """
     try:
-        annotations = json.loads(path.read_text(encoding="utf-8"))["annotations"]
-        names = [Path(annotation["file_name"]) for annotation in annotations]
+        content = json.loads(path.read_text(encoding="utf-8"))
+        names = [Path(annotation["file_name"]) for annotation in content["annotations"]]
     except (OSError, ValueError, TypeError, KeyError):
+        return []
+    if content.keys() != {"images", "annotations", "categories"}:
         return []
     listed = [name for name in names if name.name == str(name) and name.suffix == ".png"]  # in no other folder
     path.unlink()

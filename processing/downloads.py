@@ -2,10 +2,13 @@
 
 import asyncio
 import time
+import zlib
 from concurrent.futures import Future, ThreadPoolExecutor
 from numbers import Real
+from tarfile import TarError
 from threading import Thread
 from typing import Any
+from zipfile import BadZipFile
 
 from huggingface_hub.utils import httpx
 
@@ -69,13 +72,16 @@ def download_by_fsspec(address: str, *, timeout: float | None = None, max_bytes:
 
     def read() -> bytes:
         content = bytearray()
-        with fsspec.open(address, "rb") as file:
-            while chunk := file.read(CHUNK):
-                content += chunk
-                if len(content) > max_bytes:
-                    raise _too_large(max_bytes)
-                if time.monotonic() > end:
-                    raise _too_slow(timeout)
+        try:
+            with fsspec.open(address, "rb") as file:
+                while chunk := file.read(CHUNK):
+                    content += chunk
+                    if len(content) > max_bytes:
+                        raise _too_large(max_bytes)
+                    if time.monotonic() > end:
+                        raise _too_slow(timeout)
+        except (BadZipFile, TarError, zlib.error, EOFError) as error:
+            raise OSError(f"the archive cannot be read: {error}") from error
         return bytes(content)
 
     def run() -> None:
@@ -89,6 +95,8 @@ def download_by_fsspec(address: str, *, timeout: float | None = None, max_bytes:
     try:
         return answer.result(timeout)
     except TimeoutError as error:
+        if answer.done():  # the file system's own
+            raise
         raise _too_slow(timeout) from error
 
 

@@ -74,7 +74,7 @@ def write_unless_edited(path: Path, text: str) -> None:
         if not mark or digest.strip(" ->\n") != _text_digest(there):
             logger.warning(f"{path} was written or edited by hand and stays; delete it for a new one.")
             return
-    text = f"{text.rstrip()}\n\n"
+    text = "\n".join(text.rstrip().splitlines()) + "\n\n"
     write_whole(path, f"{text}{TEXT_MARK} {_text_digest(text)} -->\n")
 
 

@@ -174,7 +174,7 @@ def read_photo(
             photo = _decoded(file)
             if digested:
                 file.seek(0)
-                photo = photo._replace(digest=hashlib.file_digest(file, "sha256").hexdigest())
+                photo = photo._replace(digest=hashlib.sha256(file.read()).hexdigest())
     if 0 in photo.image.size:
         raise ValueError(f"The image is empty: {photo.image.height} x {photo.image.width} pixels.")
     return photo
@@ -228,7 +228,7 @@ def _file_of(source: Any, *, timeout: float | None, max_download_bytes: int | No
     if isinstance(source, Mapping) and ("bytes" in source or "path" in source):
         source = source.get("path") if source.get("bytes") is None else source["bytes"]
     if source is None:
-        raise ValueError("There is no photo but None.")
+        raise ValueError("There is no photo: found NoneType.")
     try:
         if isinstance(source, bytes | bytearray | memoryview):
             yield io.BytesIO(source)

@@ -112,7 +112,7 @@ def segmentations(
     with torch.no_grad(), in_float32(outputs):
         photos = list(photos_of(outputs, target_sizes))
         names = _names(photos[0], id2label) if photos else []
-        _refuse_unknown(label_ids_to_fuse or (), len(names))
+        _refuse_unknown(() if label_ids_to_fuse is None else label_ids_to_fuse, len(names))
         paintings = [_above(min_score, paint(photo)) for photo in photos]
         if not include_others:
             paintings = [_of_the_asked(painting, photo, names) for painting, photo in zip(paintings, photos)]
@@ -142,8 +142,8 @@ def panoptic_segmentation(
         threshold: what objectness or class score (see `Rule`) a proposal must exceed, in [0, 1].
         mask_threshold: the mask probability from which on a pixel counts as inside, in [0, 1].
         overlap_mask_area_threshold: the share of its own area that a proposal must win to be a segment, in [0, 1].
-        label_ids_to_fuse: the ids of the classes that have one segment at most, such as sky. None: those that are not
-            things, if the outputs say so.
+        label_ids_to_fuse: the ids of the classes (and others, from C on) that have one segment at most, such as sky.
+            None: those that are not things, if the outputs say so.
 
     Returns:
         For each image `{"segmentation": (H, W) int32, "segments_info": [...]}`: 0 is void, segments count from 1 (by
@@ -331,7 +331,7 @@ def _refuse_unknown(class_ids: Iterable[int], num_classes: int) -> None:
     unknown = [class_id for class_id in class_ids if class_id not in range(num_classes)]
     if unknown and num_classes:
         named = ", ".join(map(repr, unknown))
-        raise ValueError(f"`label_ids_to_fuse` has {named}; the ids of the classes are 0 to {num_classes - 1}.")
+        raise ValueError(f"`label_ids_to_fuse` has {named}; the classes have the ids 0 to {num_classes - 1}.")
 
 
 def _names(photo: PhotoOutputs, id2label: Mapping[int, str] | None) -> list[str]:

@@ -1,5 +1,6 @@
 """Formats: what other libraries read is what the shipped model found."""
 
+import base64
 import json
 import zipfile
 from pathlib import Path
@@ -330,3 +331,16 @@ class TestRefused:
 
 def iou(one: np.ndarray, other: np.ndarray) -> float:
     return (one & other).sum() / (one | other).sum()
+
+
+def test_a_photo_that_its_address_holds_is_copied(tmp_path):
+    photo = patchwork.SCENES / "easy.jpg"
+    ids = torch.zeros(Image.open(photo).size[::-1], dtype=torch.int32)
+    ids[:50, :60] = 1
+    writer = CocoPanopticWriter(tmp_path / "panoptic.json", [{"id": 1, "name": "sky", "isthing": 0}])
+    content = photo.read_bytes()
+    address = f"data:image/jpeg;base64,{base64.b64encode(content).decode()}"
+    writer.add(1, file_name=address, **Segmentation.from_map(ids, labels=["sky"]).to_panoptic([1]))
+    writer.close()
+    folder = write(Results(writer.path), "yolo", tmp_path)
+    assert (folder / "images" / "1.jpg").read_bytes() == content

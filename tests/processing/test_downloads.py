@@ -10,7 +10,7 @@ import time
 import pytest
 from PIL import Image
 
-from fisa.processing.downloads import download
+from fisa.processing.downloads import download, download_by_fsspec
 from fisa.processing.photos import load_photo
 
 
@@ -151,3 +151,9 @@ def test_downloads_inside_a_running_event_loop(server):
         return load_photo(f"{server}/photo").size
 
     assert asyncio.run(notebook_cell()) == (8, 6)
+
+
+def test_a_damaged_archive_is_an_error_of_reading(tmp_path):
+    (tmp_path / "photos.zip").write_bytes(b"PK no archive")
+    with pytest.raises(OSError, match="the archive cannot be read"):
+        download_by_fsspec(f"zip://a.jpg::file://{tmp_path / 'photos.zip'}")

@@ -17,6 +17,7 @@ from fisa.processing.files import (
     remove_leftovers,
     weights_digest,
     write_picture,
+    write_unless_edited,
     write_whole,
     written_whole,
 )
@@ -111,3 +112,10 @@ def test_every_weight_type_and_description_makes_another_digest():
     assert len(digests) == 24
     strided = torch.ones(3, 2).T
     assert weights_digest({}, [("x", strided)]) == weights_digest({}, [("x", one)])
+
+
+def test_a_text_with_any_line_ends_is_known_again(tmp_path):
+    card = tmp_path / "README.md"
+    for text in ("one\r\ntwo", "three"):
+        write_unless_edited(card, text)
+        assert card.read_text().startswith(text.replace("\r\n", "\n"))

@@ -1,6 +1,7 @@
 """Photos of every kind come out in RGB, right side up, with the values that they had."""
 
 import base64
+import hashlib
 import http.server
 import io
 import threading
@@ -18,7 +19,7 @@ from transformers.image_utils import (
     OPENAI_CLIP_STD,
 )
 
-from fisa.processing.photos import load_photo, read_photos
+from fisa.processing.photos import load_photo, read_photo, read_photos
 from tests.quiet import raising_on_any_warning
 
 
@@ -424,3 +425,14 @@ def test_lists_nested_lists_and_batches_are_read_one_at_a_time(pixels):
     assert next(photos).image is photo
     with pytest.raises(ValueError, match="Image 1: .*NoneType"):
         next(photos)
+
+
+def test_a_file_that_can_only_read_and_seek_is_digested(tmp_path):
+    content = io.BytesIO()
+    Image.new("RGB", (4, 3), "red").save(content, "PNG")
+
+    class Plain:
+        read, seek, tell = content.read, content.seek, content.tell
+
+    photo = read_photo(Plain(), digested=True)
+    assert photo.digest == hashlib.sha256(content.getvalue()).hexdigest() and photo.image.size == (4, 3)

@@ -3,6 +3,7 @@ where nothing is found."""
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -70,7 +71,8 @@ def test_stuff_is_fused_by_image_and_a_given_set_comes_first():
 @pytest.mark.parametrize("unknown", [99, -1, 2, "sky"])
 def test_a_class_to_fuse_that_there_is_not_is_refused(unknown):
     outputs = SimpleNamespace(class_queries_logits=torch.zeros(1, 3, 3), masks_queries_logits=torch.zeros(1, 3, 8, 8))
-    with pytest.raises(ValueError, match=f"`label_ids_to_fuse` has {unknown!r}; the ids of the classes are 0 to 1."):
+    panoptic_segmentation(outputs, label_ids_to_fuse=np.array([0, 1]))
+    with pytest.raises(ValueError, match=f"`label_ids_to_fuse` has {unknown!r}; the classes have the ids 0 to 1."):
         panoptic_segmentation(outputs, label_ids_to_fuse=[0, unknown])
 
 
