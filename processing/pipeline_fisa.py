@@ -1,13 +1,14 @@
 """FisaPipeline: transformers' image segmentation pipeline with the class names as an argument of the call."""
 
-from collections.abc import Callable, Mapping, Sized
+from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import replace
 from os import PathLike
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from PIL import Image
+from torch.utils.data import Dataset, IterableDataset
 from transformers import BatchFeature, ImageSegmentationPipeline, PreTrainedModel, PreTrainedTokenizerBase
 
 from fisa.processing.downloads import limit
@@ -24,6 +25,7 @@ from fisa.processing.vocabulary import Vocabulary
 SUBTASKS = ("panoptic", "instance", "semantic")
 DOWNLOAD_LIMITS = ("timeout", "max_download_bytes")
 RETURN_TYPES = ("segments", "segmentation")
+UNREADABLE = (OSError, TypeError, ValueError)
 WORDS = ("candidate_labels", "others", "include_others", "text_cache")
 CHECKS: dict[str, Callable[[str, Any], Any]] = {
     **dict.fromkeys(THRESHOLDS, share),
@@ -42,7 +44,7 @@ class _OneOfMany(NamedTuple):
 
 
 class _Numbered(Dataset):
-    """A torch dataset whose photos know their places."""
+    """A data set whose photos know their places; those that it cannot read are the errors that say why."""
 
     def __init__(self, photos: Any):
         self.photos = photos
@@ -51,7 +53,20 @@ class _Numbered(Dataset):
         return len(self.photos)
 
     def __getitem__(self, index: int) -> _OneOfMany:
-        return _OneOfMany(index, self.photos[index])
+        try:
+            return _OneOfMany(index, self.photos[index])
+        except UNREADABLE as error:
+            return _OneOfMany(index, error)
+
+
+class _Names:
+    """The names of a batch's classes, which the library finds again in each photo that it takes out of the batch."""
+
+    def __init__(self, id2label: Mapping[int, str]):
+        self.id2label = id2label
+
+    def __getitem__(self, place: int) -> "_Names":
+        return self
 
 
 class FisaPipeline(ImageSegmentationPipeline):
@@ -169,11 +184,10 @@ class FisaPipeline(ImageSegmentationPipeline):
             inputs = [_OneOfMany(index, image) for index, image in enumerate(inputs)]
             if not inputs:
                 return []
-        elif isinstance(inputs, Dataset) and isinstance(inputs, Sized):
-            inputs = _Numbered(inputs)
         elif is_collection(inputs) or isinstance(inputs, Dataset):
             # The library takes generators and torch's data sets alone.
-            inputs = (_OneOfMany(index, image) for index, image in enumerate(inputs))
+            numbered = (_OneOfMany(index, image) for index, image in enumerate(inputs))
+            inputs = _Numbered(inputs) if _has_places(inputs) else numbered
         return super().__call__(inputs, **kwargs)
 
     def arguments_in_use(self, **kwargs: Any) -> dict[str, Any]:
@@ -201,19 +215,27 @@ class FisaPipeline(ImageSegmentationPipeline):
     def _sanitize_parameters(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         given = checked_arguments(kwargs)
         preprocess = {name: given.pop(name) for name in (*DOWNLOAD_LIMITS, "zoom") if name in given}
+        forward = {name: given.pop(name) for name in ("others", "text_cache") if name in given}
         if "candidate_labels" in given:
-            given["vocabulary"] = self.processor.parse_vocabulary(given.pop("candidate_labels"))
-        forward: dict[str, Any] = {name: given[name] for name in ("vocabulary", "others") if name in given}
-        if "text_cache" in given:
-            forward["text_cache"] = given.pop("text_cache")
+            forward["vocabulary"] = self.processor.parse_vocabulary(given.pop("candidate_labels"))
         return preprocess, forward, given
 
     def preprocess(self, image: Any, zoom: int | None = None, **download_limits: Any) -> BatchFeature:
-        if isinstance(image, _OneOfMany):
-            try:
-                return self.preprocess(image.image, zoom, **download_limits)
-            except (OSError, TypeError, ValueError) as error:
-                raise ValueError(f"Image {image.place}: {error}") from error
+        if not isinstance(image, _OneOfMany):
+            return self._inputs(image, zoom, **download_limits)
+        try:
+            if isinstance(image.image, Exception):
+                raise image.image
+            return self._inputs(image.image, zoom, **download_limits)
+        except UNREADABLE as error:
+            problem = ValueError(f"Image {image.place}: {error}")
+            problem.__cause__ = error
+        # Raised at its turn: other photos of its batch have theirs.
+        inputs = self._inputs(Image.new("RGB", (1, 1)), zoom)
+        inputs["problem"] = problem
+        return inputs
+
+    def _inputs(self, image: Any, zoom: int | None, **download_limits: Any) -> BatchFeature:
         if isinstance(image, Mapping) and "image" in image:  # a row of a data set
             image = image["image"]
         photo = read_photo(image, **download_limits)
@@ -224,6 +246,7 @@ class FisaPipeline(ImageSegmentationPipeline):
         inputs["photo_orientation"] = torch.tensor([orientation])
         is_known = photo.is_file or orientation != 1  # an array's pixels may be stored ones
         inputs["photo"] = photo.as_held, orientation if is_known else None
+        inputs["problem"] = None
         return inputs
 
     def _forward(
@@ -233,19 +256,24 @@ class FisaPipeline(ImageSegmentationPipeline):
         text_cache: Any = None,
         **given_others: Others,
     ) -> dict[str, Any]:
-        target_size, photo = model_inputs.pop("target_size"), model_inputs.pop("photo")
+        beside = {name: model_inputs.pop(name) for name in ("target_size", "photo", "problem")}
+        if isinstance(beside["problem"], Exception):  # a photo alone
+            raise beside["problem"]
         encoded, words = {}, self._words(vocabulary, **given_others)
+        id2label = self.model.config.all_labels
         if words is not None:
             asked, others = words
             encoded = self.model.encode_vocabulary(self.processor, asked, others=others, text_cache=text_cache)
+            id2label = encoded.id2label
         outputs = self.model(**model_inputs, **encoded)
-        outputs["target_size"], outputs["photo"] = target_size, photo
+        # The names as they are now: the next photos of an iterator may be of another vocabulary.
+        for name, value in (beside | {"names": _Names(id2label)}).items():
+            outputs[name] = value
         return outputs
 
     def postprocess(
         self,
         model_outputs: Any,
-        vocabulary: Vocabulary | None = None,
         subtask: Subtask = "panoptic",
         return_type: str = "segments",
         include_others: bool = False,
@@ -253,17 +281,14 @@ class FisaPipeline(ImageSegmentationPipeline):
         mask_threshold: float | None = None,
         overlap_mask_area_threshold: float | None = None,
         min_score: float | None = None,
-        **given_others: Others,
     ) -> list[dict[str, Any]] | Segmentation:
-        id2label, words = self.model.config.all_labels, self._words(vocabulary, **given_others)
-        if words is not None:
-            names = [*words[0].names, *(other.name for other in self.model.competition(*words).others)]
-            id2label = dict(enumerate(names))
+        if model_outputs["problem"] is not None:
+            raise model_outputs["problem"]
         (segmentation,) = self.processor.post_process_segmentation(
             model_outputs,
             subtask,
             target_sizes=model_outputs["target_size"],
-            id2label=id2label,
+            id2label=model_outputs["names"].id2label,
             include_others=include_others,
             threshold=threshold,
             mask_threshold=mask_threshold,
@@ -281,6 +306,13 @@ class FisaPipeline(ImageSegmentationPipeline):
         if vocabulary is None and given_others and config.num_prompts:
             vocabulary = Vocabulary.parse(config.vocabulary)
         return None if vocabulary is None else (vocabulary, given_others.get("others", "auto"))
+
+
+def _has_places(photos: Any) -> bool:
+    """Whether any photo can be had by its number, which an error then does not end."""
+    if not isinstance(photos, Sized) or isinstance(photos, IterableDataset):
+        return False
+    return isinstance(photos, Dataset | Sequence) or hasattr(photos, "column_names")  # as `datasets.Dataset` has
 
 
 def checked_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from transformers.pipelines.pt_utils import KeyDataset
 from transformers.utils import logging
 
 import fisa
+from fisa.miniature import miniature
 from fisa.pretrained import patchwork
 from fisa.processing.photos import load_photo
 from tests.quiet import raising_on_any_warning
@@ -320,16 +321,58 @@ def test_a_photo_that_cannot_be_read_is_named_by_its_place(segmenter, photo, col
         segmenter("missing.png", candidate_labels=["dog"])
 
 
+@pytest.mark.parametrize("batch_size", [1, 2, 3])
 @pytest.mark.parametrize("collected", [iter, Photos])
-def test_an_iterator_goes_on_behind_a_photo_that_cannot_be_read(segmenter, photo, collected):
+def test_an_iterator_goes_on_behind_a_photo_that_cannot_be_read(segmenter, photo, collected, batch_size):
     options = {"candidate_labels": ["dog"], "threshold": 0.0}
-    answers = iter(segmenter(collected([photo, 7, photo.rotate(90)]), **options))
+    photos = collected([photo, 7, photo.rotate(90)])
+    answers = iter(segmenter(photos, batch_size=batch_size, zoom=2, **options))
+    options["zoom"] = 2
     assert same(next(answers), segmenter(photo, **options))
     with pytest.raises(ValueError, match=r"^Image 1: .*found int"):
         next(answers)
     assert same(next(answers), segmenter(photo.rotate(90), **options))
     with pytest.raises(StopIteration):
         next(answers)
+
+
+@pytest.mark.parametrize("column", [None, "image"])
+def test_a_data_set_goes_on_behind_a_photo_that_it_cannot_read(segmenter, photo, column):
+    buffer = io.BytesIO()
+    photo.save(buffer, "PNG")
+    files = [{"bytes": content, "path": None} for content in (buffer.getvalue(), b"no photo", buffer.getvalue())]
+    rows = datasets.Dataset.from_dict({"image": files}, datasets.Features({"image": datasets.Image()}))
+    answers = iter(segmenter(rows if column is None else rows[column], batch_size=2, candidate_labels=["dog"]))
+    first = next(answers)
+    with pytest.raises(ValueError, match="^Image 1: "):
+        next(answers)
+    assert same(next(answers), first)
+    with pytest.raises(StopIteration):
+        next(answers)
+
+
+def test_a_torch_data_set_that_can_only_be_iterated(segmenter, photo):
+    class Stream(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            yield photo
+
+        def __len__(self):
+            return 1
+
+    options = {"candidate_labels": ["dog"], "threshold": 0.0}
+    (segments,) = segmenter(Stream(), **options)
+    assert same(segments, segmenter(photo, **options))
+
+
+def test_photos_of_a_batch_bear_the_names_that_they_were_seen_with(photo):
+    model, processor = miniature()
+    segmenter = fisa.FisaPipeline(model=model, processor=processor, threshold=0.0, return_type="segmentation")
+    model.set_vocabulary(processor, "dog, cat")
+    answers = iter(segmenter(iter([photo] * 3), batch_size=2))
+    asked = [next(answers).asked]
+    model.set_vocabulary(processor, "car, road [stuff]")
+    asked += [answer.asked for answer in answers]
+    assert asked == [("dog", "cat"), ("dog", "cat"), ("car", "road")]
 
 
 @pytest.mark.parametrize("name", ["threshold", "mask_threshold", "overlap_mask_area_threshold", "min_score"])
