@@ -344,6 +344,7 @@ class FisaForUniversalSegmentation(AssembledFisa):
             return self._opinion.encoded(self.fisa.stored_vocabulary, device=self.device)
         return self._remembered_vocabulary()
 
+    @torch.inference_mode(False)  # it may be trained with later
     def _remembered_vocabulary(self) -> EncodedVocabulary:
         """The stored vocabulary, read anew where it has changed, or what the generator makes of it: to read a hundred
         thousand names takes longer than to see a photo."""

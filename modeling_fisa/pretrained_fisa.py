@@ -193,6 +193,7 @@ class FisaPreTrainedModel(PreTrainedModel):
         for part in self._untrained_parts():
             part.requires_grad_(False)
 
+    @torch.inference_mode(False)  # what comes of it may be trained with
     @torch.no_grad()
     def encode_vocabulary(
         self,
@@ -239,6 +240,7 @@ class FisaPreTrainedModel(PreTrainedModel):
         )
         return self._encoded(texts)
 
+    @torch.inference_mode(False)
     def set_vocabulary(
         self,
         processor: FisaProcessor,

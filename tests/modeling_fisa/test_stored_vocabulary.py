@@ -71,6 +71,29 @@ def test_what_changes_after_a_call_counts_in_the_next_one(change):
     assert found.shape != before.shape or not torch.equal(found, before)
 
 
+@pytest.mark.parametrize("others", [None, "tree, house"])
+@pytest.mark.parametrize("made_by", ["set_vocabulary", "encode_vocabulary", "a call"])
+def test_words_from_inference_mode_can_be_trained_with(made_by, others):
+    model, processor = miniature()
+    words: dict[str, Any] = {}
+    if made_by == "a call":
+        model.set_vocabulary(processor, WORDS, others=others)
+    inputs = processor(
+        images=np.zeros((8, 8, 3), np.uint8), segmentation_maps=np.eye(8, dtype=np.uint8), return_tensors="pt"
+    )
+    labels = {name: inputs.pop(name) for name in ("mask_labels", "class_labels")}
+    with torch.inference_mode():
+        if made_by == "set_vocabulary":
+            model.set_vocabulary(processor, WORDS, others=others)
+        elif made_by == "encode_vocabulary":
+            words |= model.encode_vocabulary(processor, WORDS, others=others)
+        else:
+            model(**inputs)
+    model.load_state_dict(model.state_dict())
+    model.train()(inputs["pixel_values"], **words, **labels).loss.backward()
+    assert model.fisa.mask_encoder.mask_position.weight.grad.abs().sum() > 0
+
+
 def _with_stored_words() -> tuple[FisaForUniversalSegmentation, dict[str, Any]]:
     model, processor = miniature()
     model.mask_generator.config.id2label = {0: "thing", 1: "stuff"}
