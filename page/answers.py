@@ -123,16 +123,15 @@ class Answer:
         """The words that no segment bears; of those that are left out, why."""
         return [*self.segmentation.not_found, *(f"{name} (instances are of things alone)" for name in self.left_out)]
 
-    def places(self, shown_width: int) -> "Places":
+    def places(self, shown: tuple[int, int]) -> "Places":
         """Which segment is where, small enough to be kept while the page is open.
 
         Args:
-            shown_width (`int`): pixels of the picture as it is shown.
+            shown (`tuple[int, int]`): width and height of the picture as it is shown.
         """
-        width, height = self.segmentation.size
-        step = max(1, max(width, height) // SHOWN_SIDE)
+        step = max(1, max(self.segmentation.size) // SHOWN_SIDE)
         kept = replace(self.segmentation, ids=self.segmentation.ids[::step, ::step].to(torch.int16), photo=None)
-        return Places(kept, (width, height), scale=width / shown_width / step)
+        return Places(kept, self.segmentation.size, shown=shown, step=step)
 
 
 @dataclass(frozen=True)
@@ -142,19 +141,21 @@ class Places:
     Args:
         segmentation ([`Segmentation`]): without the photo, its map thinned out.
         size (`tuple[int, int]`): width and height of the photo.
-        scale (`float`): pixels of the map for each of the shown picture's.
+        shown (`tuple[int, int]`): width and height of the picture as it is shown.
+        step (`int`): of how many pixels of the photo the map has one.
     """
 
     segmentation: Segmentation
     size: tuple[int, int]
-    scale: float
+    shown: tuple[int, int]
+    step: int
 
     def at(self, x: int, y: int) -> Segment | None:
         """The segment at a pixel of the shown picture; `None` where there is none."""
-        row, column = int(y * self.scale), int(x * self.scale)
-        height, width = self.segmentation.ids.shape
-        if not (0 <= row < height and 0 <= column < width):
+        if not (0 <= x < self.shown[0] and 0 <= y < self.shown[1]):
             return None
+        # Each side by a scale of its own: the short one of a very long photo is rounded up to a pixel.
+        column, row = (place * side // shown // self.step for place, side, shown in zip((x, y), self.size, self.shown))
         segment_id = int(self.segmentation.ids[row, column])
         return next((segment for segment in self.segmentation if segment.id == segment_id), None)
 

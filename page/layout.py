@@ -190,7 +190,7 @@ def _answered(segmenter: FisaPipeline, question: Question) -> list[Any]:
         found.rows(),
         gr.Textbox(", ".join(missing), visible=bool(missing)),
         *kept,
-        found.places(picture.width),
+        found.places(picture.size),
     ]
 
 

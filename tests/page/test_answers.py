@@ -7,8 +7,10 @@ from PIL import Image
 from transformers import pipeline
 
 from fisa import FisaPipeline
-from fisa.page.answers import LARGEST_PHOTO, LONGEST_NAME, Question, Refused, answer
+from fisa.page.answers import LARGEST_PHOTO, LONGEST_NAME, Answer, Question, Refused, answer
 from fisa.pretrained import patchwork
+from fisa.processing.segmentation import Segmentation
+from fisa.processing.vocabulary import Vocabulary
 
 
 SCENE = str(patchwork.SCENES / "easy.jpg")
@@ -42,7 +44,7 @@ def test_words_that_a_task_leaves_out_are_named(segmenter):
 @pytest.mark.parametrize("shown_side", [384, 96])
 def test_a_click_names_the_segment_under_it(segmenter, shown_side):
     found = answer(segmenter, question())
-    places, factor = found.places(shown_side), 384 // shown_side
+    places, factor = found.places((shown_side, shown_side)), 384 // shown_side
     for y in range(0, shown_side, 7):
         for x in range(0, shown_side, 7):
             segment = places.at(x, y)
@@ -50,11 +52,24 @@ def test_a_click_names_the_segment_under_it(segmenter, shown_side):
     assert places.at(-1, 5) is None and places.at(5, 10_000) is None
 
 
+@pytest.mark.parametrize("size, shown", [((3, 4000), (1, 1600)), ((4000, 3), (1600, 1)), ((1, 6000), (1, 1600))])
+def test_a_click_on_a_very_long_photo(size, shown):
+    axis, lengthwise = np.argmax(size), np.arange(max(size)) // 1000 + 1
+    ids = np.broadcast_to(lengthwise[:, None] if axis else lengthwise, size[::-1])
+    labels = [str(number) for number in range(1, ids.max() + 1)]
+    segmentation = Segmentation.from_map(torch.from_numpy(ids.copy()), labels=labels)
+    places = Answer(segmentation, Vocabulary.parse(labels)).places(shown)
+    for number in range(1, ids.max() + 1):
+        click = [0, 0]
+        click[axis] = (number * 1000 - 500) * shown[axis] // size[axis]
+        assert places.at(*click).id == number
+
+
 def test_a_large_photo_is_kept_small(segmenter, tmp_path):
     photo = tmp_path / "large.png"
     Image.open(SCENE).resize((4000, 3000)).save(photo)
     found = answer(segmenter, question(str(photo)))
-    places = found.places(1600)
+    places = found.places((1600, 1200))
     assert places.segmentation.ids.numel() * places.segmentation.ids.element_size() < 8 * 2**20
     assert places.segmentation.photo is None
     for segment in found.segmentation:
