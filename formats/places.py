@@ -3,7 +3,6 @@
 import hashlib
 import io
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,13 +11,21 @@ from typing import Any
 
 from fisa.formats.results import LabelledPhoto, Results
 from fisa.processing.archives import split_address
+from fisa.processing.downloads import is_online
 from fisa.processing.failures import reason_of
 from fisa.processing.files import path_of, remove_whole, written_whole
-from fisa.processing.photos import DECODER_ERRORS, load_photo, open_image, photo_content
+from fisa.processing.photos import DECODER_ERRORS, exif_orientation, load_photo, open_image, photo_content
 
 
-# Whatever reads a format reads these; photos of other kinds become PNG.
-COMMON_ENDINGS = (".bmp", ".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
+# Pillow's names of what all readers of results read alike, and its endings. TIFF is none of these: browsers do not
+# show it, and trainers take its pixels as they are stored, of 16 bits or floating point.
+COMMON_FORMATS = {
+    "BMP": (".bmp",),
+    "JPEG": (".jpg", ".jpeg"),
+    "MPO": (".jpg", ".jpeg"),
+    "PNG": (".png",),
+    "WEBP": (".webp",),
+}
 MARK = ".fisa"  # a file that tells the folders written here from those of others
 
 
@@ -75,7 +82,7 @@ def photo_copies(results: Results, *, online: bool = True) -> Iterator[tuple[Lab
         online (`bool`, defaults to `True`): whether photos from the web are copied; their content is empty if not.
     """
     for photo in results:
-        if not online and photo.source.startswith(("http://", "https://")):
+        if not online and is_online(photo.source):
             yield photo, photo.name, b""
             continue
         try:
@@ -89,7 +96,8 @@ def photo_copies(results: Results, *, online: bool = True) -> Iterator[tuple[Lab
 
 
 def photo_copy(labelled: LabelledPhoto, **limits: Any) -> tuple[str, bytes]:
-    """The name and the content of a photo's copy: its own file where it is a common one, else a PNG of it, upright.
+    """The name and the content of a photo's copy: its own file where all readers see in it the pixels that were
+    segmented, else a PNG of these.
 
     Args:
         labelled ([`LabelledPhoto`])
@@ -107,23 +115,29 @@ def photo_copy(labelled: LabelledPhoto, **limits: Any) -> tuple[str, bytes]:
             f"{labelled.source} has changed since it was segmented, and what was found is not of what is there now; "
             "run again, for addresses with --overwrite."
         )
-    ending = _ending(photo, content)
-    if ending in COMMON_ENDINGS:
+    if endings := _common_endings(content):
+        ending = own if (own := _ending(photo)) in endings else endings[0]
         return f"{labelled.name}{ending}", content
     png = io.BytesIO()
     load_photo(content).save(png, format="PNG")
     return f"{labelled.name}.png", png.getvalue()
 
 
-def _ending(photo: Any, content: bytes) -> str | None:
-    """That of a file or, of what is none, the one that its format usually has."""
-    if isinstance(photo, str):
-        if in_archive := split_address(photo):
-            return Path(in_archive[1]).suffix.lower()
-        if os.path.isfile(path := path_of(photo)):  # which answers for what is too long for a path as well
-            return Path(path).suffix.lower()
+def _common_endings(content: bytes) -> tuple[str, ...]:
+    """The endings of a file that all readers read alike; none if they would not."""
     try:
         with open_image(io.BytesIO(content)) as image:
-            return f".{image.format}".lower().replace("jpeg", "jpg")
+            # Many readers drop the transparency, keep 16 bits or floating point, and turn JPEGs alone as EXIF says.
+            is_plain = not image.has_transparency_data and not image.mode.startswith(("I", "F"))
+            is_turned = image.format not in ("JPEG", "MPO") and exif_orientation(image) != 1
+            return COMMON_FORMATS.get(image.format or "", ()) if is_plain and not is_turned else ()
     except DECODER_ERRORS:
-        return None
+        return ()
+
+
+def _ending(photo: Any) -> str:
+    """That of a file's name; of what has none, an empty one."""
+    if not isinstance(photo, str):
+        return ""
+    in_archive = split_address(photo)
+    return Path(in_archive[1] if in_archive else path_of(photo)).suffix.lower()

@@ -6,7 +6,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fisa.processing.downloads import download_by_fsspec
+from fisa.processing.downloads import download_by_fsspec, is_online
 from fisa.processing.extras import library
 
 
@@ -38,7 +38,7 @@ class Row(NamedTuple):
         content, path = self.content_and_path
         if content is not None or path is None or not isinstance(self.image, Mapping) or "://" not in path:
             return self.image
-        if path.startswith(("http://", "https://")):
+        if is_online(path):
             return path
         return download_by_fsspec(path, timeout=timeout, max_bytes=max_download_bytes)
 

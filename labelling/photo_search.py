@@ -3,7 +3,7 @@
 import glob
 import hashlib
 import os
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -41,8 +41,8 @@ def find_photos(places: Iterable[str], *, recursive: bool = False) -> list[str]:
 
     Args:
         places: files, folders, patterns (`"more/*.png"`) and addresses; tar archives, such as WebDataset's shards, for
-            the photos in them; and text files with a file, an address or an archive per line. A file whose name looks
-            like a pattern is a file.
+            the photos in them; and text files with a file, an address, an archive or `# a comment` per line. A file
+            whose name looks like a pattern is a file.
         recursive: whether the folders in folders are searched too, also behind symbolic links, but each
             once; not those whose names begin with a dot.
 
@@ -100,7 +100,7 @@ def find_photos(places: Iterable[str], *, recursive: bool = False) -> list[str]:
 
 def is_result(path: Path) -> bool:
     """Whether `fisa-segment` wrote this picture itself: an overlay, a map beside a journal, or a format's copy."""
-    folder = path.absolute().parent  # of "1.png", "." would be above "."
+    folder = Path(os.path.realpath(path.parent))  # links may be called anything
     return is_overlay(path) or _holds_results(folder) or _holds_results(folder.parent)
 
 
@@ -174,12 +174,26 @@ def _path_from(folder: Path, source: str) -> str:
 
 
 def _listed(path: str) -> list[str]:
-    """The lines of a text file that are not empty."""
-    text = Path(path).read_bytes().decode("utf-8-sig", "surrogateescape")  # names of files may be any bytes
-    lines = [line.rstrip("\r") for line in text.split("\n")]
-    if not any(map(str.strip, lines)):
+    """The places that a text file names, one on each line that is neither blank nor a comment."""
+    content = Path(path).read_bytes()
+    if b"\0" in content:
+        raise ValueError(f"{path}: it is no text in UTF-8. Save it in this encoding.")
+    text = content.decode("utf-8-sig", "surrogateescape")  # names of files may be any bytes
+    places = [_without_blanks(line) for line in text.split("\n")]
+    places = [place for place in places if place and not _is_comment(place)]
+    if not places:
         raise ValueError(f"{path} is empty; a list of photos has a path or an address per line.")
-    return [line for line in lines if line.strip()]
+    return places
+
+
+def _without_blanks(line: str) -> str:
+    """A line of a list without the blanks around it, unless they are part of a file's name."""
+    line, plain = line.rstrip("\r"), line.strip()
+    return line if line != plain and os.path.exists(line) else plain
+
+
+def _is_comment(place: str) -> bool:
+    return place.split()[0] == "#" and not os.path.exists(place)
 
 
 def _in_archive(path: str) -> list[str]:
@@ -215,16 +229,18 @@ def _can_list(folder: str) -> bool:
 
 
 def _photos_in(folder: str, *, recursive: bool) -> list[str]:
-    paths, errors, searched = [], list[OSError](), set[str]()
-    for place, folders, files in os.walk(folder, onerror=errors.append, followlinks=True):
-        if os.path.realpath(place) in searched:  # by another name, or a link leads back
-            folders.clear()
-            continue
-        searched.add(os.path.realpath(place))
-        paths += [os.path.join(place, name) for name in files if _has_photo_ending(name)]
-        folders[:] = [
-            name for name in sorted(folders) if recursive and name[0] != "." and not _holds_results(Path(place, name))
-        ]
+    paths, errors, searched, waiting = [], list[OSError](), set[str](), deque([folder])
+    while waiting:  # links behind all folders: what is reached without one keeps its name when one is made
+        for place, folders, files in os.walk(waiting.popleft(), onerror=errors.append):
+            if os.path.realpath(place) in searched:  # by another name, or a link leads back
+                folders.clear()
+                continue
+            searched.add(os.path.realpath(place))
+            paths += [os.path.join(place, name) for name in files if _has_photo_ending(name)]
+            inner = [os.path.join(place, name) for name in sorted(folders) if recursive and name[0] != "."]
+            inner = [path for path in inner if not _holds_results(Path(os.path.realpath(path)))]
+            waiting += filter(os.path.islink, inner)
+            folders[:] = map(os.path.basename, inner)
     return sorted(str(Path(path)) for path in [*paths, *(error.filename for error in errors)])
 
 

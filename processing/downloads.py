@@ -20,6 +20,11 @@ DOWNLOAD_BYTES = 100_000_000
 CHUNK = 2**20  # bytes
 
 
+def is_online(address: str) -> bool:
+    """Whether this is the address of something that [`download`] fetches."""
+    return address.lower().startswith(("http://", "https://"))
+
+
 def limit(name: str, value: Any) -> Any:
     """A limit of downloads.
 

@@ -14,7 +14,7 @@ import pytest
 import supervision
 import torch
 import yaml
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from transformers import pipeline
@@ -25,6 +25,7 @@ from fisa.formats import FORMATS, Results, write
 from fisa.formats.label_studio import brush_mask
 from fisa.pretrained import patchwork
 from fisa.processing.coco_panoptic import CocoPanopticWriter, rgb_to_panoptic
+from fisa.processing.photos import load_photo
 from fisa.processing.segmentation import Segmentation
 
 
@@ -344,3 +345,41 @@ def test_a_photo_that_its_address_holds_is_copied(tmp_path):
     writer.close()
     folder = write(Results(writer.path), "yolo", tmp_path)
     assert (folder / "images" / "1.jpg").read_bytes() == content
+
+
+def saved(pixels: np.ndarray, path: Path, *, orientation: int = 1, **options) -> Path:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    Image.fromarray(pixels).save(path, exif=exif, **options)
+    return path
+
+
+def test_copies_show_what_was_segmented(tmp_path):
+    """To readers that know no transparency, no 16 bits, no floating point, and EXIF in JPEGs alone."""
+    colours = np.asarray(Image.open(patchwork.SCENES / "easy.jpg").convert("RGB").resize((40, 30)))
+    grey = colours[..., 0]
+    seen_through = np.dstack([colours, np.where(grey > 128, 255, 0).astype(np.uint8)])
+    files = {
+        "as_it_is.jpg": saved(colours, tmp_path / "as_it_is.jpg", orientation=6),
+        "is_as_it_was.png": saved(colours, tmp_path / "is_as_it_was.png"),
+        "is_png.png": saved(colours, tmp_path / "is_png.jpg", format="PNG"),
+        "floats.png": saved(np.float32(grey / 255), tmp_path / "floats.tif"),
+        "integers.png": saved(np.int32(grey), tmp_path / "integers.tiff"),
+        "12_bits.png": saved(np.uint16(grey) * 16, tmp_path / "12_bits.png"),
+        "colours.png": saved(colours, tmp_path / "colours.tif"),
+        "seen_through.png": saved(seen_through, tmp_path / "seen_through.png"),
+        "turned.png": saved(colours, tmp_path / "turned.webp", orientation=6, lossless=True),
+    }
+    writer = CocoPanopticWriter(tmp_path / "panoptic.json", [{"id": 1, "name": "sky", "isthing": 0}])
+    for path in files.values():
+        ids = torch.ones(load_photo(path).size[::-1], dtype=torch.int32)
+        writer.add(path.stem, file_name=str(path), **Segmentation.from_map(ids, labels=["sky"]).to_panoptic([1]))
+    writer.close()
+    images = write(Results(writer.path), "yolo", tmp_path) / "images"
+    assert {path.name for path in images.iterdir()} == set(files)
+    for name, path in files.items():
+        if "is" in name:
+            assert (images / name).read_bytes() == path.read_bytes()
+        with Image.open(images / name) as copy:
+            read = (ImageOps.exif_transpose(copy) if copy.format == "JPEG" else copy).convert("RGB")
+        np.testing.assert_array_equal(read, load_photo(path))

@@ -4,6 +4,7 @@ import os
 import random
 import shutil
 import tarfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -45,6 +46,17 @@ def test_folders_behind_links_are_searched_once(album):
         pytest.skip("no symbolic links may be made here")
     found = names(find_photos(["album"], recursive=True))
     assert found == ["a.JPG", "b.png", "deep/c[1].png", "deep/er/d.png", "deep/link/f.png"]
+
+
+def test_a_link_renames_nothing_that_is_reached_without_it(album):
+    before = find_photos(["album"], recursive=True)
+    try:
+        (album / ".a").symlink_to(album)
+        (album / "a").symlink_to(album / "deep" / "er")
+        (album / "deep" / "a").symlink_to(album)
+    except OSError:
+        pytest.skip("no symbolic links may be made here")
+    assert find_photos(["album"], recursive=True) == before
 
 
 @pytest.fixture
@@ -98,17 +110,26 @@ def test_results_are_no_photos_wherever_they_lie(album):
     assert names(find_photos(["album"], recursive=True)) == photos
     assert names(find_photos(["album/*.png"])) == ["b.png", "mine_overlay.png"]
     assert names(find_photos(["album/b.png", "album/b_overlay.png"])) == ["b.png"]
+    (album / "1").symlink_to(album / "panoptic")
+    assert names(find_photos(["album"], recursive=True)) == photos
+    with pytest.raises(ValueError, match="1 pictures that fisa-segment made"):
+        find_photos(["album/1"])
     with pytest.raises(ValueError, match="1 pictures that fisa-segment made"):
         find_photos(["album/deep/*_overlay.png"])
 
 
 def test_lists_have_a_photo_per_line(album):
-    text = "\ufeffalbum/b.png\r\nhttps://example.com/a.jpg?size=1\n\n gone [1].png\nalbum/b.png\n"
-    (album / "list.txt").write_bytes(text.encode() + b"caf\xe9.png")
-    photos = ["album/b.png", "https://example.com/a.jpg?size=1", " gone [1].png", "album/b.png", "caf\udce9.png"]
+    text = "\ufeffalbum/b.png\r\n  HTTPS://example.com/a.jpg?size=1 \r\n\n# of May\n#\n#1.png\n album/b.png\t\n"
+    Path(" of [1].png").write_bytes(b"")
+    (album / "list.txt").write_bytes(text.encode() + b" of [1].png\n gone.png\ncaf\xe9.png")
+    photos = ["album/b.png", "HTTPS://example.com/a.jpg?size=1", "#1.png", "album/b.png", " of [1].png", "gone.png"]
+    photos += ["caf\udce9.png"]
     assert find_photos(["album/list.txt"]) == photos
     assert find_photos(["album/a.JPG", "album/list.txt"]) == ["album/a.JPG", *photos]
     with pytest.raises(ValueError, match="notes.txt is empty"):
+        find_photos(["album/notes.txt"])
+    (album / "notes.txt").write_text("album/b.png", encoding="utf-16")
+    with pytest.raises(ValueError, match="notes.txt: it is no text in UTF-8. Save it"):
         find_photos(["album/notes.txt"])
 
 
