@@ -49,6 +49,8 @@ from fisa.training.useless_flags import refuse_useless_flags
 
 logger = logging.getLogger(__name__)
 
+PREDICTIONS = "predictions.json"
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train, evaluate and predict as the command line says; returns the exit status."""
@@ -157,6 +159,8 @@ class Run:
         if training_options.do_train:
             restarts = (training_options.resume_from_checkpoint or "").lower() == "true"
             _refuse_used_folder(self.folder, resumed=self.resume, restarts=restarts)
+        if training_options.do_eval and not training_options.do_predict:
+            _refuse_other_predictions(self.folder)
         set_seed(training_options.seed)
         # transformers' arguments evaluate at the end, too, where they do so on the way.
         evaluates = training_options.do_eval or training_options.do_predict
@@ -307,7 +311,7 @@ class Run:
                 trained_on=self.trained_on,
                 # The photos may be private: what is pushed holds none.
                 samples=None if self.options.push_to_hub else self.folder / "samples",
-                predictions=self.folder / "predictions.json" if self.options.do_predict else None,
+                predictions=self.folder / PREDICTIONS if self.options.do_predict else None,
             )
         if self.train_data is not None:
             examples, collator = self._examples()
@@ -401,6 +405,15 @@ def _refuse_used_folder(folder: Path, *, resumed: Path | None, restarts: bool) -
     elif checkpoints:
         ways.insert(1, "go on with that run by --resume_from_checkpoint true")
     raise ValueError(f"{found}: {', '.join(ways[:-1])}, or {ways[-1]}.")
+
+
+def _refuse_other_predictions(folder: Path) -> None:
+    """Refuse to put an evaluation's figures beside the predictions of another."""
+    if (folder / PREDICTIONS).exists():
+        raise ValueError(
+            f"{folder} holds the {PREDICTIONS} of an earlier evaluation, which these figures would not be of: replace "
+            f"them by --do_predict, name another --output_dir, or delete {PREDICTIONS} and the folder beside it."
+        )
 
 
 if __name__ == "__main__":

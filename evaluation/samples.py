@@ -1,5 +1,6 @@
 """The samples that an evaluation keeps for inspection: a few photos with ground truth and prediction."""
 
+import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,14 +11,15 @@ import numpy as np
 import torch
 from PIL import Image
 
-from fisa.processing.coco_panoptic import CocoPanopticWriter, remove_written, rgb_to_panoptic
-from fisa.processing.files import write_picture
+from fisa.processing.coco_panoptic import CocoPanopticWriter, remove_unfinished, rgb_to_panoptic, written_maps
+from fisa.processing.files import write_whole
 from fisa.processing.photos import open_image
 from fisa.processing.segmentation import Segmentation
 
 
 class SampleWriter:
     """Keeps the first few photos of an evaluation: `photos/`, `truth.json` and `prediction.json` in one folder.
+    Those of an earlier evaluation stay until it is closed.
 
     Args:
         folder (`Path`): where the samples are written.
@@ -37,9 +39,9 @@ class SampleWriter:
 
     def __init__(self, folder: Path, categories: Sequence[Mapping[str, Any]], *, limit: int = 8):
         self.folder, self.limit = folder, limit
-        (folder / "photos").mkdir(parents=True, exist_ok=True)
-        for stem in {*remove_written(folder / "truth.json"), *remove_written(folder / "prediction.json")}:
-            (folder / "photos" / f"{stem}.jpg").unlink(missing_ok=True)
+        self.photos: dict[str, bytes] = {}
+        for name in ("truth.json", "prediction.json"):
+            remove_unfinished(folder / name)
         self.truth = CocoPanopticWriter(folder / "truth.json", categories)
         self.prediction = CocoPanopticWriter(folder / "prediction.json", categories)
 
@@ -60,12 +62,22 @@ class SampleWriter:
                 segmentation=segments["segmentation"],
                 segments_info=segments["segments_info"],
             )
-        write_picture(self.folder / "photos" / f"{stem}.jpg", photo, format="JPEG", quality=90)
+        content = io.BytesIO()
+        photo.save(content, format="JPEG", quality=90)
+        self.photos[stem] = content.getvalue()
 
     def close(self) -> None:
-        """Write the JSON files."""
-        self.truth.close()
-        self.prediction.close()
+        """Put the files in the place of those of an earlier evaluation."""
+        folder = self.folder / "photos"
+        folder.mkdir(exist_ok=True)
+        # Photos go before the lists that name them, and come after those.
+        for files in (self.truth, self.prediction):
+            for name in written_maps(files.path):
+                (folder / name).with_suffix(".jpg").unlink(missing_ok=True)
+        for files in (self.truth, self.prediction):
+            files.close()
+        for stem, content in self.photos.items():
+            write_whole(folder / f"{stem}.jpg", content)
 
 
 @dataclass(frozen=True)

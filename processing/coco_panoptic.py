@@ -1,6 +1,8 @@
 """COCO's panoptic format: a PNG with segment ids for colours, and an entry of JSON for each segment."""
 
 import json
+import os
+import shutil
 import struct
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +18,8 @@ from fisa.processing.regions import Runs, areas_and_boxes
 
 LARGEST_ID = 256**3 - 1
 PNG_UP, PNG_RGB = 2, 2  # the number of a filter, and that of a colour type
+# What a writer has aside beside PNGs: the list of its own, and that of an earlier one whose place they take.
+LIST, EARLIER = "list.json", "earlier.json"
 
 
 def panoptic_to_rgb(ids: np.ndarray) -> np.ndarray:
@@ -213,19 +217,19 @@ def write_annotations(
         file.write("\n}\n")
 
 
-def remove_written(path: Path) -> list[str]:
-    """Remove what [`CocoPanopticWriter`] has left: the JSON file, and of the PNGs beside it those that it lists.
+def written_maps(path: Path) -> list[str]:
+    """The PNGs that a JSON file of [`CocoPanopticWriter`] lists.
 
     Args:
-        path: of the JSON file; it need not be there, and one that is no such file is left alone, and so are the PNGs.
+        path: of the JSON file; it need not be there, and may be another program's, which has none.
 
     Returns:
-        The names of the PNGs, without their ending.
+        Their names. Those that lead into another folder are left out.
 
     Example:
 
     ```python
-    >>> remove_written(Path("a-new-folder") / "panoptic.json")
+    >>> written_maps(Path("a-new-folder") / "panoptic.json")
     []
     ```
     """
@@ -236,17 +240,34 @@ def remove_written(path: Path) -> list[str]:
         return []
     if content.keys() != {"images", "annotations", "categories"}:
         return []
-    listed = [name for name in names if name.name == str(name) and name.suffix == ".png"]  # in no other folder
-    path.unlink()
-    for name in listed:
-        (path.with_suffix("") / name).unlink(missing_ok=True)
-    return [name.stem for name in listed]
+    return [str(name) for name in names if name.name == str(name) and name.suffix == ".png"]
+
+
+def remove_unfinished(path: Path) -> None:
+    """Remove what a [`CocoPanopticWriter`] has left that was killed: the files aside, and those in place if it was
+    just putting them there. What an earlier one has finished stays.
+
+    Args:
+        path: of the JSON file.
+
+    Example:
+
+    ```python
+    >>> remove_unfinished(Path("a-new-folder") / "panoptic.json")
+    ```
+    """
+    aside = _aside(path)
+    if not path.exists():  # the first thing that goes when files are put in place
+        _remove_maps(path, [*written_maps(aside / EARLIER), *written_maps(aside / LIST)])
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 class CocoPanopticWriter:
     """Writes segmentations in COCO's panoptic format: `NAME.json`, and in the folder `NAME` beside it a PNG per photo.
 
-    Each file is complete or absent, whenever the process is killed.
+    All files are written aside, into the folder `.NAME`, until [`CocoPanopticWriter.close`] puts them in the place of
+    those that an earlier writer left. So a writer that is killed leaves the earlier ones; [`remove_unfinished`]
+    removes its own. Several processes may write at once, one of which closes.
 
     Args:
         path (`Path`): of the JSON file; folders are made.
@@ -267,7 +288,8 @@ class CocoPanopticWriter:
         self.categories = list(categories)
         self.entries: list[dict[str, Any]] = []
         self._stems: set[str] = set()
-        path.with_suffix("").mkdir(parents=True, exist_ok=True)
+        self._aside = _aside(path)
+        self._aside.mkdir(parents=True, exist_ok=True)
 
     def add(
         self,
@@ -295,7 +317,7 @@ class CocoPanopticWriter:
         """
         ids, infos = numbered(segmentation, segments_info)
         stem = self._free_stem(str(image_id).replace("/", "_") if stem is None else spelt_out(stem))
-        write_map(self.path.with_suffix("") / f"{stem}.png", ids)
+        write_map(self._aside / f"{stem}.png", ids)
         height, width = segmentation.shape
         annotation = {
             "image_id": image_id,
@@ -307,18 +329,30 @@ class CocoPanopticWriter:
         return stem
 
     def close(self, entries: Iterable[Mapping[str, Any]] | None = None) -> None:
-        """Write the JSON file.
+        """Write the JSON file, and put all files in the place of an earlier writer's: of other files in the folder
+        those stay whose names are not needed.
 
         Args:
             entries (*optional*): those of all processes that have written PNGs; this one's own if not given.
         """
         entries = sorted(self.entries if entries is None else entries, key=lambda entry: entry["image"]["id"])
         write_annotations(
-            self.path,
+            self._aside / LIST,
             images=(entry["image"] for entry in entries),
             annotations=(entry["annotation"] for entry in entries),
             categories=self.categories,
         )
+        # At each moment all that lies in place is listed, there or aside.
+        if self.path.exists():
+            os.replace(self.path, self._aside / EARLIER)
+        _remove_maps(self.path, written_maps(self._aside / EARLIER))
+        folder = self.path.with_suffix("")
+        folder.mkdir(exist_ok=True)
+        for entry in entries:
+            name = entry["annotation"]["file_name"]
+            os.replace(self._aside / name, folder / name)
+        os.replace(self._aside / LIST, self.path)
+        shutil.rmtree(self._aside)
 
     def _free_stem(self, wanted: str) -> str:
         stem, number = wanted, 1
@@ -327,6 +361,15 @@ class CocoPanopticWriter:
             stem = f"{wanted}-{number}"
         self._stems.add(stem)
         return stem
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.stem}")
+
+
+def _remove_maps(path: Path, names: Iterable[str]) -> None:
+    for name in names:
+        (path.with_suffix("") / name).unlink(missing_ok=True)
 
 
 def _info(segment_id: int, category_id: int, area: int, box: Sequence[int]) -> dict[str, Any]:

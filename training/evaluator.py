@@ -23,7 +23,7 @@ from fisa.evaluation.samples import SampleWriter
 from fisa.evaluation.segmentation_metric import SegmentationMetric, as_reference
 from fisa.modeling_fisa.modeling_fisa import FisaForUniversalSegmentation
 from fisa.modeling_fisa.outputs_fisa import FisaOutput
-from fisa.processing.coco_panoptic import CocoPanopticWriter, remove_written
+from fisa.processing.coco_panoptic import CocoPanopticWriter, remove_unfinished
 from fisa.processing.processing_fisa import FisaProcessor
 from fisa.processing.segmentation import Segmentation
 
@@ -46,8 +46,8 @@ class Evaluator:
             `"classifier"`, `"generator"` or `"both"`.
         trained_on: how many of the photos the model was trained on, for reports.
         samples: a folder for the first few photos with ground truth and prediction, for reports.
-        predictions: a JSON file for all panoptic predictions, in COCO's format, with their PNGs beside it. Those of an
-            earlier evaluation are removed.
+        predictions: a JSON file for all panoptic predictions, in COCO's format, with their PNGs beside it. They take
+            the place of an earlier evaluation's when all of them are there.
 
     Raises:
         ValueError: an unknown oracle.
@@ -127,9 +127,8 @@ class Evaluator:
         metrics = {task: METRICS[task](**options) for task in self.tasks}
         if self.predictions:
             with state.main_process_first():
-                # Of an earlier evaluation, perhaps of other photos; no process writes before they are gone.
-                if state.is_main_process:
-                    remove_written(self.predictions)
+                if state.is_main_process:  # and no process writes before they are gone
+                    remove_unfinished(self.predictions)
         files = self.predictions and CocoPanopticWriter(self.predictions, self.categories)
         samples = self.samples and state.is_main_process and SampleWriter(self.samples, self._plainly_named())
         predictor = self._predictor_class(
@@ -153,11 +152,13 @@ class Evaluator:
                     )
                 if samples:
                     samples.add(record["image_id"], record["image"], prediction["panoptic"], reference)
-        if samples:
-            samples.close()
-        if files:
-            files.close(gather_object(files.entries))
         figures = {task: _merged(metric).compute() for task, metric in metrics.items()}
+        entries = files and gather_object(files.entries)
+        if state.is_main_process:
+            if samples:
+                samples.close()
+            if files:
+                files.close(entries)
         of_what = {"num_images": sum(gather_object([count])), "oracle": self.oracle, "data": self.name}
         return figures | of_what | ({"trained_on": self.trained_on} if self.trained_on else {})
 

@@ -1,7 +1,11 @@
 """The evaluation loop: what is known of unlabelled pixels, and oracles in batches of any size."""
 
 import json
+import os
+import shutil
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,6 +15,7 @@ from fisa.evaluation.predictors import PREDICTORS
 from fisa.miniature import miniature
 from fisa.modeling_fisa.outputs_fisa import FisaOutput
 from fisa.pretrained import patchwork
+from fisa.processing.coco_panoptic import CocoPanopticWriter, remove_unfinished, written_maps
 from fisa.training.evaluator import Evaluator
 from tests.data.made_files import CATEGORIES, HEIGHT, WIDTH, write_coco_panoptic, write_photo
 
@@ -156,16 +161,77 @@ def test_an_earlier_evaluation_of_other_photos_leaves_nothing_but_what_is_not_it
         assert [path.name for path in (samples / kind).iterdir()] == [f"2.{ending}"]
 
 
-def test_a_stopped_evaluation_leaves_no_list_of_pictures_that_it_replaced(data, tmp_path):
-    _, processor = miniature()
-    evaluator = Evaluator(data, processor, name="quarters", predictions=tmp_path / "predictions.json")
-    loader = evaluator.loader(batch_size=1, num_workers=0)
-    evaluator.evaluate(PersonsInTwoQuarters(), loader)
+class Stopped(PersonsInTwoQuarters):
+    """One that stops on its second photo."""
 
-    class Stopped(PersonsInTwoQuarters):
-        def __call__(self, **inputs):
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, **inputs):
+        self.calls += 1
+        if self.calls == 2:
             raise KeyboardInterrupt
+        return super().__call__(**inputs)
 
+
+def files_of(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["after another", "the first"])
+def test_a_stopped_evaluation_leaves_the_earlier_one_whole_and_nothing_to_the_next(data, tmp_path, before):
+    _, processor = miniature()
+
+    def evaluate(photos, model):
+        paths = {"predictions": tmp_path / "predictions.json", "samples": tmp_path / "samples"}
+        evaluator = Evaluator(photos, processor, name="quarters", **paths)
+        evaluator.evaluate(model, evaluator.loader(batch_size=1, num_workers=0))
+
+    if before:
+        evaluate(data.select([1]), PersonsInTwoQuarters())
+    earlier = files_of(tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        evaluator.evaluate(Stopped(), loader)
-    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+        evaluate(data, Stopped())
+    seen = files_of(tmp_path)
+    assert {path: seen[path] for path in seen if "." not in (path.parent.name[0], path.name[0])} == earlier
+    evaluate(data.select([1]), PersonsInTwoQuarters())
+    left = {path.relative_to(tmp_path).as_posix() for path in files_of(tmp_path)}
+    assert left == {
+        "predictions.json", "predictions/2.png", "samples/photos/2.jpg", "samples/truth.json", "samples/truth/2.png",
+        "samples/prediction.json", "samples/prediction/2.png",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("moment", range(9))
+def test_a_kill_while_predictions_are_put_in_place_leaves_nothing_to_the_next(tmp_path, monkeypatch, moment):
+    def written(*names):
+        remove_unfinished(tmp_path / "all.json")
+        writer = CocoPanopticWriter(tmp_path / "all.json", CATEGORIES)
+        for name in names:
+            segments = {"segmentation": np.ones((2, 2), int), "segments_info": [{"id": 1, "category_id": 1}]}
+            writer.add(name, file_name=f"{name}.jpg", **segments)
+        return writer
+
+    written("a", "b", "c").close()
+    writer, moves = written("c", "d"), iter(range(moment))
+
+    def unless_killed(function):
+        def moved(*arguments, **options):
+            if next(moves, None) is None:
+                raise KeyboardInterrupt
+            return function(*arguments, **options)
+
+        return moved
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.replace", unless_killed(os.replace))
+        patch.setattr("pathlib.Path.unlink", unless_killed(Path.unlink))
+        patch.setattr("shutil.rmtree", unless_killed(shutil.rmtree))
+        try:
+            writer.close()
+        except KeyboardInterrupt:
+            pass
+    listed = written_maps(tmp_path / "all.json")  # a list that is in place is true
+    assert not listed or listed == sorted(path.name for path in (tmp_path / "all").iterdir())
+    written("e").close()
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["all", "all.json", "e.png"]

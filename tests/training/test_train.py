@@ -176,7 +176,7 @@ def test_the_trainer_pushes_adapter_card_and_processor_but_no_photos(tmp_path, c
 # Predictions and evaluation alone
 
 
-def test_predictions_are_coco_panoptic_files(tmp_path, checkpoint, photos):
+def test_predictions_are_coco_panoptic_files(tmp_path, checkpoint, photos, capsys):
     report = run(tmp_path, model=checkpoint, data=photos, do_predict=True)
     content = json.loads((tmp_path / "predictions.json").read_text())
     assert [annotation["image_id"] for annotation in content["annotations"]] == ["1", "2", "3"]
@@ -185,6 +185,12 @@ def test_predictions_are_coco_panoptic_files(tmp_path, checkpoint, photos):
         with Image.open(next(photos.rglob(image["file_name"]))) as photo:
             assert (image["width"], image["height"]) == photo.size
     assert report["num_images"] == 3 and not (tmp_path / "merged").exists()
+    with pytest.raises(SystemExit):  # whose figures would lie beside those predictions
+        run(tmp_path, model=checkpoint, data=photos, do_eval=True, max_eval_samples=1)
+    assert "replace them by --do_predict" in capsys.readouterr().err
+    assert json.loads((tmp_path / "metrics.json").read_text()) == report
+    run(tmp_path, model=checkpoint, data=photos, do_predict=True, max_eval_samples=1)
+    assert [path.name for path in (tmp_path / "predictions").iterdir()] == ["1.png"]
 
 
 def test_an_evaluation_alone_writes_into_its_own_folder(tmp_path, checkpoint, photos, monkeypatch):
