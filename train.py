@@ -42,7 +42,7 @@ from fisa.training.arguments import DataArguments, ModelArguments
 from fisa.training.checkpoints import damage_of, newest_whole_checkpoint
 from fisa.training.evaluator import Evaluator
 from fisa.training.recipes import shipped_recipes, with_recipe
-from fisa.training.trainer import FisaTrainer, FisaTrainingArguments
+from fisa.training.trainer import DivergedError, FisaTrainer, FisaTrainingArguments
 from fisa.training.training_data import open_data
 from fisa.training.useless_flags import refuse_useless_flags
 
@@ -75,7 +75,7 @@ def train_and_evaluate(arguments: Sequence[str], *, trainer_class: type[FisaTrai
         The evaluation's report, empty if there was none.
 
     Raises:
-        SystemExit: with status 2, where model, data or options cannot be used.
+        SystemExit: with status 2, where model, data or options cannot be used; with status 1, where training diverges.
 
     Example:
 
@@ -109,7 +109,10 @@ def train_and_evaluate(arguments: Sequence[str], *, trainer_class: type[FisaTrai
         parser.error(str(error))
     _warn_if_alone()
     if training_options.do_train:
-        run.train()
+        try:
+            run.train()
+        except DivergedError as error:
+            parser.exit(1, f"{parser.prog}: error: {error}\n")
     if training_options.do_eval or training_options.do_predict:
         run.evaluate()
     run.finish()
@@ -315,6 +318,12 @@ class Run:
             )
         if self.train_data is not None:
             examples, collator = self._examples()
+            step = self.options.train_batch_size * self.options.world_size
+            if self.options.dataloader_drop_last and hasattr(examples, "__len__") and len(examples) < step:
+                raise ValueError(
+                    f"--dataloader_drop_last leaves nothing to train on: there are {len(examples)} photos, fewer than "
+                    f"the {step} of a step. Leave it out, or lower --per_device_train_batch_size."
+                )
         patience = self.options.early_stopping_patience
         return trainer_class(
             model=self.model,

@@ -1,6 +1,7 @@
 """What a run of `fisa-train` is told about model and data: the flags, their defaults, and what goes with what."""
 
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -258,6 +259,11 @@ class DataArguments:
                 "The proposal cache holds whole photos of a data set that stays: leave --crop at 1 and --streaming "
                 "off, or choose another --mask_source."
             )
+        if not 0 <= self.logit_adjustment < math.inf:
+            raise ValueError(f"--logit_adjustment was {self.logit_adjustment}; it is a strength, 0 to 1.")
+        for name in ("max_train_samples", "max_eval_samples"):
+            if (count := getattr(self, name)) is not None and count < 1:
+                raise ValueError(f"--{name} was {count}; it is a number of photos, 1 or more.")
         if self.logit_adjustment and self.streaming:
             raise ValueError(
                 "--logit_adjustment counts the segments before training begins; a stream cannot be counted."

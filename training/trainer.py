@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.integrations.integration_utils import TensorBoardCallback, default_logdir
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput, rotate_checkpoints
+from transformers.utils import logging
 
 from fisa.evaluation.headlines import HEADLINES, headlines
 from fisa.modeling_fisa.modeling_fisa import FisaForUniversalSegmentation
@@ -28,6 +29,9 @@ from fisa.training.checkpoints import (
 )
 from fisa.training.evaluator import Evaluator
 from fisa.training.model_card import adapter_card
+
+
+logger = logging.get_logger(__name__)
 
 
 @dataclass
@@ -87,9 +91,18 @@ class FisaTrainingArguments(TrainingArguments):
         super().__post_init__()
         if not 0 <= self.start_share < 1:
             raise ValueError(f"--start_share was {self.start_share}; it is a share, from 0 to below 1.")
-        for name in ("learning_rate", "seve_learning_rate"):
-            if (rate := getattr(self, name)) is not None and not 0 <= rate < math.inf:
-                raise ValueError(f"--{name} was {rate}; it is a rate, 0 or more.")
+        for name, what in (
+            ("learning_rate", "rate"),
+            ("seve_learning_rate", "rate"),
+            ("distillation_weight", "weight"),
+        ):
+            if (value := getattr(self, name)) is not None and not 0 <= value < math.inf:
+                raise ValueError(f"--{name} was {value}; it is a {what}, 0 or more.")
+        # transformers takes 0 steps for no limit of steps, and 0 passes for training that is done.
+        if self.max_steps < 1 and self.max_steps != -1:
+            raise ValueError(f"--max_steps was {self.max_steps}; it is a number of steps, 1 or more.")
+        if not 0 < self.num_train_epochs < math.inf:
+            raise ValueError(f"--num_train_epochs was {self.num_train_epochs}; it is a number of passes, above 0.")
         for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
             if (count := getattr(self, name)) < 1:
                 raise ValueError(f"--{name} was {count}; it is a number of photos or steps, 1 or more.")
@@ -106,6 +119,10 @@ class FisaTrainingArguments(TrainingArguments):
             self.dataloader_pin_memory = False  # which speeds copies to a GPU; torch would warn of it in each run
         if self.fp16 and self.device.type == "cpu":
             raise ValueError("--fp16 needs a GPU, and there is none in use. Leave it out, or take --bf16.")
+
+
+class DivergedError(ArithmeticError):
+    """Training has come to a loss or to weights that are no finite numbers."""
 
 
 class FisaTrainer(Trainer):
@@ -158,11 +175,8 @@ class FisaTrainer(Trainer):
                 f"--metric_for_best_model is {best}, which an evaluation does not measure: name one of "
                 f"{', '.join(HEADLINES)}."
             )
-        if evaluator is not None and best and HEADLINES[best][0] not in evaluator.tasks:
-            raise ValueError(
-                f"--metric_for_best_model is {best}, which is over things, and none of the categories is one: name "
-                "miou, pq_stuff or another of all classes."
-            )
+        if evaluator is not None and best:
+            _refuse_unmeasurable(best, evaluator)
         super().__init__(model, args, *arguments, **named_arguments)
         if self.args.start_share:
             _refuse_to_average_changes(self.model)
@@ -187,10 +201,12 @@ class FisaTrainer(Trainer):
 
         Raises:
             `ValueError`: the checkpoint is not whole, or of a run that trains something else.
+            [`DivergedError`]: a loss or a weight is no finite number any more. No checkpoint holds such weights.
         """
         checkpoint = self.checkpoint_to_resume(resume_from_checkpoint)
         start = self._trained_weights() if self.args.start_share else {}
         output = super().train(None if checkpoint is None else str(checkpoint), *arguments, **options)
+        self._refuse_diverged_weights()
         weights = dict(self.accelerator.unwrap_model(self.model).named_parameters())
         with torch.no_grad():
             for name, before in start.items():
@@ -221,8 +237,30 @@ class FisaTrainer(Trainer):
         weights = self.accelerator.unwrap_model(self.model).named_parameters()
         return {name: weight.detach().to("cpu", copy=True) for name, weight in weights if weight.requires_grad}
 
+    def training_step(self, *arguments: Any, **options: Any) -> torch.Tensor:
+        """As the Trainer's, which would log a loss of NaN as 0 and go on."""
+        loss = super().training_step(*arguments, **options)
+        if not loss.isfinite():
+            raise _diverged(f"the loss of step {self.state.global_step + 1} is {loss.item()}")
+        return loss
+
+    def _refuse_diverged_weights(self) -> None:
+        weights = self.accelerator.unwrap_model(self.model).named_parameters()
+        for name, weight in weights:
+            if weight.requires_grad and not weight.isfinite().all():
+                raise _diverged(f"{name} is not finite after step {self.state.global_step}")
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        """As the Trainer's; an evaluation that had nothing to measure by the chosen metric is not the best."""
+        name = self.args.metric_for_best_model
+        if self.evaluator is not None and name and f"eval_{name.removeprefix('eval_')}" not in metrics:
+            logger.warning_once(f"An evaluation had nothing to measure {name} by; it cannot be the best.")
+            return False
+        return super()._determine_best_metric(metrics, trial)
+
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         """As the Trainer's, written aside and renamed: what a kill leaves of a checkpoint never has its name."""
+        self._refuse_diverged_weights()
         folder = Path(self._get_output_dir(trial))
         if self.args.should_save:
             shutil.rmtree(folder / ASIDE, ignore_errors=True)  # what a killed run left
@@ -349,6 +387,21 @@ def _for_fisa(args: TrainingArguments) -> FisaTrainingArguments:
     given = {entry.name: getattr(args, entry.name) for entry in fields(args) if entry.init}
     own = {"remove_unused_columns": False, "label_names": args.label_names or ["mask_labels", "class_labels"]}
     return FisaTrainingArguments(**given | own)
+
+
+def _refuse_unmeasurable(metric: str, evaluator: Evaluator) -> None:
+    """Refuse a metric of things or of stuff where none of the categories is of that kind."""
+    kinds = {category["isthing"] for category in evaluator.categories}
+    wanted = {"ap": True, "pq_things": True, "pq_stuff": False}.get(metric)
+    if wanted is not None and wanted not in kinds:
+        raise ValueError(
+            f"--metric_for_best_model is {metric}, which is over {'things' if wanted else 'stuff'}, and none of the "
+            "categories is one: name miou, pq or another of all classes."
+        )
+
+
+def _diverged(found: str) -> DivergedError:
+    return DivergedError(f"Training has diverged: {found}. Train anew with a lower --learning_rate.")
 
 
 def _refuse_to_average_changes(model: torch.nn.Module) -> None:

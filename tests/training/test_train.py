@@ -23,6 +23,7 @@ from fisa.evaluation.report import main as write_report
 from fisa.processing.processing_fisa import FisaProcessor
 from fisa.train import train_and_evaluate
 from fisa.training.recipes import with_recipe
+from tests.data.made_files import quarters, write_photo, write_values
 from tests.training.runs import adapter, as_arguments, equal, launch, losses, run
 
 
@@ -282,6 +283,37 @@ def test_the_best_checkpoint_is_that_of_the_chosen_metric(tmp_path, checkpoint, 
     assert equal(adapter(tmp_path), best)
 
 
+def test_training_that_diverges_ends_in_one_line_and_leaves_no_weights_that_are_no_numbers(
+    tmp_path, checkpoint, photos, capsys
+):
+    options = {"do_train": True, "max_steps": 6, "learning_rate": 1e30, "save_steps": 1, "max_grad_norm": 0}
+    with pytest.raises(SystemExit) as stop:
+        run(tmp_path, model=checkpoint, data=photos, **options)
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert stop.value.code == 1 and "Training has diverged" in said and "lower --learning_rate" in said
+    assert not (tmp_path / "adapter_model.safetensors").exists()
+    saved = list(tmp_path.rglob("adapter_model.safetensors"))
+    assert saved and all(tensor.isfinite().all() for file in saved for tensor in load_file(file).values())
+
+
+def test_a_metric_that_has_nothing_to_measure_ends_no_run(tmp_path, checkpoint):
+    """Photos of nothing but void, and categories of one kind alone."""
+    for name, value in (("training", 1), ("void", 255)):
+        write_photo(tmp_path / name / "images" / "0.jpg", seed=value)
+        write_values(tmp_path / name / "labels" / "0.png", quarters(value, value, value, value))
+        (tmp_path / name / "classes.txt").write_text("cat\ndog\n")
+    options = {
+        "train_format": "label_maps", "train_data": tmp_path / "training", "eval_data": tmp_path / "void",
+        "do_train": True, "max_steps": 2, "eval_strategy": "steps", "eval_steps": 1, "save_steps": 1,
+        "load_best_model_at_end": True, "metric_for_best_model": "miou",
+    }  # fmt: skip
+    run(tmp_path / "run", model=checkpoint, data=None, **options)
+    state = json.loads((tmp_path / "run" / "trainer_state.json").read_text())
+    assert state["global_step"] == 2 and state["best_model_checkpoint"] is None
+    with pytest.raises(SystemExit):
+        run(tmp_path / "stuff", model=checkpoint, data=None, **options | {"metric_for_best_model": "pq_stuff"})
+
+
 # Recipes and flags
 
 
@@ -347,6 +379,12 @@ def test_a_recipe_becomes_flags(tmp_path):
         ({"do_train": True, "fisa_config": '{"foo_bar": 1}'}, ["--fisa_config", "no field foo_bar"]),
         ({"do_train": True, "fisa_config": '{"seve_layers": "a"}'}, ["--fisa_config", "seve_layers"]),
         ({"do_train": True, "fisa_config": "{a:1}"}, ["--fisa_config {a:1}"]),
+        ({"do_train": True, "max_steps": 0}, ["--max_steps was 0", "1 or more"]),
+        ({"do_train": True, "num_train_epochs": 0}, ["--num_train_epochs was 0", "above 0"]),
+        ({"do_train": True, "max_train_samples": 0}, ["--max_train_samples was 0", "1 or more"]),
+        ({"do_train": True, "logit_adjustment": "nan"}, ["--logit_adjustment was nan", "0 to 1"]),
+        ({"do_train": True, "distillation_weight": -1}, ["--distillation_weight was -1", "0 or more"]),
+        ({"do_train": True, "dataloader_drop_last": True}, ["--dataloader_drop_last leaves nothing", "6 photos"]),
         ({"do_train": True, "push_to_hub": True}, ["needs its base there", "--model OWNER/NAME"]),
     ],
     ids=lambda value: "" if isinstance(value, list) else " ".join(map(str, value.values())),
