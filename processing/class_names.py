@@ -18,6 +18,8 @@ _STUFF_WORDS = frozenset(_STUFF.split())
 _COCO_MARKS = re.compile(r"(-other|-stuff|-merged)+$")
 _SEPARATOR = re.compile(r"\s*[,;]\s*|\s*\n\s*")
 _OTHER_NOTATION = re.compile(r"""^["“\[{]|^'.*'$|\|""")
+# A number before a name, as in "0: sky" and "0 = sky", and not the ratio of "16:9 screen".
+_NUMBERED = re.compile(r"\s*(\d+)(?:\s*[:=]\s+|\s*\t\s*|[:=](?!\d))(?=\S)")
 _FULL_STOP = re.compile(r"\.(?:\s+|$)")
 # A path from some folder on, or a name with the ending of a file: hardly a word.
 _FILE_NAME = re.compile(
@@ -95,6 +97,32 @@ def split_names(text: str) -> list[str]:
             "stop in it."
         )
     return [name.strip() for name in _FULL_STOP.split(text)[:-1]]
+
+
+def without_numbers(texts: Sequence[str]) -> list[str]:
+    """Names without the numbers before them that others' lists have.
+
+    Raises:
+        ValueError: the numbers are not the places of the names, counted from 0, or only some names have one.
+
+    Example:
+        >>> without_numbers(["0: sky", "1: dog"])
+        ['sky', 'dog']
+    """
+    found = [_NUMBERED.match(text) for text in texts]
+    if not any(found):
+        return [*texts]
+    refuse_other_numbers([-1 if match is None else int(match[1]) for match in found], quoted(texts))
+    return [text[match.end() :] for text, match in zip(texts, found) if match]
+
+
+def refuse_other_numbers(numbers: Sequence[int], names: str) -> None:
+    """Refuse numbers of classes that are not their places, counted from 0."""
+    if [*numbers] != [*range(len(numbers))]:
+        raise ValueError(
+            f"{names}: a class's number is its place, counted from 0, and these have others or none. Leave the "
+            "numbers out; in a file of the values of label maps, write _ for each value that is no class."
+        )
 
 
 def _refuse_other_notation(names: Sequence[str]) -> None:

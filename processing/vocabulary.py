@@ -17,9 +17,11 @@ from fisa.processing.class_names import (
     listed,
     quoted,
     reads_like_several,
+    refuse_other_numbers,
     sounds_like_stuff,
     split_names,
     tidy,
+    without_numbers,
 )
 
 
@@ -149,10 +151,12 @@ class Vocabulary(Sequence[Class]):
                 - a list whose items are names, [`Class`]es or dictionaries with `name`, `synonyms` and `is_thing`
                   (COCO's `isthing` and further keys such as `id` and `color` are fine). A name with commas, semicolons
                   or line breaks stays one class, with a warning; a `Class` is taken as it is;
-                - a dictionary from each name to the list of its synonyms, possibly empty;
+                - a dictionary from each name to the list of its synonyms, possibly empty; or from the numbers 0, 1, 2
+                  and so on to names, as `id2label` is;
                 - a vocabulary, returned as it is.
 
-                Wherever a class is a string, it may end in `[thing]` or `[stuff]`: `"curtain [stuff]"`.
+                Wherever a class is a string, it may end in `[thing]` or `[stuff]`: `"curtain [stuff]"`. Where all are,
+                each may have its place before it, counted from 0: `"0: dog, 1: curtain"`.
 
         Raises:
             TypeError: something is neither of these. ValueError: see [`Vocabulary`].
@@ -170,6 +174,10 @@ class Vocabulary(Sequence[Class]):
             return labels
         if isinstance(labels, str):
             labels = split_names(labels.strip())
+        elif isinstance(labels, Mapping) and _are_numbered(labels):
+            numbers = sorted(labels, key=int)
+            refuse_other_numbers([*map(int, numbers)], quoted(f"{number}: {labels[number]}" for number in numbers))
+            labels = [labels[number] for number in numbers]
         elif isinstance(labels, Mapping):
             labels = (_class_of_text(name, synonyms) for name, synonyms in labels.items())
         elif not isinstance(labels, Iterable) or isinstance(labels, AbstractSet):
@@ -177,7 +185,10 @@ class Vocabulary(Sequence[Class]):
                 f"Labels must be a string with commas, an ordered list, or a dictionary from names to synonyms, "
                 f"found {type(labels).__name__}: {labels!r}."
             )
-        return cls(_class_of(item) for item in labels)
+        items = [*labels]
+        if all(isinstance(item, str) for item in items):
+            items = without_numbers(items)
+        return cls(map(_class_of, items))
 
     @classmethod
     def from_file(cls, path: str | os.PathLike) -> "Vocabulary":
@@ -186,7 +197,8 @@ class Vocabulary(Sequence[Class]):
         Args:
             path (`str` or `os.PathLike`):
                 A `.txt` file (UTF-8) with one class per line, `name, synonym, synonym`, optionally followed by
-                `[thing]` or `[stuff]`; what follows a `#` is a comment. Or a `.json` file with anything that
+                `[thing]` or `[stuff]`; what follows a `#` is a comment. All lines may have their places before them,
+                counted from 0: `0: name`. Or a `.json` file with anything that
                 [`Vocabulary.parse`] takes, or a COCO file with `categories`.
 
         Raises:
@@ -317,6 +329,11 @@ def _refuse_duplicates(classes: Sequence[Class]) -> None:
         raise ValueError(f"Names that occur twice in the vocabulary: {listed(clashes)}. Keep each name once.")
 
 
+def _are_numbered(labels: Mapping[Any, Any]) -> bool:
+    numbers = all(str(key).isdecimal() for key in labels)
+    return bool(labels) and numbers and all(isinstance(name, str) for name in labels.values())
+
+
 def _class_of(item: Any) -> Class:
     if isinstance(item, Class):
         return item
@@ -352,7 +369,7 @@ def read_class_lines(text: str) -> list[Class]:
     """The classes of a `.txt` file, one per line; see [`Vocabulary.from_file`]."""
     lines = (_COMMENT.sub("", line).strip() for line in text.splitlines())
     classes = []
-    for line in filter(None, lines):
+    for line in without_numbers([*filter(None, lines)]):
         names, is_thing = split_kind(line)
         name, *synonyms = names.split(",")
         if reads_like_several(name):

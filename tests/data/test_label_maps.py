@@ -287,3 +287,15 @@ def test_photos_of_one_name_are_not_both_taken(tmp_path, caplog):
     with pytest.raises(ValueError, match="0: two records have this name"):
         data.check()
     assert len(data.check(skip_broken=True)) == 1
+
+
+def test_numbers_before_classes_are_the_values(tmp_path):
+    write_photo(tmp_path / "images" / "a.jpg")
+    write_values(tmp_path / "labels" / "a.png", quarters(0, 1, 2, 255))
+    classes = tmp_path / "classes.txt"
+    classes.write_text("0: _\n1: sky\n2: dog\n")
+    data = opened("label_maps", tmp_path)
+    assert classes_per_quarter(data) == [None, "sky", "dog", None]
+    classes.write_text("1: sky\n2: dog\n")
+    with pytest.raises(ValueError, match="classes.txt.*counted from 0.*write _ for each value"):
+        opened("label_maps", tmp_path)

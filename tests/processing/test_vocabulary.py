@@ -44,6 +44,44 @@ def test_separators_that_people_use(text):
     assert Vocabulary.parse(text).names == ["bird", "red fish"]
 
 
+@pytest.mark.parametrize(
+    "labels",
+    [
+        "0: sky, 1: red car",
+        ["0: sky", "1:red car"],
+        {0: "sky", 1: "red car"},
+        {"1": "red car", "0": "sky"},
+        ("0 = sky", "1\tred car"),
+    ],
+    ids=str,
+)
+def test_a_number_before_a_name_is_its_place_and_no_part_of_it(labels):
+    assert Vocabulary.parse(labels).names == ["sky", "red car"]
+
+
+def test_numbers_in_files_are_places(tmp_path):
+    for name, content in (
+        ("words.txt", "# YOLO's\n0: sky [stuff]\n\n1: car, automobile\n"), ("words.json", '{"0": "sky", "1": "car"}'),
+    ):  # fmt: skip
+        (tmp_path / name).write_text(content)
+        assert Vocabulary.from_file(tmp_path / name).names == ["sky", "car"]
+    (tmp_path / "words.txt").write_text("1: sky\n2: car\n")
+    with pytest.raises(ValueError, match=r'words.txt: "1: sky", "2: car": a class.s number is its place'):
+        Vocabulary.from_file(tmp_path / "words.txt")
+
+
+@pytest.mark.parametrize("labels", ["1: sky, 2: dog", "0: sky, dog", {0: "sky", 255: "dog"}, "0: a, 2: b"], ids=str)
+def test_other_numbers_are_refused(labels):
+    with pytest.raises(ValueError, match="Leave the numbers out"):
+        Vocabulary.parse(labels)
+
+
+def test_numbers_that_are_names_stay():
+    names = ["16:9 screen", "7", "3 apples", "route 66"]
+    assert Vocabulary.parse(names).names == names and Vocabulary.parse("16:9 screen").names == names[:1]
+    assert Vocabulary.parse({"7": ["seven"]}).prompts() == ["7", "seven"]
+
+
 def test_full_stops_in_names():
     assert Vocabulary.parse("St. Bernard, dog").names == ["St. Bernard", "dog"]
     assert Vocabulary.parse(["St. Bernard", "No. 5."]).names == ["St. Bernard", "No. 5."]
@@ -185,7 +223,7 @@ def test_quotes_a_handful_of_many_duplicates():
         (3, "int: 3"),
         ({"dog", "cat"}, "set"),
         ([3], "3 (int)"),
-        ({0: "dog"}, "0 (int)"),
+        ({0: ["dog"]}, "0 (int)"),
         ({"dog": "puppy"}, "'puppy'"),
         ({"dog": [3]}, "3 (int)"),
         ([{"title": "dog"}], "'title'"),
