@@ -1,6 +1,6 @@
 """Photos in, rows out: what a folder, a `datasets.Dataset` and Ray Data call alike."""
 
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property
@@ -105,22 +105,27 @@ class Labeller:
         cached = ("pipeline", "vocabulary", "categories", "room", "download_limits")
         return {name: value for name, value in vars(self).items() if name not in cached}
 
-    def __call__(self, rows: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
+    def __call__(self, rows: Any) -> Any:
         """Label a batch of rows.
 
         Args:
-            rows: columns of one length; `image` holds photos as [`load_photo`] takes them.
+            rows: a mapping with columns of one length, or a table of Arrow, pandas or Polars; `image` holds photos as
+                [`load_photo`] takes them.
 
         Returns:
-            Further columns: `label`, the PNG of each photo's panoptic map as COCO has it, in bytes; `segments_info`,
-            its segments, whose `category_id` counts the classes from 1; and `problem`, which says why a photo could
-            not be labelled (`label` is `None` then), or is `None`.
+            A dictionary with these columns or, of a table, one of Arrow; and further columns: `label`, the PNG of each
+            photo's panoptic map as COCO has it, in bytes; `segments_info`, its segments, whose `category_id` counts
+            the classes from 1; and `problem`, which says why a photo could not be labelled (`label` is `None` then),
+            or is `None`.
 
-        A batch of a `datasets.Dataset` gets these columns itself, as Arrow arrays; what is returned is empty.
+        Arrow makes columns of the same types of them, whatever a batch holds. A batch that `datasets` has not decoded
+        yet keeps its columns, and the further ones alone are returned.
 
         Raises:
             ValueError: the rows have no column `image`, or columns of such names. TypeError: this is a row, no batch.
         """
+        if hasattr(rows, "__arrow_c_stream__"):
+            return self._labelled_table(rows)
         if taken := [name for name in COLUMNS if name in rows]:
             raise ValueError(
                 f"The rows have {' and '.join(taken)} already, which labels go into: rename or remove them."
@@ -134,12 +139,7 @@ class Labeller:
         with self.workers() as workers:
             labelled = workers.map(self._label_as_row, stacks(list(photos), self.room.stack))
             columns = list(zip(*(row for stack in labelled for row in stack))) or [(), (), ()]
-        labels = dict(zip(COLUMNS, map(list, columns)))
-        if isinstance(rows, MutableMapping) and hasattr(rows, "pa_table"):
-            # A data set has the types of its first batch, in which all may be well or nothing found; of lists it would
-            # make columns of nulls then, and stop at the first photo that cannot be read. It takes no returned arrays.
-            rows.update(_typed(labels))
-            return {}
+        labels = {name: _Column(name, values) for name, values in zip(COLUMNS, columns)}
         # A data set keeps its columns itself; copies of them it would encode anew.
         given = rows if isinstance(rows, dict) else {}
         return dict(given) | labels
@@ -289,6 +289,15 @@ class Labeller:
             return [self.pipeline(filled[0], **options)]
         return self.pipeline(filled, batch_size=stack, **options)[: len(photos)]
 
+    def _labelled_table(self, rows: Any) -> Any:
+        arrow = library("pyarrow", extra="formats", purpose="Labelling tables")
+        table = arrow.table(rows)
+        needed = {name: table[name].to_pylist() for name in table.column_names if name in ("image", *COLUMNS)}
+        labels = self(needed)
+        for name in COLUMNS:
+            table = table.append_column(name, arrow.chunked_array([arrow.array(labels[name])]))
+        return table
+
     def _label_as_row(self, images: Sequence[Any]) -> list[tuple[bytes | None, list[dict[str, Any]], str | None]]:
         return [self._row(result) for result in self.label(images)]
 
@@ -301,13 +310,23 @@ class Labeller:
         return panoptic_png(ids), infos, None
 
 
-def _typed(labels: Mapping[str, list[Any]]) -> dict[str, Any]:
-    """The columns of labels as Arrow arrays, whose types do not depend on what is in them."""
-    arrow = library("pyarrow", extra="formats", purpose="Labelling data sets")
-    whole = dict.fromkeys(("id", "category_id", "area", "iscrowd"), arrow.int64())
-    segment = arrow.struct(whole | {"bbox": arrow.list_(arrow.int64()), "score": arrow.float64()})
-    types = {"label": arrow.binary(), "segments_info": arrow.list_(segment), "problem": arrow.string()}
-    return {name: arrow.array(labels[name], types[name]) for name in COLUMNS}
+class _Column(list):
+    """A column of labels, from which Arrow makes an array whose type does not depend on what is in it.
+
+    A data set has the types of its first batch, in which all may be well or nothing found; of plain lists it would
+    make columns of nulls then, and stop at the first photo that cannot be read.
+    """
+
+    def __init__(self, name: str, values: Iterable[Any]):
+        super().__init__(values)
+        self.name = name
+
+    def __arrow_array__(self, type: Any = None) -> Any:
+        arrow = library("pyarrow", extra="formats", purpose="Labelling data sets")
+        whole = dict.fromkeys(("id", "category_id", "area", "iscrowd"), arrow.int64())
+        segment = arrow.struct(whole | {"bbox": arrow.list_(arrow.int64()), "score": arrow.float64()})
+        types = {"label": arrow.binary(), "segments_info": arrow.list_(segment), "problem": arrow.string()}
+        return arrow.array(list(self), type or types[self.name])
 
 
 def stacks(items: Iterable[T], size: int) -> Iterator[list[T]]:

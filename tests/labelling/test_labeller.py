@@ -83,6 +83,29 @@ def test_what_a_data_set_begins_with_is_no_matter(checkpoint, photo, tmp_path):
         assert empty[:]["segments_info"] == [[], [], []]
 
 
+@pytest.mark.parametrize("good_ones", [(0, 1), (2,)])
+def test_a_data_set_of_any_format_and_a_stream_have_the_same_rows(checkpoint, photo, tmp_path, good_ones):
+    photo.save(tmp_path / "good.png")
+    paths = [str(tmp_path / ("good.png" if number in good_ones else "missing.png")) for number in range(3)]
+    rows = datasets.Dataset.from_dict({"image": paths, "number": [0, 1, 2]})
+    stream = rows.to_iterable_dataset()
+    labeller = Labeller(str(checkpoint), **OPTIONS)
+
+    def labelled(rows):
+        return rows.map(labeller, batched=True, batch_size=2)
+
+    wanted = labelled(rows)
+    assert [row["label"] is not None for row in wanted] == [number in good_ones for number in range(3)]
+    for format in ("numpy", "torch", "pandas", "arrow"):
+        found = labelled(rows.with_format(format)).with_format(None)
+        assert found[:] == wanted[:], format
+        for column in ("label", "segments_info", "problem"):
+            assert found.features[column] == wanted.features[column], format
+    assert list(labelled(stream)) == list(labelled(stream.with_format("torch")).with_format(None)) == list(wanted)
+    labelled(stream.with_format("arrow")).to_parquet(tmp_path / "labelled.parquet")  # which needs one type for all
+    assert datasets.Dataset.from_parquet(str(tmp_path / "labelled.parquet"), cache_dir=tmp_path)[:] == wanted[:]
+
+
 @pytest.mark.parametrize(
     ("rows", "error", "says"),
     [
