@@ -41,9 +41,10 @@ def tidy(name: Any) -> str:
 
 
 def as_seen(name: str) -> str:
-    """A name as readers see it: without case, Unicode's different codes for one letter, zero-width characters."""
-    letters = (letter for letter in unicodedata.normalize("NFKC", name) if unicodedata.category(letter) != "Cf")
-    return " ".join("".join(letters).casefold().split())
+    """A name as readers see it: without case, Unicode's different codes for one letter, unseen characters."""
+    letters = unicodedata.normalize("NFKC", name)
+    seen = (letter for letter in letters if letter.isspace() or unicodedata.category(letter) not in ("Cc", "Cf"))
+    return " ".join("".join(seen).casefold().split())
 
 
 def plain_name(name: str) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias, overload
 
-from fisa.configuration.kind_marks import split_kind
+from fisa.configuration.kind_marks import refuse_mark, split_kind
 from fisa.processing.class_names import (
     as_seen,
     listed,
@@ -354,7 +354,10 @@ def _class_of_text(text: str, synonyms: Iterable[str] = ()) -> Class:
     name, is_thing = split_kind(tidy(text))
     if reads_like_several(text):
         _warn_of_several(name)
-    return Class(name, synonyms, is_thing)
+    item = Class(name, synonyms, is_thing)
+    for synonym in item.synonyms:
+        refuse_mark(synonym)
+    return item
 
 
 def _warn_of_several(name: str) -> None:

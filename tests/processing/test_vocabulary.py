@@ -97,6 +97,7 @@ def test_full_stops_in_names():
         ("fish", "\ufb01sh"),  # a ligature
         ("dog", "d\u200bog"),  # a zero-width space
         ("dog", "\ufeffdog"),
+        ("dog", "dog\0"),
         ("red car", "red\u00a0car"),
     ],
 )
@@ -111,6 +112,8 @@ def test_names_that_look_the_same_are_refused_with_their_spellings(one, other):
 def test_a_name_that_nobody_sees_is_empty():
     with pytest.raises(ValueError, match="empty name"):
         Vocabulary.parse(["dog", "\u200b"])
+    with pytest.raises(ValueError, match="empty name"):
+        Vocabulary.parse("\0")
 
 
 def test_prompts_come_class_by_class_with_the_name_first():
@@ -198,6 +201,10 @@ def test_white_space_in_names_is_tidied():
         ({"dog": [], "puppy": ["dog"]}, ['"dog"', '"puppy"']),
         ("straße, STRASSE", ['"STRASSE"', '"straße"']),
         ("sky [stuf]", ["sky [stuf]", "[stuff]"]),
+        ("sky [stuff] [thing]", ['"sky [stuff]"', "once"]),
+        (["[stuff] sky"], ['"[stuff] sky"', "behind"]),
+        (["the [Stuff ] sky"], ['"the [Stuff ] sky"', "behind"]),
+        ({"sky": ["clouds [stuff]"]}, ['"clouds [stuff]"', "behind"]),
         ("words.csv", ["words.csv", "file", '["words.csv"]']),
         (" my words.txt ", ["my words.txt", "`Vocabulary.from_file`"]),
         ("./words", ["file"]),
