@@ -1,8 +1,13 @@
 """The photos of a run: which are trained on, which are evaluated, and that the two are not the same by mistake."""
 
 import logging
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 
 from fisa.data.formats import DATASET_FORMATS, load_segmentation_dataset
 from fisa.data.segmentation_datasets import SegmentationDataset, StreamedSegmentationDataset
@@ -62,8 +67,23 @@ def open_data(options: DataArguments, *, trains: bool, evaluates: bool) -> RunDa
     if evaluates:
         eval_data = eval_data.check(skip_broken=options.skip_broken, purpose="validation")
         if not (options.asks_for_training_photos and options.evaluates_on_training_data):
-            trained_on = count_training_photos(train_data, eval_data)
+            trained_on = _on_main_process(partial(count_training_photos, train_data, eval_data))
     return RunData(train_data if trains else None, eval_data if evaluates else None, trained_on)
+
+
+def _on_main_process(count: Callable[[], int]) -> int:
+    """What is counted on the main process, or the error that it ends with, in all of them: each would read the same
+    photos, and warn of them."""
+    found: list[Any] = [None]
+    if PartialState().is_main_process:
+        try:
+            found = [count()]
+        except Exception as error:  # of any kind, since the others wait for it
+            found = [error]
+    (result,) = broadcast_object_list(found)
+    if isinstance(result, Exception):
+        raise result
+    return result
 
 
 def _opened(options: DataArguments, part: str) -> AnyDataset:
