@@ -215,8 +215,12 @@ def check_export(
     >>> check_export(model, processor, "my-graph", file_format="torch")
     ```
     """
-    if Path(folder).is_file():
-        raise ValueError(f"{folder} is a file; name a folder.")
+    _refuse_format(model, file_format, eight_bits=eight_bits)
+    with TemporaryDirectory() as settings:
+        _save_settings(model, processor, Path(settings), beside=Path(folder, FILES[file_format]))
+
+
+def _refuse_format(model: FisaForUniversalSegmentation, file_format: str, *, eight_bits: bool) -> None:
     if file_format not in FILES:
         raise ValueError(f"`file_format` was {file_format!r}; it must be one of {', '.join(FILES)}.")
     if eight_bits and file_format != "onnx":
@@ -228,9 +232,6 @@ def check_export(
                 f"`classifier_dtype` is {model.config.classifier_dtype!r} in this model's config, and an ONNX graph "
                 "has one precision. Set it to None there, or export for torch."
             )
-    with TemporaryDirectory() as settings:
-        _save_settings(model, processor, Path(settings))
-        _refuse_other_settings(Path(folder), Path(settings), file_format)
 
 
 def save(
@@ -263,11 +264,11 @@ def save(
     'model.pt2'
     ```
     """
-    check_export(model, processor, folder, file_format=file_format, eight_bits=eight_bits)
+    _refuse_format(model, file_format, eight_bits=eight_bits)
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as unfinished:
-        _save_settings(model, processor, Path(unfinished))
+        _save_settings(model, processor, Path(unfinished), beside=folder / FILES[file_format])
         graph = Path(unfinished, FILES[file_format])
         _save_graph(program, graph)
         if eight_bits:
@@ -278,22 +279,29 @@ def save(
     return folder / FILES[file_format]
 
 
-def _save_settings(model: FisaForUniversalSegmentation, processor: FisaProcessor, folder: Path) -> None:
+def _save_settings(
+    model: FisaForUniversalSegmentation, processor: FisaProcessor, folder: Path, *, beside: Path
+) -> None:
+    """Write what belongs to a graph, unless the graph's folder holds what would contradict it."""
+    if beside.parent.is_file():
+        raise ValueError(f"{beside.parent} is a file; name a folder.")
     without_padding(processor, model).save_pretrained(folder)
     model.config.save_pretrained(folder)
+    _refuse_other_settings(folder, graph=beside)
 
 
-def _refuse_other_settings(folder: Path, settings: Path, file_format: str) -> None:
+def _refuse_other_settings(settings: Path, *, graph: Path) -> None:
     """A model, or a graph of the other format, would be left with the words and photo sizes of this graph; and a
     config without a graph is somebody's own."""
+    folder = graph.parent
     others = [file.name for pattern in WEIGHTS for file in sorted(folder.glob(pattern))]
-    others += [name for name in FILES.values() if name != FILES[file_format] and (folder / name).exists()]
+    others += [name for name in FILES.values() if name != graph.name and (folder / name).exists()]
     differing = [
         file.name
         for file in sorted(settings.iterdir())
         if file.is_file() and not ((folder / file.name).is_file() and cmp(folder / file.name, file, shallow=False))
     ]
-    if not others and not (folder / FILES[file_format]).exists():
+    if not others and not graph.exists():
         others = [name for name in differing if (folder / name).exists()]
     if others and differing:
         raise ValueError(
