@@ -255,7 +255,7 @@ def save(
             Round the weights of matrix products to 8 bits, and what is multiplied with them as it comes. ONNX alone.
 
     Raises:
-        `ValueError` or `ImportError`: see [`check_export`].
+        `ValueError` or `ImportError`: see [`check_export`]; or the model has other words than when it was traced.
 
     Example:
 
@@ -265,6 +265,7 @@ def save(
     ```
     """
     _refuse_format(model, file_format, eight_bits=eight_bits)
+    _refuse_other_words(program, model)
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as unfinished:
@@ -308,6 +309,21 @@ def _refuse_other_settings(settings: Path, *, graph: Path) -> None:
             f"{folder} holds a {others[0]} whose words or settings are not those of this graph: name another folder, "
             "or delete it."
         )
+
+
+def _refuse_other_words(program: ExportedProgram, model: FisaForUniversalSegmentation) -> None:
+    """The config beside a graph names the classes that are built into it. An open graph has none."""
+    if "class_embeds" in program.graph_signature.user_inputs:
+        return
+    for name in ("class_embeds", "other_embeds"):
+        built_in, stored = program.state_dict.get(f"model.fisa.{name}"), getattr(model.fisa, name)
+        if built_in is not None and not (stored is not None and _are_same_texts(built_in, stored)):
+            raise ValueError("The model has other words now than when it was traced: export it again.")
+
+
+def _are_same_texts(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """But for rounding."""
+    return one.shape == other.shape and torch.allclose(one.float().cpu(), other.float().cpu(), atol=1e-3)
 
 
 def _save_graph(program: ExportedProgram, path: Path) -> None:

@@ -215,7 +215,7 @@ class FisaPipeline(ImageSegmentationPipeline):
     def _sanitize_parameters(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         given = checked_arguments(kwargs)
         preprocess = {name: given.pop(name) for name in (*DOWNLOAD_LIMITS, "zoom") if name in given}
-        forward = {name: given.pop(name) for name in ("others", "text_cache") if name in given}
+        forward: dict[str, Any] = {name: given.pop(name) for name in ("others", "text_cache") if name in given}
         if "candidate_labels" in given:
             forward["vocabulary"] = self.processor.parse_vocabulary(given.pop("candidate_labels"))
         return preprocess, forward, given

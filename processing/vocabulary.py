@@ -177,7 +177,7 @@ class Vocabulary(Sequence[Class]):
         elif isinstance(labels, Mapping) and _are_numbered(labels):
             numbers = sorted(labels, key=int)
             refuse_other_numbers([*map(int, numbers)], quoted(f"{number}: {labels[number]}" for number in numbers))
-            labels = [labels[number] for number in numbers]
+            labels = [_class_of(labels[number]) for number in numbers]
         elif isinstance(labels, Mapping):
             labels = (_class_of_text(name, synonyms) for name, synonyms in labels.items())
         elif not isinstance(labels, Iterable) or isinstance(labels, AbstractSet):
@@ -186,9 +186,8 @@ class Vocabulary(Sequence[Class]):
                 f"found {type(labels).__name__}: {labels!r}."
             )
         items = [*labels]
-        if all(isinstance(item, str) for item in items):
-            items = without_numbers(items)
-        return cls(map(_class_of, items))
+        names = [item for item in items if isinstance(item, str)]
+        return cls(map(_class_of, without_numbers(names) if len(names) == len(items) else items))
 
     @classmethod
     def from_file(cls, path: str | os.PathLike) -> "Vocabulary":

@@ -92,6 +92,18 @@ def test_a_graph_keeps_the_words_beside_it(tmp_path):
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+def test_a_graph_is_not_saved_with_words_that_came_later(tmp_path):
+    model, processor = miniature()
+    model.set_vocabulary(processor, "dog, sky")
+    program = export_program(model, processor)
+    model.set_vocabulary(processor, "car, road")
+    with pytest.raises(ValueError, match="has other words now than when it was traced"):
+        save(program, model, processor, tmp_path / "graph", file_format="torch")
+    assert not list(tmp_path.iterdir())
+    model.set_vocabulary(processor, "dog, sky")
+    save(program, model, processor, tmp_path / "graph", file_format="torch")
+
+
 def test_a_graph_is_not_put_into_the_folder_of_a_model(tmp_path):
     """Whose photos would be prepared as the graph's are from then on, and nothing would be read a second time."""
     model, processor = miniature()
