@@ -19,8 +19,9 @@ from fisa.studies.patchwork.words import CATEGORIES, SEEN
 
 
 LABELS = {0: "thing", 1: "stuff"}
-CANVAS = 192
-"""The model sees scenes of this many pixels per side. Masks have a quarter of it, and 24 x 24 loses small things."""
+CANVAS = 256
+"""The model sees scenes resized to this many pixels per side, larger than they are painted: masks have a quarter of it,
+24 x 24 loses small things, and 64 x 64 is tighter than 48 x 48."""
 
 SCENE = SceneKind(num_objects=(1, 6), object_size=(0.17, 0.5), num_patches=(1, 4), rotation=40.0)
 
@@ -53,7 +54,7 @@ def new_generator() -> Mask2FormerForUniversalSegmentation:
             num_attention_heads=4,
             dim_feedforward=256,
             num_queries=24,
-            train_num_points=512,  # of masks of 48 x 48
+            train_num_points=512,  # of masks of 64 x 64
             no_object_weight=NO_OBJECT_WEIGHT,
             id2label=LABELS,
         )
@@ -61,24 +62,24 @@ def new_generator() -> Mask2FormerForUniversalSegmentation:
 
 
 class MaskedPictures(Dataset):
-    """Scenes with their masks, of `canvas` pixels per side; three of four are recoloured and restyled."""
+    """Scenes with their masks; three of four are recoloured and restyled."""
 
-    def __init__(self, painter: Painter, *, num_pictures: int, canvas: int = CANVAS):
-        self.painter, self.num_pictures, self.canvas = painter, num_pictures, canvas
+    def __init__(self, painter: Painter, *, num_pictures: int):
+        self.painter, self.num_pictures = painter, num_pictures
 
     def __len__(self) -> int:
         return self.num_pictures
 
     def __getitem__(self, index: int) -> Scene:
         changed = index % 4 > 0
-        return self.painter.paint(replace(SCENE, side=self.canvas, recoloured=changed, restyled=changed), index)
+        return self.painter.paint(replace(SCENE, recoloured=changed, restyled=changed), index)
 
 
-def masks_and_kinds(scenes: Sequence[Scene]) -> dict[str, Any]:
+def masks_and_kinds(scenes: Sequence[Scene], *, canvas: int = CANVAS) -> dict[str, Any]:
     """What Mask2Former is trained with: `pixel_values (B, 3, canvas, canvas)`, and of each picture `mask_labels
-    (num_segments, canvas, canvas)` and `class_labels (num_segments,)`."""
+    (num_segments, side, side)`, as sharp as it is painted, and `class_labels (num_segments,)`."""
     return {
-        "pixel_values": generator_pixels(scenes),
+        "pixel_values": generator_pixels(scenes, canvas=canvas),
         "mask_labels": [torch.from_numpy(segment_masks(scene)).float() for scene in scenes],
         "class_labels": [
             torch.tensor([int(not CATEGORIES[info["category_id"] - 1].isthing) for info in scene.segments_info])
@@ -87,10 +88,11 @@ def masks_and_kinds(scenes: Sequence[Scene]) -> dict[str, Any]:
     }
 
 
-def generator_pixels(scenes: Sequence[Scene]) -> torch.Tensor:
-    """Scenes as Mask2Former wants them, `(B, 3, side, side)`."""
+def generator_pixels(scenes: Sequence[Scene], *, canvas: int = CANVAS) -> torch.Tensor:
+    """Scenes as Mask2Former wants them, `(B, 3, canvas, canvas)`."""
     images = np.stack([scene.image for scene in scenes])
-    return normalised(images, mean=IMAGENET_DEFAULT_MEAN, std=IMAGENET_DEFAULT_STD)
+    pixels = normalised(images, mean=IMAGENET_DEFAULT_MEAN, std=IMAGENET_DEFAULT_STD)
+    return nn.functional.interpolate(pixels, size=(canvas, canvas), mode="bilinear", antialias=True)
 
 
 def segment_masks(scene: Scene) -> np.ndarray:
@@ -100,7 +102,7 @@ def segment_masks(scene: Scene) -> np.ndarray:
 
 @torch.no_grad()
 def calibrate_objectness(
-    model: Mask2FormerForUniversalSegmentation, pictures: Sequence[Scene] | Dataset
+    model: Mask2FormerForUniversalSegmentation, pictures: Sequence[Scene] | Dataset, *, canvas: int = CANVAS
 ) -> tuple[float, float]:
     """Change the model's class head so that objectness is the share of proposals that fit a segment at an IoU of 0.5,
     each segment fitted once, by the likeliest (Platt scaling). Kinds and the proposals' order stay.
@@ -108,11 +110,12 @@ def calibrate_objectness(
     Args:
         model: in evaluation mode; changed in place.
         pictures: scenes, as [`MaskedPictures`] paints them; none that the model was trained on.
+        canvas: pixels per side that the model sees.
 
     Returns:
         slope and addend, in logits.
     """
-    logits, fits = (part.double().numpy() for part in _objectness_and_fits(model, pictures))
+    logits, fits = (part.double().numpy() for part in _objectness_and_fits(model, pictures, canvas=canvas))
     signs = 2 * fits - 1
 
     def loss(line: np.ndarray) -> float:
@@ -139,8 +142,8 @@ def reliability(
         Of each tenth of objectness that has proposals: `proposals` (how many), their mean `objectness`, and the share
         that `fits` a segment, as [`calibrate_objectness`] counts it.
     """
-    scenes = [painter.paint(SceneKind(side=canvas), number) for number in range(num_pictures)]
-    logits, fits = _objectness_and_fits(model, scenes)
+    scenes = [painter.paint(SceneKind(), number) for number in range(num_pictures)]
+    logits, fits = _objectness_and_fits(model, scenes, canvas=canvas)
     objectness = logits.sigmoid()
     tenths = (objectness * 10).long().clamp(max=9)
     return [
@@ -156,14 +159,14 @@ def reliability(
 
 @torch.no_grad()
 def _objectness_and_fits(
-    model: Mask2FormerForUniversalSegmentation, pictures: Sequence[Scene] | Dataset
+    model: Mask2FormerForUniversalSegmentation, pictures: Sequence[Scene] | Dataset, *, canvas: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Of all proposals of all pictures the logit of objectness, and 1 where the proposal fits a segment that no
     likelier one fits; `(num_pictures * num_proposals,)` each."""
     logits, fits = [], []
     for start in range(0, len(pictures), 24):
         scenes = [pictures[index] for index in range(start, min(start + 24, len(pictures)))]
-        outputs = model(pixel_values=generator_pixels(scenes))
+        outputs = model(pixel_values=generator_pixels(scenes, canvas=canvas))
         objects, nothing = outputs.class_queries_logits.split([len(LABELS), 1], dim=-1)
         likely = objects.logsumexp(dim=-1) - nothing[..., 0]
         for overlap, order in zip(_overlaps(scenes, outputs), likely.argsort(dim=-1, descending=True)):
@@ -217,8 +220,8 @@ def proposal_quality(
     spare = 0
     for start in range(0, num_pictures, 32):
         numbers = range(start, min(start + 32, num_pictures))
-        scenes = [painter.paint(SceneKind(side=canvas), number) for number in numbers]
-        outputs = model(pixel_values=generator_pixels(scenes))
+        scenes = [painter.paint(SceneKind(), number) for number in numbers]
+        outputs = model(pixel_values=generator_pixels(scenes, canvas=canvas))
         likely = 1 - outputs.class_queries_logits.softmax(dim=-1)[..., -1] >= threshold
         for scene, overlap, counted in zip(scenes, _overlaps(scenes, outputs), likely):
             fits = (overlap.amax(dim=1) >= iou).tolist()

@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ class PretrainingArguments(TrainingArguments):
         },
     )
     num_layers: int = field(default=4, metadata={"help": "Layers of CLIP's image tower."})
-    canvas: int = field(default=CANVAS, metadata={"help": "Pixels per side of the generator's scenes."})
+    canvas: int = field(default=CANVAS, metadata={"help": "Pixels per side that the generator sees of a scene."})
     use_cpu: bool = field(default=True, metadata={"help": "Made on a CPU, two cores of which were at hand."})
 
 
@@ -123,13 +124,14 @@ def pretrain_generator(options: PretrainingArguments) -> None:
     """Masks of seen words, by the home artist."""
     painter = Painter(HOME, seed=GENERATOR_SEED, things=SEEN, stuff=SEEN)
     num_pictures = options.max_steps * options.per_device_train_batch_size
-    pictures = MaskedPictures(painter, num_pictures=num_pictures, canvas=options.canvas)
+    pictures = MaskedPictures(painter, num_pictures=num_pictures)
     model = new_generator()
     if options.start_from:
         start = Mask2FormerForUniversalSegmentation.from_pretrained(options.start_from, dtype="float32")
         # Parameters alone: a buffer holds what a proposal that fits nothing counts, which may have changed.
         model.load_state_dict(dict(start.named_parameters()), strict=False)
-    trainer = MuonTrainer(model, options, train_dataset=pictures, data_collator=masks_and_kinds)
+    collate = partial(masks_and_kinds, canvas=options.canvas)
+    trainer = MuonTrainer(model, options, train_dataset=pictures, data_collator=collate)
     _train(trainer)
     _report(options, {"proposals": _by_artist(proposal_quality, trainer.model, options)})
 
@@ -138,8 +140,8 @@ def calibrate_generator(options: PretrainingArguments) -> None:
     """Objectness of the generator in `--start_from`, on other scenes of seen words than it was trained on."""
     model = Mask2FormerForUniversalSegmentation.from_pretrained(options.start_from, dtype="float32").eval()
     painter = Painter(HOME, seed=CALIBRATION_SEED, things=SEEN, stuff=SEEN)
-    pictures = MaskedPictures(painter, num_pictures=CALIBRATION_PICTURES, canvas=options.canvas)
-    slope, addend = calibrate_objectness(model, pictures)
+    pictures = MaskedPictures(painter, num_pictures=CALIBRATION_PICTURES)
+    slope, addend = calibrate_objectness(model, pictures, canvas=options.canvas)
     model.save_pretrained(options.output_dir)
     _report(
         options,

@@ -141,12 +141,12 @@ def test_a_deepened_clip_sees_as_before_and_its_new_layers_learn():
 
 
 def test_masks_are_those_of_the_scene(glyphs):
-    pictures = MaskedPictures(Painter("noto", seed=1, glyph_folder=glyphs), num_pictures=8, canvas=120)
+    pictures = MaskedPictures(Painter("noto", seed=1, glyph_folder=glyphs), num_pictures=8)
     scenes = [pictures[index] for index in range(3)]
-    batch = masks_and_kinds(scenes)
+    batch = masks_and_kinds(scenes, canvas=120)
     assert batch["pixel_values"].shape == (3, 3, 120, 120)
     for masks, labels, scene in zip(batch["mask_labels"], batch["class_labels"], scenes):
-        assert torch.equal(masks.sum(dim=0), torch.ones(120, 120))
+        assert torch.equal(masks.sum(dim=0), torch.ones(192, 192))
         is_thing = [CATEGORIES[info["category_id"] - 1].isthing for info in scene.segments_info]
         assert labels.tolist() == [int(not thing) for thing in is_thing]
 
@@ -154,7 +154,7 @@ def test_masks_are_those_of_the_scene(glyphs):
 def test_proposals_are_counted_as_fitting_or_spare(glyphs):
     """A generator that proposes each segment of its one scene twice, and nothing else but an empty mask."""
     painter = Painter("noto", seed=1, glyph_folder=glyphs)
-    scene = painter.paint(SceneKind(side=96), 0)
+    scene = painter.paint(SceneKind(), 0)
     masks = torch.stack([torch.from_numpy(scene.label == info["id"]) for info in scene.segments_info]).float()
     proposals = torch.cat([masks, masks, torch.zeros_like(masks[:1])])
     likely = torch.tensor([9.0] * len(masks) * 2 + [-9.0])
@@ -173,8 +173,8 @@ def test_proposals_are_counted_as_fitting_or_spare(glyphs):
 def test_calibrated_objectness_is_the_share_of_proposals_that_fit(glyphs):
     """A generator that is sure of all its proposals: two of the three likelier ones fit, one of the three others."""
     painter = Painter("noto", seed=1, glyph_folder=glyphs)
-    scenes = [painter.paint(SceneKind(side=96), number) for number in range(4)]
-    proposals = torch.zeros(4, 6, 96, 96)
+    scenes = [painter.paint(SceneKind(), number) for number in range(4)]
+    proposals = torch.zeros(4, 6, 192, 192)
     for place, segment_id in ((0, 1), (1, 2), (3, 3)):
         proposals[:, place] = torch.stack([torch.from_numpy(scene.label == segment_id) for scene in scenes])
 
