@@ -20,8 +20,8 @@ from fisa.studies.patchwork.words import CATEGORIES, SEEN
 
 LABELS = {0: "thing", 1: "stuff"}
 CANVAS = 256
-"""The model sees scenes resized to this many pixels per side, larger than they are painted: masks have a quarter of it,
-24 x 24 loses small things, and 64 x 64 is tighter than 48 x 48."""
+"""The model sees scenes resized to this many pixels per side, larger than they are painted: masks have a quarter of
+it, 24 x 24 loses small things, and 64 x 64 is tighter than 48 x 48."""
 
 SCENE = SceneKind(num_objects=(1, 6), object_size=(0.17, 0.5), num_patches=(1, 4), rotation=40.0)
 

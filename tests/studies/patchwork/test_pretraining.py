@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -30,6 +31,7 @@ from fisa.studies.patchwork.generator_pretraining import (
     reliability,
 )
 from fisa.studies.patchwork.glyphs import ARTISTS
+from fisa.studies.patchwork.losses import CLIP, GENERATOR, losses
 from fisa.studies.patchwork.optimizer import MuonAdamW, orthogonalised
 from fisa.studies.patchwork.pretrain import main
 from fisa.studies.patchwork.scenes import Painter, SceneKind
@@ -285,3 +287,10 @@ def test_what_is_saved_lies_between_the_start_and_the_end(tmp_path, glyphs, monk
 def test_a_part_that_there_is_not_is_answered_with_those_there_are():
     with pytest.raises(SystemExit, match="clip, generator, objectness"):
         main(["decoder"])
+
+
+def test_the_logs_that_ship_are_drawn_one_after_the_other():
+    for axes, runs in zip(losses().axes, (CLIP, GENERATOR)):
+        steps = [line.get_xdata() for line in axes.get_lines()]
+        assert len(steps) == len(runs)
+        assert all(before[-1] < after[0] for before, after in pairwise(steps))
