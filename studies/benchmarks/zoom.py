@@ -151,7 +151,7 @@ def draw(lines: Sequence[Mapping[str, Any]]) -> Figure:
                     axes.annotate(str(line["zoom"]), place, xytext=(0, 6), textcoords="offset points", ha="center")
     axes.set(xlabel="CPU time of a scene, × that without zoom", ylabel="PQ")
     axes.grid(alpha=0.3)
-    axes.legend()
+    axes.legend(loc="lower right")
     return figure
 
 
