@@ -265,13 +265,13 @@ def save(
     ```
     """
     _refuse_format(model, file_format, eight_bits=eight_bits)
-    _refuse_other_words(program, model)
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as unfinished:
         _save_settings(model, processor, Path(unfinished), beside=folder / FILES[file_format])
         graph = Path(unfinished, FILES[file_format])
-        _save_graph(program, graph)
+        _save_graph(program, graph)  # which refuses what is no program
+        _refuse_other_words(program, model)
         if eight_bits:
             round_to_eight_bits(graph, graph)
         folder.mkdir(exist_ok=True)
