@@ -3,7 +3,9 @@
 import json
 import math
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +168,8 @@ class FisaTrainer(Trainer):
         self.evaluator = evaluator
         self.report: dict[str, Any] | None = None
         self._writes_aside = False
+        self._photos_of_step = 0
+        self._next_pass_begins_with: list[dict[str, Any]] = []
         if evaluator is not None:
             named_arguments["eval_dataset"] = evaluator.data
         args = _for_fisa(args or FisaTrainingArguments())
@@ -203,6 +207,7 @@ class FisaTrainer(Trainer):
             `ValueError`: the checkpoint is not whole, or of a run that trains something else.
             [`DivergedError`]: a loss or a weight is no finite number any more. No checkpoint holds such weights.
         """
+        self._next_pass_begins_with = []
         checkpoint = self.checkpoint_to_resume(resume_from_checkpoint)
         start = self._trained_weights() if self.args.start_share else {}
         output = super().train(None if checkpoint is None else str(checkpoint), *arguments, **options)
@@ -237,9 +242,37 @@ class FisaTrainer(Trainer):
         weights = self.accelerator.unwrap_model(self.model).named_parameters()
         return {name: weight.detach().to("cpu", copy=True) for name, weight in weights if weight.requires_grad}
 
-    def training_step(self, *arguments: Any, **options: Any) -> torch.Tensor:
-        """As the Trainer's, which would log a loss of NaN as 0 and go on."""
-        loss = super().training_step(*arguments, **options)
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[dict[str, Any]], num_batches: int, device: torch.device
+    ) -> tuple[list[dict[str, Any]], torch.Tensor | int | None]:
+        """The batches of a step. Those that a stream ends with, too few for a step, begin the next pass: the Trainer
+        would add their gradients to those of a whole step.
+
+        Raises:
+            `ValueError`: the whole stream is not enough for a step.
+        """
+        batches, items = super().get_batch_samples(
+            chain(self._next_pass_begins_with, epoch_iterator), num_batches, device
+        )
+        self._next_pass_begins_with = batches if len(batches) < num_batches else []
+        if self._next_pass_begins_with:
+            if self.state.global_step == 0:
+                raise ValueError(
+                    f"The stream ends after {len(batches)} batches of the {num_batches} of a step: lower "
+                    "--gradient_accumulation_steps or --per_device_train_batch_size."
+                )
+            return [], None
+        self._photos_of_step = sum(len(batch["pixel_values"]) for batch in batches)
+        return batches, items
+
+    def training_step(
+        self, model: torch.nn.Module, inputs: dict[str, Any], *arguments: Any, **options: Any
+    ) -> torch.Tensor:
+        """As the Trainer's, which would log a loss of NaN as 0 and go on, and would have the photos of a smaller batch
+        weigh more than the others of their step."""
+        # What the Trainer divides the mean over the batch by.
+        self.current_gradient_accumulation_steps = self._photos_of_step / len(inputs["pixel_values"])
+        loss = super().training_step(model, inputs, *arguments, **options)
         if not loss.isfinite():
             raise _diverged(f"the loss of step {self.state.global_step + 1} is {loss.item()}")
         return loss

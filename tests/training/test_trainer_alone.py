@@ -5,22 +5,34 @@ import torch
 from transformers import TrainingArguments
 
 from fisa import FisaForUniversalSegmentation, FisaImageProcessor, get_simo_model
+from fisa.miniature import miniature
 from fisa.training.trainer import FisaTrainer, FisaTrainingArguments
 
 
 class Photos(torch.utils.data.Dataset):
-    """Two photos whose left and right halves are of two classes."""
+    """A photo and its mirror image, or other views, whose left and right halves are of two classes."""
 
-    def __init__(self, processor, photo):
+    def __init__(self, processor, photo, *others):
         ids = torch.zeros(photo.height, photo.width, dtype=torch.int32)
         ids[:, photo.width // 2 :] = 1
-        self.inputs = [processor(view, ids, return_tensors="pt") for view in (photo, photo.transpose(0))]
+        views = (photo, *(others or [photo.transpose(0)]))
+        self.inputs = [processor(view, ids, return_tensors="pt") for view in views]
 
     def __len__(self):
         return len(self.inputs)
 
     def __getitem__(self, index):
         return {name: self.inputs[index][name][0] for name in ("pixel_values", "mask_labels", "class_labels")}
+
+
+class Streamed(torch.utils.data.IterableDataset):
+    """Any data, in turn."""
+
+    def __init__(self, data):
+        self.data = data
+
+    def __iter__(self):
+        return (self.data[index] for index in range(len(self.data)))
 
 
 def collate(examples):
@@ -52,3 +64,45 @@ def test_plain_arguments_keep_their_values(checkpoint, tmp_path):
     trainer = FisaTrainer(get_simo_model(FisaForUniversalSegmentation.from_pretrained(checkpoint)), plain)
     changed = {name for name, value in plain.to_dict().items() if trainer.args.to_dict()[name] != value}
     assert changed == {"remove_unused_columns", "label_names"}
+
+
+@pytest.fixture(scope="module")
+def trained_steps(photo, tmp_path_factory):
+    """Runs training that changes nothing, and returns the loss and the length of the gradient of each step."""
+    model, processor = miniature()
+    model.set_vocabulary(processor, ["dog", "sky"])
+    views = [photo.crop((60 * left, 0, 60 * left + 64, 48)) for left in range(7)]
+    data, simo_model = Photos(processor.image_processor, *views), get_simo_model(model)
+
+    def steps(batch_size, *, accumulated=1, photos=7, streamed=False, max_steps=2):
+        args = FisaTrainingArguments(
+            str(tmp_path_factory.mktemp("run")), max_steps=max_steps, learning_rate=0.0, logging_steps=1, seed=0,
+            per_device_train_batch_size=batch_size, gradient_accumulation_steps=accumulated, max_grad_norm=1e9,
+            save_strategy="no", use_cpu=True, report_to="none", disable_tqdm=True,
+        )  # fmt: skip
+        some = torch.utils.data.Subset(data, range(photos))
+        trainer = FisaTrainer(simo_model, args, collate, train_dataset=Streamed(some) if streamed else some)
+        trainer.train()
+        return [(entry["loss"], entry["grad_norm"]) for entry in trainer.state.log_history if "loss" in entry]
+
+    return steps
+
+
+@pytest.mark.parametrize("parts, photos", [((2, 2), 7), ((1, 4), 7), ((3, 2), 4)], ids=str)
+def test_all_photos_of_a_step_weigh_the_same(trained_steps, parts, photos):
+    """Also where the last batch is smaller than the others, or the last step of a pass has fewer batches."""
+    batch_size, accumulated = parts
+    in_parts = trained_steps(batch_size, accumulated=accumulated, photos=photos)
+    assert torch.tensor(in_parts).allclose(torch.tensor(trained_steps(4, photos=photos)), atol=1e-4)
+
+
+def test_batches_left_over_at_the_end_of_a_stream_begin_the_next_pass(trained_steps):
+    one, *_ = torch.tensor(trained_steps(1, streamed=True, max_steps=7)).T
+    expected = [one[[0, 1, 2, 3]].mean(), one[[4, 5, 6, 0]].mean(), one[[1, 2, 3, 4]].mean()]
+    four, _ = torch.tensor(trained_steps(1, accumulated=4, streamed=True, max_steps=3)).T
+    assert four.allclose(torch.stack(expected), atol=1e-4)
+
+
+def test_a_stream_that_is_not_enough_for_a_step_is_refused(trained_steps):
+    with pytest.raises(ValueError, match="ends after 4 batches of the 5 of a step"):
+        trained_steps(1, photos=4, accumulated=5, streamed=True)
