@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from fisa.processing.coco_panoptic import CocoPanopticWriter, remove_unfinished, rgb_to_panoptic, written_maps
-from fisa.processing.files import write_whole
+from fisa.processing.files import FileNames, write_whole
 from fisa.processing.photos import open_image
 from fisa.processing.segmentation import Segmentation
 
@@ -40,6 +40,7 @@ class SampleWriter:
     def __init__(self, folder: Path, categories: Sequence[Mapping[str, Any]], *, limit: int = 8):
         self.folder, self.limit = folder, limit
         self.photos: dict[str, bytes] = {}
+        self._names = FileNames()
         for name in ("truth.json", "prediction.json"):
             remove_unfinished(folder / name)
         self.truth = CocoPanopticWriter(folder / "truth.json", categories)
@@ -55,12 +56,14 @@ class SampleWriter:
         """
         if len(self.truth.entries) >= self.limit:
             return
+        stem = self._names.give(image_id, of=image_id)
         for files, segments in ((self.prediction, prediction), (self.truth, reference)):
-            stem = files.add(
+            files.add(
                 image_id,
-                file_name=f"photos/{image_id}.jpg",
+                file_name=f"photos/{stem}.jpg",
                 segmentation=segments["segmentation"],
                 segments_info=segments["segments_info"],
+                stem=stem,
             )
         content = io.BytesIO()
         photo.save(content, format="JPEG", quality=90)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from fisa.processing.coco_panoptic import numbered, rgb_to_panoptic
-from fisa.processing.files import name_of, spelt_out
+from fisa.processing.files import FileNames, name_of
 from fisa.processing.photos import open_image
 from fisa.processing.segmentation import Segmentation
 
@@ -90,6 +90,7 @@ class Results:
     def __iter__(self) -> Iterator[LabelledPhoto]:
         files = None if self._files is None else iter(self._files)
         places = {category["id"]: place for place, category in enumerate(self.categories)}
+        names = FileNames()
         for number, annotation in enumerate(self._annotations, start=1):
             with open_image(self.maps / annotation["file_name"]) as image:
                 colors = np.asarray(image.convert("RGB"))
@@ -100,7 +101,7 @@ class Results:
             source = name_of(file, "file_name")
             yield LabelledPhoto(
                 number,
-                spelt_out(Path(annotation["file_name"]).stem),
+                names.give(Path(annotation["file_name"]).stem, of=annotation["file_name"]),
                 source,
                 Segmentation.from_map(
                     torch.from_numpy(ids),

@@ -1,11 +1,9 @@
 """Which photos a person means by files, folders, patterns and addresses, and what their results are called."""
 
 import glob
-import hashlib
 import os
 from collections import Counter, deque
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import chain
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,14 +12,13 @@ from PIL import Image
 from fisa.formats.places import MARK
 from fisa.labelling.overlays import is_overlay
 from fisa.processing.archives import ENDING, SCHEME, member_address, photos_in_archive, split_address
-from fisa.processing.files import path_of, spelt_out
+from fisa.processing.files import FileNames, path_of
 
 
 ADDRESSES = ("http://", "https://", "file:/", "data:", SCHEME)
 LIST_ENDING = ".txt"
 ANNOTATIONS, JOURNAL = "panoptic.json", "journal.jsonl"
 PHOTO_ENDINGS = frozenset(Image.registered_extensions())
-LONGEST_NAME = 240  # bytes: file systems take 255, and an ending follows
 
 
 class PhotoKey(NamedTuple):
@@ -144,26 +141,17 @@ def result_names(keys: Sequence[PhotoKey], known: Mapping[PhotoKey, str] | None 
     ```
     """
     names = dict(known or {})
-    taken = {name.casefold() for name in names.values()}  # some file systems know no capitals
+    free = FileNames(names.values())
     for key in sorted(set(keys) - names.keys()):
-        name = next(name for name in _candidates(key) if _is_free(name, taken))
-        names[key] = name
-        taken.add(name.casefold())
+        names[key] = free.give(_plain_name(key), of=f"{key.repetition}:{key.place}")
     return [names[key] for key in keys]
 
 
-def _candidates(key: PhotoKey) -> Iterator[str]:
+def _plain_name(key: PhotoKey) -> str:
     in_archive = split_address(key.place)
     path = in_archive[1] if in_archive else key.place.split("?")[0] if "://" in key.place else key.place
-    plain = spelt_out(Path(path).stem.strip(".")) or "photo"
-    digest = hashlib.sha256(f"{key.repetition}:{key.place}".encode("utf-8", "surrogatepass")).hexdigest()
-    start = plain.encode()[: LONGEST_NAME - 65].decode("utf-8", "ignore")
-    numbered = plain if key.repetition == 1 else f"{plain}-{key.repetition}"
-    return chain([numbered], (f"{start}-{digest[:length]}" for length in (8, 16, 64)))
-
-
-def _is_free(name: str, taken: Collection[str]) -> bool:
-    return name.casefold() not in taken and len(name.encode()) <= LONGEST_NAME
+    plain = Path(path).stem.strip(".") or "photo"
+    return plain if key.repetition == 1 else f"{plain}-{key.repetition}"
 
 
 def _path_from(folder: Path, source: str) -> str:

@@ -4,17 +4,23 @@ import json
 import os
 import shutil
 import struct
+import uuid
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from textwrap import indent
 from typing import Any
 
 import numpy as np
+from transformers.utils import logging
 
-from fisa.processing.files import name_fields, spelt_out, write_whole, written_whole
+from fisa.processing.class_names import quoted
+from fisa.processing.files import FileNames, name_fields, write_whole, written_whole
 from fisa.processing.regions import Runs, areas_and_boxes
 
+
+logger = logging.get_logger(__name__)
 
 LARGEST_ID = 256**3 - 1
 PNG_UP, PNG_RGB = 2, 2  # the number of a filter, and that of a colour type
@@ -278,7 +284,6 @@ class CocoPanopticWriter:
     ```python
     >>> writer = CocoPanopticWriter(Path("panoptic.json"), categories)
     >>> writer.add(1, file_name="photo.jpg", **segmentation.to_panoptic([0, 1]))
-    '1'
     >>> writer.close()
     ```
     """
@@ -287,7 +292,6 @@ class CocoPanopticWriter:
         self.path = path
         self.categories = list(categories)
         self.entries: list[dict[str, Any]] = []
-        self._stems: set[str] = set()
         self._aside = _aside(path)
         self._aside.mkdir(parents=True, exist_ok=True)
 
@@ -299,7 +303,7 @@ class CocoPanopticWriter:
         segmentation: np.ndarray,
         segments_info: Sequence[Mapping[str, Any]],
         stem: str | None = None,
-    ) -> str:
+    ) -> None:
         """Write the PNG of a photo and keep its entry.
 
         Args:
@@ -309,24 +313,17 @@ class CocoPanopticWriter:
             segments_info (`Sequence[Mapping[str, Any]]`):
                 Dictionaries with `id` and `category_id` and, if there are any, `iscrowd` and `score`.
             stem (`str`, *optional*):
-                What the PNG shall be called, without its ending; the `image_id` if not given. A number is added where
-                another photo has the name already.
-
-        Returns:
-            The PNG's name without its ending.
+                What the PNG shall be called, without its ending; the `image_id` if not given. It gets its name on
+                closing, when all photos of all processes are known: where several want the same, those behind the
+                first have a digest behind it.
         """
         ids, infos = numbered(segmentation, segments_info)
-        stem = self._free_stem(str(image_id).replace("/", "_") if stem is None else spelt_out(stem))
-        write_map(self._aside / f"{stem}.png", ids)
+        aside = f"{uuid.uuid4().hex}.png"
+        write_map(self._aside / aside, ids)
         height, width = segmentation.shape
-        annotation = {
-            "image_id": image_id,
-            "file_name": f"{stem}.png",
-            "segments_info": infos,
-        }
         image = {"id": image_id} | name_fields("file_name", file_name) | {"height": height, "width": width}
-        self.entries.append({"image": image, "annotation": annotation})
-        return stem
+        wanted = str(image_id) if stem is None else stem
+        self.entries.append({"image": image, "segments_info": infos, "wanted": wanted, "aside": aside})
 
     def close(self, entries: Iterable[Mapping[str, Any]] | None = None) -> None:
         """Write the JSON file, and put all files in the place of an earlier writer's: of other files in the folder
@@ -336,10 +333,18 @@ class CocoPanopticWriter:
             entries (*optional*): those of all processes that have written PNGs; this one's own if not given.
         """
         entries = sorted(self.entries if entries is None else entries, key=lambda entry: entry["image"]["id"])
+        image_ids = [entry["image"]["id"] for entry in entries]
+        if twice := [image_id for image_id, times in Counter(image_ids).items() if times > 1]:
+            logger.warning(f"{self.path} lists several photos by the same image_id: {quoted(twice)}.")
+        stems = FileNames()
+        names = [f"{stems.give(entry['wanted'], of=str(image_id))}.png" for entry, image_id in zip(entries, image_ids)]
         write_annotations(
             self._aside / LIST,
             images=(entry["image"] for entry in entries),
-            annotations=(entry["annotation"] for entry in entries),
+            annotations=(
+                {"image_id": entry["image"]["id"], "file_name": name, "segments_info": entry["segments_info"]}
+                for entry, name in zip(entries, names)
+            ),
             categories=self.categories,
         )
         # At each moment all that lies in place is listed, there or aside.
@@ -348,19 +353,10 @@ class CocoPanopticWriter:
         _remove_maps(self.path, written_maps(self._aside / EARLIER))
         folder = self.path.with_suffix("")
         folder.mkdir(exist_ok=True)
-        for entry in entries:
-            name = entry["annotation"]["file_name"]
-            os.replace(self._aside / name, folder / name)
+        for entry, name in zip(entries, names):
+            os.replace(self._aside / entry["aside"], folder / name)
         os.replace(self._aside / LIST, self.path)
         shutil.rmtree(self._aside)
-
-    def _free_stem(self, wanted: str) -> str:
-        stem, number = wanted, 1
-        while stem in self._stems:
-            number += 1
-            stem = f"{wanted}-{number}"
-        self._stems.add(stem)
-        return stem
 
 
 def _aside(path: Path) -> Path:

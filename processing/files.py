@@ -8,10 +8,12 @@ import os
 import re
 import shutil
 import time
+import unicodedata
 import urllib.request
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes, urlsplit
@@ -23,6 +25,7 @@ from PIL import Image
 logger = logging.getLogger(__name__)
 
 PARTIAL = ".partial"
+LONGEST_NAME = 240  # bytes: file systems take 255, and an ending follows
 TEXT_MARK = "<!-- written by fisa:"
 
 
@@ -104,6 +107,50 @@ def spelt_out(name: str) -> str:
         'caf%DCE9.png'
     """
     return re.sub("[\ud800-\udfff]", lambda half: f"%{ord(half[0]):X}", name)
+
+
+class FileNames:
+    """Gives the files of a folder names, without an ending, that differ from each other on every file system: some
+    know no capitals, or hold one letter for the same whichever way Unicode writes it.
+
+    Args:
+        taken (`Iterable[str]`, *optional*): names that are given already.
+
+    Example:
+        >>> names = FileNames(["dog"])
+        >>> names.give("cat", of="1"), names.give("Dog", of="2")
+        ('cat', 'Dog-d4735e3a')
+    """
+
+    def __init__(self, taken: Iterable[str] = ()):
+        self._taken = {*map(_as_on_disk, taken)}
+
+    def give(self, wanted: str, *, of: str) -> str:
+        """A name that no other file has: the one that is wanted, spelt out and without separators of folders; where
+        that is taken or too long, with a part of a digest behind it.
+
+        Args:
+            wanted (`str`): what the file should be called.
+            of (`str`): what tells it from other files that want this name, of which the digest is.
+        """
+        plain = re.sub(r"[/\\\0]", "_", spelt_out(wanted))
+        start = plain.encode()[: LONGEST_NAME - 75].decode("utf-8", "ignore")
+        digest = hashlib.sha256(of.encode("utf-8", "surrogatepass")).hexdigest()
+        candidates = chain(
+            [plain],
+            (f"{start}-{digest[:length]}" for length in (8, 16, 64)),
+            (f"{start}-{digest}-{number}" for number in count(2)),
+        )
+        name = next(name for name in candidates if self._is_free(name))
+        self._taken.add(_as_on_disk(name))
+        return name
+
+    def _is_free(self, name: str) -> bool:
+        return _as_on_disk(name) not in self._taken and len(name.encode()) <= LONGEST_NAME
+
+
+def _as_on_disk(name: str) -> str:
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def name_fields(field: str, name: str) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """What an evaluation leaves: COCO panoptic files that read back, samples, and the report of two of them."""
 
 import json
+import unicodedata
 
 import numpy as np
 import pytest
@@ -58,6 +59,32 @@ def test_files_of_several_processes_make_one_list(tmp_path):
     assert all((tmp_path / "all" / annotation["file_name"]).exists() for annotation in content["annotations"])
 
 
+def test_no_photo_of_any_process_takes_the_file_of_another(tmp_path, caplog):
+    """Their names are one where slashes are none, on disks without capitals, in another spelling of Unicode, or they
+    are too long; and two photos have one name."""
+    ids = ["a/b", "a_b", "A_b", "caf\u00e9", "cafe\u0301", "x" * 300, "twice", "twice"]
+    listed = []
+    for processes in (1, 3):
+        path = tmp_path / str(processes) / "all.json"
+        writers = [CocoPanopticWriter(path, CATEGORIES) for _ in range(processes)]
+        for number, image_id in enumerate(ids, start=1):
+            segments, infos = np.ones((number, 2), int), [{"id": 1, "category_id": 1}]
+            writer = writers[number % processes]
+            writer.add(image_id, file_name="photo.jpg", segmentation=segments, segments_info=infos)
+        writers[0].close([entry for writer in writers for entry in writer.entries])
+        content = json.loads(path.read_text())
+        names = [annotation["file_name"] for annotation in content["annotations"]]
+        on_disk = {unicodedata.normalize("NFC", name).casefold() for name in names}
+        assert len(on_disk) == len(ids) == len([*path.with_suffix("").iterdir()])
+        assert "A_b.png" in names and all(len(name.encode()) < 255 for name in names)
+        for image, name in zip(content["images"], names):
+            with Image.open(path.with_suffix("") / name) as png:
+                assert png.height == image["height"]
+        listed.append({annotation["image_id"]: annotation["file_name"] for annotation in content["annotations"]})
+    assert listed[0] == listed[1]
+    assert '"twice"' in caplog.text
+
+
 def test_samples_are_the_first_few(tmp_path):
     writer = SampleWriter(tmp_path, CATEGORIES, limit=2)
     for number in range(5):
@@ -75,6 +102,9 @@ def test_names_that_are_one_on_disk_lose_nothing(tmp_path):
     for number, image_id in enumerate(("a/b", "a_b")):
         writer.add(image_id, Image.new("RGB", (60, 40), (200 * number, 0, 0)), SEGMENTATION, SEGMENTATION)
     writer.close()
+    images = json.loads((tmp_path / "truth.json").read_text())["images"]
+    assert len({image["file_name"] for image in images}) == 2
+    assert all((tmp_path / image["file_name"]).exists() for image in images)
     reds = {sample.image_id: sample.photo.getpixel((0, 0))[0] for sample in read_samples(tmp_path)}
     assert reds["a/b"] < 10 and reds["a_b"] > 190
 

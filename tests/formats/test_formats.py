@@ -2,6 +2,7 @@
 
 import base64
 import json
+import shutil
 import zipfile
 from pathlib import Path
 from urllib.parse import unquote
@@ -323,6 +324,20 @@ class TestRefused:
         with pytest.raises(ValueError, match="gone.jpg"):
             write(Results(annotations), "yolo", tmp_path)
         assert not (tmp_path / "yolo").exists() and not list(tmp_path.glob("*.partial"))
+
+    def test_names_that_differ_by_folder_or_capitals_alone_stay_apart(self, results, tmp_path):
+        """As other programs list maps; of [`Results`] each format takes the names of its files."""
+        content = json.loads(results.maps.with_suffix(".json").read_text())
+        names = ["one/photo.png", "two/photo.png", "Photo.png"]
+        first = content["annotations"][0]
+        content["annotations"] = [first | {"file_name": name} for name in names]
+        for name in names:
+            path = tmp_path / "panoptic" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(results.maps / first["file_name"], path)
+        (tmp_path / "panoptic.json").write_text(json.dumps(content))
+        photos = [photo.name for photo in Results(tmp_path / "panoptic.json")]
+        assert photos[0] == "photo" and len({name.casefold() for name in photos}) == 3
 
     def test_other_files_than_cocos(self, tmp_path):
         (tmp_path / "panoptic.json").write_text('{"images": []}')
