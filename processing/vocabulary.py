@@ -43,6 +43,8 @@ PROMPT_TEMPLATES: dict[str, tuple[str, ...]] = {
     ),
 }
 
+# By what names others' files hold their lists of classes: COCO's, YOLO's, FISA's, transformers' and unnamed formats.
+_LISTS = ("categories", "names", "vocabulary", "id2label", "classes", "labels")
 _COMMENT = re.compile(r"(^|\s)#.*")
 
 
@@ -88,7 +90,7 @@ class Class:
         kind_is_known: bool | None = None,
     ) -> None:
         name = tidy(name)
-        if isinstance(synonyms, str) or not isinstance(synonyms, Iterable):
+        if isinstance(synonyms, str | Mapping) or not isinstance(synonyms, Iterable):
             raise TypeError(f"The synonyms of {name!r} must be a list of strings, found {synonyms!r}.")
         if is_thing not in (None, True, False):
             raise TypeError(f"`is_thing` of {name!r} must be true, false or absent, found {is_thing!r}.")
@@ -152,7 +154,9 @@ class Vocabulary(Sequence[Class]):
                   (COCO's `isthing` and further keys such as `id` and `color` are fine). A name with commas, semicolons
                   or line breaks stays one class, with a warning; a `Class` is taken as it is;
                 - a dictionary from each name to the list of its synonyms, possibly empty; or from the numbers 0, 1, 2
-                  and so on to names, as `id2label` is;
+                  and so on to names, as `id2label` is; or one that holds any of these under a name that others give
+                  their lists of classes: `categories` (COCO), `names` (YOLO), `id2label`, `classes`, `labels` or
+                  `vocabulary`;
                 - a vocabulary, returned as it is.
 
                 Wherever a class is a string, it may end in `[thing]` or `[stuff]`: `"curtain [stuff]"`. Where all are,
@@ -170,6 +174,8 @@ class Vocabulary(Sequence[Class]):
         ['dog', 'puppy', 'hound', 'grass']
         ```
         """
+        if isinstance(labels, Mapping):
+            labels = _listed_in(labels)
         if isinstance(labels, Vocabulary):
             return labels
         if isinstance(labels, str):
@@ -198,7 +204,7 @@ class Vocabulary(Sequence[Class]):
                 A `.txt` file (UTF-8) with one class per line, `name, synonym, synonym`, optionally followed by
                 `[thing]` or `[stuff]`; what follows a `#` is a comment. All lines may have their places before them,
                 counted from 0: `0: name`. Or a `.json` file with anything that
-                [`Vocabulary.parse`] takes, or a COCO file with `categories`.
+                [`Vocabulary.parse`] takes.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -212,7 +218,7 @@ class Vocabulary(Sequence[Class]):
         ```
         """
         path = Path(path)
-        readers = {".txt": read_class_lines, ".json": _read_json}
+        readers = {".txt": read_class_lines, ".json": json.loads}
         if path.suffix.lower() not in readers and not path.is_dir():
             raise ValueError(f"{path}: a vocabulary is read from a .txt or a .json file, found {path.suffix!r}.")
         if not path.is_file():
@@ -328,6 +334,24 @@ def _refuse_duplicates(classes: Sequence[Class]) -> None:
         raise ValueError(f"Names that occur twice in the vocabulary: {listed(clashes)}. Keep each name once.")
 
 
+def _listed_in(labels: Mapping[Any, Any]) -> Any:
+    """What a dictionary of others holds as the list of its classes; itself where it names classes."""
+    word = next((word for word in _LISTS if word in labels), None)
+    if word is None:
+        return labels
+    if len(labels) > 1 and all(map(_are_texts, labels.values())):
+        rest = quoted(name for name in labels if name != word)
+        raise ValueError(
+            f'"{word}" may be the list of the classes, or a class like {rest}. Leave the others out, or write a list '
+            f'of classes: [{{"name": "{word}", "synonyms": […]}}, …].'
+        )
+    return labels[word]
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(text, str) for text in value)
+
+
 def _are_numbered(labels: Mapping[Any, Any]) -> bool:
     numbers = all(str(key).isdecimal() for key in labels)
     return bool(labels) and numbers and all(isinstance(name, str) for name in labels.values())
@@ -378,9 +402,3 @@ def read_class_lines(text: str) -> list[Class]:
             _warn_of_several(name)
         classes.append(Class(name, synonyms, is_thing))
     return classes
-
-
-def _read_json(text: str) -> Any:
-    labels = json.loads(text)
-    is_coco = isinstance(labels, dict) and isinstance(labels.get("categories"), list)
-    return labels["categories"] if is_coco else labels

@@ -260,7 +260,13 @@ def test_reads_a_text_file(tmp_path):
         {"dog": [], "sky": []},
         [{"id": 7, "name": "dog", "isthing": 1}, {"id": 9, "name": "sky", "isthing": 0, "supercategory": "outdoor"}],
         {"images": [], "categories": [{"id": 7, "name": "dog", "isthing": 1}, {"id": 9, "name": "sky", "isthing": 0}]},
+        {"names": ["dog", "sky"]},
+        {"names": {"1": "sky", "0": "dog"}, "train": "images", "nc": 2},
+        {"model_type": "mask2former", "id2label": {"0": "dog", "1": "sky"}, "label2id": {"dog": 0, "sky": 1}},
+        {"classes": {"dog": [], "sky": []}},
+        {"labels": "dog, sky"},
     ],
+    ids=str,
 )
 def test_reads_a_json_file(tmp_path, content):
     path = tmp_path / "labels.JSON"
@@ -276,6 +282,10 @@ def test_reads_a_json_file(tmp_path, content):
         ("labels.txt", "dog,,puppy\n", '""'),
         ("labels.json", "{", "Expecting"),
         ("labels.json", "3", "int: 3"),
+        ("labels.json", '{"names": []}', "empty"),
+        ("labels.json", '{"names": ["dog"], "colors": ["red"]}', '"names" may be the list of the classes, or a class'),
+        ("labels.json", '{"images": [], "annotations": [], "categories": []}', '"categories" may be the list'),
+        ("labels.json", '{"dog": {"synonyms": ["puppy"]}}', "synonyms of 'dog' must be a list"),
         ("labels.csv", "dog\n", "'.csv'"),
     ],
 )
