@@ -114,10 +114,11 @@ def photo_keys(sources: Iterable[str], folder: Path) -> list[PhotoKey]:
 
 
 def place_of(folder: Path, source: str) -> str:
-    """A photo's path from a folder, or its address; an archive's path from there in the address of what is in it."""
+    """A photo's path from a folder, or its address; an archive's path from there in the address of what is in it, with
+    one way to take it apart wherever one is."""
     if in_archive := split_address(source):
         archive, name = in_archive
-        return member_address(_path_from(folder, archive), name)
+        return member_address(_path_from(folder, archive).replace("::", "%3A%3A"), name)
     path = path_of(source)
     return path if "://" in path or path.startswith("data:") else _path_from(folder, path)
 

@@ -1,6 +1,8 @@
 """Photos in tar archives, the shards of WebDataset among them, each under an address of its own."""
 
 import os
+import posixpath
+import re
 import tarfile
 from collections.abc import Collection
 from functools import lru_cache
@@ -23,8 +25,20 @@ class Member(NamedTuple):
 
 
 class _Index(NamedTuple):
-    members: dict[str, Member]
+    members: dict[str, Member | str]
+    """In their order; of a link, where it leads in the archive."""
+    names: dict[str, str]
+    """By places without dots: `tar` writes `./dog.jpg` for what a link calls `dog.jpg`."""
     problem: str | None
+
+    def find(self, name: str) -> Member | None:
+        """Where the file of a name lies, or that to which it links; `None` if the archive does not hold it."""
+        member, seen = self.members.get(name), {name}
+        while isinstance(member, str):
+            name = self.names.get(posixpath.normpath(member), member)
+            member = None if name in seen else self.members.get(name)
+            seen.add(name)
+        return member
 
 
 def member_address(archive: str, name: str) -> str:
@@ -41,15 +55,28 @@ def member_address(archive: str, name: str) -> str:
 
 
 def split_address(source: str) -> tuple[str, str] | None:
-    """The archive and the name of the file in it, where this is the address of one."""
-    if not source.startswith(SCHEME) or SEPARATOR not in source:
+    """The archive and the name of the file in it, where this is the address of one. Of several ways to read it, both
+    being names with `::`, the one counts by which there is such a file, else such an archive."""
+    body = source.removeprefix(SCHEME)
+    if body == source or SEPARATOR not in body:
         return None
-    name, _, archive = source.removeprefix(SCHEME).rpartition(SEPARATOR)
-    return archive, name
+    starts = [match.start() for match in re.finditer(f"(?={SEPARATOR})", body)]
+    ways = [(body[start + len(SEPARATOR) :], body[:start]) for start in reversed(starts)]
+    if len(ways) > 1:
+        there = [way for way in ways if os.path.isfile(way[0])]
+        ways = [way for way in there if _holds(*way)] or there or ways
+    return ways[0]
+
+
+def _holds(archive: str, name: str) -> bool:
+    try:
+        return name in _index_of(archive).members
+    except OSError:  # reading it says what is wrong
+        return False
 
 
 def photos_in_archive(archive: str, *, endings: Collection[str]) -> list[str]:
-    """The addresses of the photos in an archive, in their order.
+    """The addresses of the photos in an archive, in their order, links to photos among them.
 
     In WebDataset, the files of a sample share what stands before the first dot of their names. Where `7.jpg` is there,
     `7.seg.png` is no photo but says something of one.
@@ -61,7 +88,7 @@ def photos_in_archive(archive: str, *, endings: Collection[str]) -> list[str]:
     Returns:
         The archive itself is the last where it is damaged or holds no photo: reading it says what is wrong.
     """
-    members, problem = _index_of(archive)
+    members, _, problem = _index_of(archive)
     names = [name for name in members if _is_photo(name, endings)]
     plain = {_sample(name) for name in names if _is_plain(name)}
     photos = [member_address(archive, name) for name in names if _is_plain(name) or _sample(name) not in plain]
@@ -86,10 +113,12 @@ def find_member(archive: str, name: str) -> Member:
     Raises:
         OSError: the archive cannot be read, or has no such file.
     """
-    members, problem = _index_of(archive)
-    if name not in members:
-        raise FileNotFoundError(f"{archive} has no file {name!r}{f'; {problem}' if problem else ''}")
-    return members[name]
+    index = _index_of(archive)
+    if member := index.find(name):
+        return member
+    if target := index.members.get(name):
+        raise FileNotFoundError(f"{archive}: {name!r} is a link to {target!r}, and the archive has no such file")
+    raise FileNotFoundError(f"{archive} has no file {name!r}{f'; {index.problem}' if index.problem else ''}")
 
 
 def problem_of(archive: str) -> str:
@@ -104,21 +133,24 @@ def _index_of(archive: str) -> _Index:
 
 @lru_cache(maxsize=INDICES)
 def _index(archive: str, size: int, _modified: int) -> _Index:
-    members: dict[str, Member] = {}
+    members: dict[str, Member | str] = {}
     try:
         with tarfile.open(archive, "r:") as file:
             for info in file:
-                if info.islnk() and info.linkname in members:
-                    members[info.name] = members[info.linkname]
+                if info.issym():
+                    members[info.name] = posixpath.join(posixpath.dirname(info.name), info.linkname)
+                elif info.islnk():  # to what had this name before
+                    members[info.name] = members.get(info.linkname, info.linkname)
                 elif info.isreg() and info.offset_data + info.size <= size:
                     members[info.name] = Member(info.offset_data, info.size, int(info.mtime))
             is_whole = _is_end(archive, file.offset)
     except tarfile.TarError:
         is_whole = False
+    names = {posixpath.normpath(name): name for name in members}
     if is_whole:
-        return _Index(members, None)
+        return _Index(members, names, None)
     where = f"behind {list(members)[-1]!r}" if members else "at its start, or compressed"
-    return _Index(members, f"the archive is damaged {where}; what follows cannot be read")
+    return _Index(members, names, f"the archive is damaged {where}; what follows cannot be read")
 
 
 def _is_end(archive: str, offset: int) -> bool:

@@ -150,6 +150,18 @@ def test_archives_are_places_where_they_are_named(album):
     assert result_names(keys) == wanted and len(set(wanted)) == 4
 
 
+def test_photos_of_an_archive_in_a_folder_with_colons_keep_their_names(album, monkeypatch):
+    (album / "a::b").mkdir()
+    with tarfile.open(album / "a::b" / "0.tar", "w") as archive:
+        for name in ("a.JPG", "deep/er/d.png"):
+            archive.add(album / name, name)
+    photos = find_photos(["album/a::b/0.tar"])
+    keys = photo_keys(photos, album / "results")
+    assert result_names(keys) == ["a", "d"]
+    monkeypatch.chdir(album)
+    assert photo_keys([photo.replace("album/", "") for photo in photos], album / "results") == keys
+
+
 def test_names_do_not_depend_on_the_order_or_on_what_is_done():
     places = ["a/x.png", "b/x.png", "b/X.jpg", "c/y.png", "https://example.com/x.png?size=1", "z" * 250 + ".png"]
     keys = [*(PhotoKey(place) for place in places), PhotoKey("a/x.png", 2)]

@@ -64,6 +64,57 @@ def test_links_and_names_that_come_twice(tmp_path):
     assert read_member(archive, "c.png") == png(3) and read_member(archive, "b.png") == png(5)
 
 
+def test_links_are_photos_or_say_where_they_lead(tmp_path):
+    """As `tar` writes them: before and behind their files, with dots, from folder to folder, out of the archive."""
+    links = {
+        "./first.png": "deep/b.png", "./deep/up.png": "../a.png", "./deep/again.png": "up.png",
+        "./gone.png": "/data/x.png", "./round.png": "about.png", "./about.png": "round.png", "./folder": "deep",
+    }  # fmt: skip
+    archive = str(tmp_path / "shard.tar")
+    with tarfile.open(archive, "w") as file:
+        for name, target in (
+            list(links.items())[:1] + [("./a.png", None), ("./deep/b.png", None)] + list(links.items())[1:]
+        ):
+            info, content = tarfile.TarInfo(name), b"" if target else png(3 + len(name))
+            info.size, info.mtime = len(content), 7
+            if target:
+                info.type, info.linkname = tarfile.SYMTYPE, target
+            file.addfile(info, io.BytesIO(content))
+        info = tarfile.TarInfo("./hard.png")
+        info.type, info.linkname = tarfile.LNKTYPE, "./first.png"
+        file.addfile(info)
+    assert names(archive) == [
+        "./first.png", "./a.png", "./deep/b.png", "./deep/up.png", "./deep/again.png", "./gone.png", "./round.png",
+        "./about.png", "./hard.png",
+    ]  # fmt: skip
+    assert read_member(archive, "./first.png") == read_member(archive, "./hard.png") == png(3 + len("./deep/b.png"))
+    for name in ("./deep/up.png", "./deep/again.png"):
+        assert read_member(archive, name) == png(3 + len("./a.png"))
+    for name, target in (("gone", "/data/x.png"), ("round", r"\./about.png")):
+        with pytest.raises(
+            ValueError, match=f"'./{name}.png' is a link to '{target}', and the archive has no such file"
+        ):
+            load_photo(f"tar://./{name}.png::{archive}")
+
+
+def test_colons_are_part_of_any_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for place in ("a::b", "b", ":c"):
+        (tmp_path / place).mkdir()
+    contents = {
+        archive: {name: png(angle + place) for place, name in enumerate(("dog.png", "x::dog.png", "y:.png"))}
+        for angle, archive in zip((10, 20, 30), ("a::b/0.tar", "b/0.tar", ":c/0.tar"))
+    }
+    for archive, files in contents.items():
+        write_archive(archive, files)
+        for address, content in zip(photos_in_archive(archive, endings=ENDINGS), files.values(), strict=True):
+            np.testing.assert_array_equal(np.asarray(load_photo(address)), np.asarray(load_photo(content)))
+    with pytest.raises(ValueError, match="b/0.tar has no file 'cat.png'"):
+        load_photo("tar://cat.png::b/0.tar")
+    with pytest.raises(ValueError, match="No such file"):
+        load_photo("tar://x::cat.png::none/0.tar")
+
+
 @pytest.mark.parametrize("kind", ["cut in a file", "cut between files", "damaged head", "compressed", "no archive"])
 def test_damaged_archives_give_what_is_whole_and_say_so(tmp_path, kind):
     files = {f"{number}.png": png(number) for number in range(4)}
