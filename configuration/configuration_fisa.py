@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from contextvars import ContextVar
 from dataclasses import fields
 from typing import Any, Literal
 
@@ -16,6 +17,8 @@ from fisa.configuration.setting_names import refuse_misspelt
 
 _VOCABULARY_FIELDS = ("id2label", "label2id", "num_labels", "synonyms", "is_thing", "kind_is_known", "others")
 _SEVE_FIELDS = ("seve_layers", "seve_num_heads", "seve_width")
+# Whether a vocabulary is being stored, whose fields a complete config otherwise refuses to have assigned one by one.
+_IS_STORED: ContextVar[bool] = ContextVar("is stored", default=False)
 
 
 def _fraction(name: str, *, default: float) -> Any:
@@ -183,7 +186,7 @@ class FisaConfig(PreTrainedConfig):
                 SEVE's settings no longer fit each other or CLIP.
         """
         is_complete = "default_others" in self.__dict__  # the last field
-        if is_complete and name in _VOCABULARY_FIELDS:
+        if is_complete and name in _VOCABULARY_FIELDS and not _IS_STORED.get():
             self._refuse_another_vocabulary(name, value)
         if is_complete and not name.startswith("_"):
             _refuse_misspelt([name])
@@ -353,12 +356,14 @@ class FisaConfig(PreTrainedConfig):
         synonyms = [list(entry["synonyms"]) for entry in classes]
         is_thing = [bool(entry["is_thing"]) for entry in classes]
         kind_is_known = [bool(entry.get("kind_is_known", not entry["is_thing"])) for entry in classes]
-        default_others = self.__dict__.pop("default_others")  # a complete config would refuse the assignments below
-        self.id2label = id2label
-        self.label2id = {label: index for index, label in id2label.items()}
-        self.synonyms, self.is_thing, self.kind_is_known = synonyms, is_thing, kind_is_known
-        self.others = [dict(entry) for entry in others] if others else None
-        self.default_others = default_others
+        token = _IS_STORED.set(True)
+        try:
+            self.id2label = id2label
+            self.label2id = {label: index for index, label in id2label.items()}
+            self.synonyms, self.is_thing, self.kind_is_known = synonyms, is_thing, kind_is_known
+            self.others = [dict(entry) for entry in others] if others else None
+        finally:
+            _IS_STORED.reset(token)
 
     def validate_semantic_guidance(self) -> None:
         num_layers = self.image_tower.num_hidden_layers

@@ -21,6 +21,7 @@ from fisa.modeling_fisa.mask_generation import MaskProposals, generate_proposals
 from fisa.modeling_fisa.outputs_fisa import FisaModelOutput, FisaOutput
 from fisa.modeling_fisa.pretrained_fisa import FisaPreTrainedModel
 from fisa.modeling_fisa.proposal_matching import ground_truth_proposals, labels_of_proposals
+from fisa.modeling_fisa.vocabulary_model import STORING
 from fisa.modeling_fisa.zoom import WINDOWS_AT_A_TIME, choose_closeups, flat_photos
 from fisa.processing.image_processing_fisa import FisaImageProcessor
 from fisa.processing.original_photos import OriginalPhoto
@@ -335,32 +336,50 @@ class FisaForUniversalSegmentation(AssembledFisa):
             assert texts is not None
             return EncodedVocabulary(texts, **classes)
         _refuse_alone(classes, of="`input_ids` or `class_embeds`")
-        if self.fisa.class_embeds is None:
-            raise ValueError(
-                "No classes to choose from: pass `input_ids` or `class_embeds` (FisaProcessor and `encode_vocabulary` "
-                "make them), or store a vocabulary with `model.set_vocabulary(processor, [...])`."
-            )
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() and self.fisa.class_embeds is not None:
             return self._opinion.encoded(self.fisa.stored_vocabulary, device=self.device)
-        return self._remembered_vocabulary()
+        return self.encoded_vocabulary
 
+    @property
     @torch.inference_mode(False)  # it may be trained with later
-    def _remembered_vocabulary(self) -> EncodedVocabulary:
-        """The stored vocabulary, read anew where it has changed, or what the generator makes of it: to read a hundred
-        thousand names takes longer than to see a photo."""
-        texts = self.fisa.class_embeds, self.fisa.other_embeds
-        facts = pickle.dumps(
-            (self.config.stored_vocabulary, self._opinion.grounds, [_version(embeds) for embeds in texts])
-        )
-        remembered = self._remembered
-        if (
-            remembered is None
-            or any(was is not now for was, now in zip(remembered[0], texts))
-            or remembered[1] != facts
-        ):
-            encoded = self._opinion.encoded(self.fisa.stored_vocabulary, device=self.device)
-            self._remembered = remembered = texts, facts, encoded
-        return remembered[2]
+    def encoded_vocabulary(self) -> EncodedVocabulary:
+        """The stored vocabulary as `forward` takes it, with its names. Whoever passes it on gets answers in its words,
+        whatever another thread stores in the meantime.
+
+        It is read anew where it has changed, or what the generator makes of it: to read a hundred thousand names takes
+        longer than to see a photo.
+
+        Raises:
+            `ValueError`: none is stored.
+
+        Example:
+
+        ```python
+        >>> stored = model.encoded_vocabulary
+        >>> outputs = model(**processor(images=photo, return_tensors="pt"), **stored)
+        >>> (segmentation,) = processor.post_process_segmentation(outputs, id2label=stored.id2label)
+        ```
+        """
+        with STORING:
+            texts = self.fisa.class_embeds, self.fisa.other_embeds
+            if texts[0] is None:
+                raise ValueError(
+                    "No classes to choose from: pass `input_ids` or `class_embeds` (FisaProcessor and "
+                    "`encode_vocabulary` make them), or store a vocabulary with "
+                    "`model.set_vocabulary(processor, [...])`."
+                )
+            facts = pickle.dumps(
+                (self.config.stored_vocabulary, self._opinion.grounds, [_version(embeds) for embeds in texts])
+            )
+            remembered = self._remembered
+            if (
+                remembered is None
+                or any(was is not now for was, now in zip(remembered[0], texts))
+                or remembered[1] != facts
+            ):
+                encoded = self._opinion.encoded(self.fisa.stored_vocabulary, device=self.device)
+                self._remembered = remembered = texts, facts, encoded
+            return remembered[2]
 
     @property
     def _opinion(self) -> GeneratorOpinion:

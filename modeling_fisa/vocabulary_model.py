@@ -1,8 +1,10 @@
 """What models know of words: vocabularies encoded, stored, and followed where adapters bring their own."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from functools import lru_cache, partial
 from os import PathLike
+from threading import RLock
 from typing import Any, Self
 
 import torch
@@ -27,6 +29,11 @@ from fisa.processing.others import (
 )
 from fisa.processing.processing_fisa import FisaProcessor
 from fisa.processing.vocabulary import Class, Vocabulary, VocabularyLike
+
+
+STORING = RLock()
+"""Held while a model stores a vocabulary, whose words and texts lie in several places, and while one is read: other
+threads may be calling the model."""
 
 
 class VocabularyModel(FisaPreTrainedModel):
@@ -121,12 +128,13 @@ class VocabularyModel(FisaPreTrainedModel):
     def _automatic_others(self) -> tuple[Class, ...]:
         """What `others="auto"` stands for, put together anew where the settings that it comes from have changed."""
         config = self.config
-        sources = config.default_others, config.synonyms, config.others, config.mask_generator_config
-        remembered = self._remembered_others
-        if remembered is None or any(was is not now for was, now in zip(remembered[0], sources)):
-            remembered = sources, self._read_automatic_others()
-            self._remembered_others = remembered
-        return remembered[1]
+        with STORING:
+            sources = config.default_others, config.synonyms, config.others, config.mask_generator_config
+            remembered = self._remembered_others
+            if remembered is None or any(was is not now for was, now in zip(remembered[0], sources)):
+                remembered = sources, self._read_automatic_others()
+                self._remembered_others = remembered
+            return remembered[1]
 
     def _read_automatic_others(self) -> tuple[Class, ...]:
         default = self.config.default_others
@@ -139,7 +147,8 @@ class VocabularyModel(FisaPreTrainedModel):
     @property
     def stored_vocabulary(self) -> StoredVocabulary:
         """What [`set_vocabulary`] stored; empty if nothing is."""
-        return StoredVocabulary(self.config.vocabulary, self.class_embeds, self.config.others, self.other_embeds)
+        with nullcontext() if torch.compiler.is_compiling() else STORING:  # no graph has locks
+            return StoredVocabulary(self.config.vocabulary, self.class_embeds, self.config.others, self.other_embeds)
 
     def store_vocabulary(
         self,
@@ -158,16 +167,18 @@ class VocabularyModel(FisaPreTrainedModel):
             other_embeds (`torch.Tensor` of shape `(num_other_prompts, projection_dim)`, *optional*)
         """
         vocabulary = StoredVocabulary(classes, class_embeds, others, other_embeds)
-        if self.adapter_vocabulary is not None:
-            self.adapter_vocabulary.store(vocabulary)
-        else:
-            self._use(vocabulary)
+        with STORING:
+            if self.adapter_vocabulary is not None:
+                self.adapter_vocabulary.store(vocabulary)
+            else:
+                self._use(vocabulary)
 
     def _use(self, vocabulary: StoredVocabulary) -> None:
-        self.config.store_vocabulary(vocabulary.classes, vocabulary.others)
-        for name in ("class_embeds", "other_embeds"):
-            embeds = getattr(vocabulary, name)
-            self.register_buffer(name, None if embeds is None else embeds.to(self.device, self.dtype))
+        with STORING:
+            self.config.store_vocabulary(vocabulary.classes, vocabulary.others)
+            for name in ("class_embeds", "other_embeds"):
+                embeds = getattr(vocabulary, name)
+                self.register_buffer(name, None if embeds is None else embeds.to(self.device, self.dtype))
 
     def take_over_from_adapter(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Take what an adapter's file holds beside weights, by [`pop_beside_weights`]."""

@@ -259,15 +259,15 @@ class FisaPipeline(ImageSegmentationPipeline):
         beside = {name: model_inputs.pop(name) for name in ("target_size", "photo", "problem")}
         if isinstance(beside["problem"], Exception):  # a photo alone
             raise beside["problem"]
-        encoded, words = {}, self._words(vocabulary, **given_others)
-        id2label = self.model.config.all_labels
-        if words is not None:
+        words = self._words(vocabulary, **given_others)
+        if words is None:
+            # As it is now: another thread, or the next photos of an iterator, may come to another one.
+            encoded = self.model.encoded_vocabulary
+        else:
             asked, others = words
             encoded = self.model.encode_vocabulary(self.processor, asked, others=others, text_cache=text_cache)
-            id2label = encoded.id2label
         outputs = self.model(**model_inputs, **encoded)
-        # The names as they are now: the next photos of an iterator may be of another vocabulary.
-        for name, value in (beside | {"names": _Names(id2label)}).items():
+        for name, value in (beside | {"names": _Names(encoded.id2label)}).items():
             outputs[name] = value
         return outputs
 
@@ -302,9 +302,8 @@ class FisaPipeline(ImageSegmentationPipeline):
 
     def _words(self, vocabulary: Vocabulary | None, **given_others: Others) -> tuple[Vocabulary, Others] | None:
         """The classes of a call and what competes with them; `None` where both are as stored."""
-        config = self.model.config
-        if vocabulary is None and given_others and config.num_prompts:
-            vocabulary = Vocabulary.parse(config.vocabulary)
+        if vocabulary is None and given_others and (stored := self.model.fisa.stored_vocabulary.classes):
+            vocabulary = Vocabulary.parse(stored)
         return None if vocabulary is None else (vocabulary, given_others.get("others", "auto"))
 
 

@@ -1,8 +1,11 @@
 """One model, one processor and one pipeline, shared by threads that start together: answers as in turn."""
 
 import random
+import sys
 from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier
+from contextlib import contextmanager
+from itertools import cycle
+from threading import Barrier, Event
 
 import numpy as np
 import pytest
@@ -18,6 +21,8 @@ WORDS = [f"{colour} {thing}" for colour in ("red", "blue", "old") for thing in (
 # More than the 77 tokens that the miniature's tokenizer, of single characters, reads.
 LONG = "a house with a red roof, a green door, two windows, a garden and a very long description"
 ALL = [*WORDS, LONG]
+STORED = (["dog", "sky", "car"], ["wall", "tree", "road"], ["river", "sun", "boat", "cloud", "house"])
+PHOTO = Image.fromarray(np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8))
 
 
 def in_threads(task, *, calls: int = CALLS) -> list:
@@ -71,10 +76,9 @@ def test_a_shared_processor_tokenizes_each_calls_own_words():
 @pytest.mark.filterwarnings("ignore:Prompts of more than")
 def test_a_shared_pipeline_answers_each_call_with_its_own_words(one_thread_each):
     model, processor = miniature()
-    photo = Image.fromarray(np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8))
 
     def answers(pipeline, words):
-        segments = pipeline(photo, candidate_labels=words, threshold=0.0, overlap_mask_area_threshold=0.0)
+        segments = pipeline(PHOTO, candidate_labels=words, threshold=0.0, overlap_mask_area_threshold=0.0)
         assert {segment["label"] for segment in segments} <= set(words)
         return [(segment["label"], round(segment["score"], 4), segment["mask"].tobytes()) for segment in segments]
 
@@ -85,3 +89,51 @@ def test_a_shared_pipeline_answers_each_call_with_its_own_words(one_thread_each)
     in_turn = [answers(alone, chosen(thread, call)) for thread in range(THREADS) for call in range(2)]
     assert together == in_turn
     assert any(together)
+
+
+@contextmanager
+def stored_in_turn(model, processor):
+    """Another thread stores one vocabulary after the other all the while, switched to and fro as often as can be."""
+    texts, done, interval = [model.fisa.vocabulary_texts(processor, words) for words in STORED], Event(), 2e-5
+
+    def store() -> None:
+        for stored in cycle(texts):
+            if done.wait(0.001):
+                return
+            model.fisa.store_vocabulary(*stored)
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(interval)
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            storing = pool.submit(store)
+            try:
+                yield
+            finally:
+                done.set()
+            storing.result()
+    finally:
+        sys.setswitchinterval(before)
+
+
+def test_an_answer_is_in_the_words_of_one_vocabulary_whatever_another_thread_stores(one_thread_each):
+    model, processor = miniature()
+    segmenter = FisaPipeline(model=model, processor=processor)
+
+    def answer(**words) -> tuple:
+        segments = segmenter(PHOTO, threshold=0.0, overlap_mask_area_threshold=0.0, **words)
+        return tuple((segment["label"], round(segment["score"], 4), segment["mask"].tobytes()) for segment in segments)
+
+    possible = [answer(candidate_labels=words, others=None) for words in STORED]
+    assert len(set(possible)) == len(STORED)
+    model.set_vocabulary(processor, STORED[0])
+    with stored_in_turn(model, processor):
+        answers = [answer() for _ in range(20)]
+    assert set(answers) <= set(possible)
+
+
+def test_what_competes_is_what_the_model_says_whatever_another_thread_stores():
+    model, processor = miniature()  # with which nothing competes
+    with stored_in_turn(model, processor):
+        rivals = {model.competition("dog, sky", "auto").others for _ in range(3000)}
+    assert rivals == {()}
