@@ -18,6 +18,7 @@ from fisa.data.categories import categories_of
 from fisa.labelling.room import Room
 from fisa.pretrained.presets import load as load_preset
 from fisa.pretrained.presets import preset_of
+from fisa.processing.class_names import quoted
 from fisa.processing.coco_panoptic import numbered, panoptic_png
 from fisa.processing.extras import library
 from fisa.processing.failures import is_out_of_memory, reason_of
@@ -286,8 +287,16 @@ class Labeller:
         if self._labels is not None:
             options["candidate_labels"] = self._labels
         if stack == 1:
-            return [self.pipeline(filled[0], **options)]
-        return self.pipeline(filled, batch_size=stack, **options)[: len(photos)]
+            found = [self.pipeline(filled[0], **options)]
+        else:
+            found = self.pipeline(filled, batch_size=stack, **options)[: len(photos)]
+        names = dict(enumerate(self.vocabulary.names))
+        if any(names.get(segment.class_id) != segment.label for segmentation in found for segment in segmentation):
+            raise ValueError(
+                f"The model stores other words by now than {quoted(list(names.values()))}, which this labeller began "
+                "with: make a new one, or give it `labels`."
+            )
+        return found
 
     def _labelled_table(self, rows: Any) -> Any:
         arrow = library("pyarrow", extra="formats", purpose="Labelling tables")

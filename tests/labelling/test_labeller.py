@@ -158,6 +158,16 @@ def test_a_photo_too_large_for_the_memory_is_named(segmenter, photos):
     assert rows["problem"] == ["there is too little memory for this photo."] * 2
 
 
+def test_words_that_the_model_stores_later_are_not_named_by_those_it_began_with(checkpoint, photo):
+    segmenter = pipeline("image-segmentation", model=str(checkpoint), pipeline_class=fisa.FisaPipeline)
+    labeller = Labeller(segmenter, threshold=0.0, batch_size=1)
+    assert labeller({"image": [photo]})["problem"] == [None]
+    segmenter.model.set_vocabulary(segmenter.processor, ["wall", "tree", "road"])
+    (problem,) = labeller({"image": [photo]})["problem"]
+    assert problem.startswith('The model stores other words by now than "dog", "sky", "car"')
+    assert Labeller(segmenter, threshold=0.0, batch_size=1)({"image": [photo]})["problem"] == [None]
+
+
 def test_what_the_pipeline_was_made_with_is_what_photos_are_labelled_with(checkpoint, photo, alone):
     """The words, the threshold and the rest: for segments, categories and settings alike."""
 
