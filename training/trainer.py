@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from itertools import chain
 from pathlib import Path
@@ -34,6 +35,9 @@ from fisa.training.model_card import adapter_card
 
 
 logger = logging.get_logger(__name__)
+
+# What accelerate sets on a model.
+OF_ACCELERATE = ("forward", "_original_forward", "_is_accelerate_prepared")
 
 
 @dataclass
@@ -210,13 +214,28 @@ class FisaTrainer(Trainer):
         self._next_pass_begins_with = []
         checkpoint = self.checkpoint_to_resume(resume_from_checkpoint)
         start = self._trained_weights() if self.args.start_share else {}
-        output = super().train(None if checkpoint is None else str(checkpoint), *arguments, **options)
+        with self._model_put_back():
+            output = super().train(None if checkpoint is None else str(checkpoint), *arguments, **options)
         self._refuse_diverged_weights()
         weights = dict(self.accelerator.unwrap_model(self.model).named_parameters())
         with torch.no_grad():
             for name, before in start.items():
                 weights[name].lerp_(before.to(weights[name]), self.args.start_share)
         return output
+
+    @contextmanager
+    def _model_put_back(self) -> Iterator[None]:
+        """accelerate puts mixed precision into a model's `forward`, and a mark that nothing is to be put there again.
+        Both would outlive this Trainer, and rule what the model does next, training by another Trainer included."""
+        own = vars(self.accelerator.unwrap_model(self.model))
+        before = {name: own[name] for name in OF_ACCELERATE if name in own}
+        try:
+            yield
+        finally:
+            if not self.accelerator.use_distributed:  # whose wrapper is made once, over this `forward`
+                for name in OF_ACCELERATE:
+                    own.pop(name, None)
+                own.update(before)
 
     def checkpoint_to_resume(self, named: str | bool | None) -> Path | None:
         """What [`train`] goes on from; `None` where it starts.
@@ -382,14 +401,15 @@ class FisaTrainer(Trainer):
     ) -> EvalLoopOutput:
         """Evaluate, keep the whole report in `self.report`, and return its headlines, in percent."""
         if self.evaluator is None:
-            return super().evaluation_loop(
-                dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
-            )
+            with self._model_put_back(), self.accelerator.autocast():
+                return super().evaluation_loop(
+                    dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
+                )
         model = self.accelerator.unwrap_model(self.model)
         model = model if isinstance(model, FisaForUniversalSegmentation) else model.get_base_model()
         was_training = model.training
         model.eval()
-        self.report = self.evaluator.evaluate(model, dataloader, autocast=self.compute_loss_context_manager)
+        self.report = self.evaluator.evaluate(model, dataloader, autocast=self.accelerator.autocast)
         model.train(was_training)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in self.results.items()}
         return EvalLoopOutput(predictions=None, label_ids=None, metrics=metrics, num_samples=self.report["num_images"])

@@ -112,6 +112,18 @@ def test_activation_checkpointing_changes_nothing_and_warns_of_nothing(tmp_path,
     assert losses(tmp_path / "checkpointed") == pytest.approx(losses(tmp_path / "plain"), abs=1e-5)
 
 
+def test_evaluations_run_in_the_precision_of_training(tmp_path, checkpoint, photos):
+    prepared = Run(
+        ModelArguments(model=str(checkpoint)),
+        DataArguments(eval_format="coco_panoptic", eval_data=str(photos), max_eval_samples=1),
+        FisaTrainingArguments(str(tmp_path), do_eval=True, bf16=True, use_cpu=True, report_to="none"),
+    )
+    in_half = []
+    prepared.model.fisa.register_forward_hook(lambda *_: in_half.append(torch.is_autocast_enabled("cpu")))
+    prepared.evaluate()
+    assert in_half == [True]
+
+
 @pytest.mark.parametrize("source", SOURCES)
 def test_bfloat16_stays_near_float32(tmp_path, checkpoint, photos, source):
     common = {"mask_source": source, "do_train": True, "do_eval": True, "max_steps": 3, "logging_steps": 1}

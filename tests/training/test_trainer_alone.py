@@ -1,7 +1,9 @@
 """FisaTrainer as any Trainer: with transformers' own arguments, and without an evaluator."""
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from transformers import TrainingArguments
 
 from fisa import FisaForUniversalSegmentation, FisaImageProcessor, get_simo_model
@@ -67,18 +69,18 @@ def test_plain_arguments_keep_their_values(checkpoint, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def trained_steps(photo, tmp_path_factory):
+def trained_steps(tmp_path_factory):
     """Runs training that changes nothing, and returns the loss and the length of the gradient of each step."""
     model, processor = miniature()
     model.set_vocabulary(processor, ["dog", "sky"])
-    views = [photo.crop((60 * left, 0, 60 * left + 64, 48)) for left in range(7)]
-    data, simo_model = Photos(processor.image_processor, *views), get_simo_model(model)
+    pixels = np.random.default_rng(0).integers(0, 256, (7, 48, 64, 3), dtype=np.uint8)
+    data, simo_model = Photos(processor.image_processor, *map(Image.fromarray, pixels)), get_simo_model(model)
 
-    def steps(batch_size, *, accumulated=1, photos=7, streamed=False, max_steps=2):
+    def steps(batch_size, *, accumulated=1, photos=7, streamed=False, max_steps=2, bf16=False):
         args = FisaTrainingArguments(
             str(tmp_path_factory.mktemp("run")), max_steps=max_steps, learning_rate=0.0, logging_steps=1, seed=0,
             per_device_train_batch_size=batch_size, gradient_accumulation_steps=accumulated, max_grad_norm=1e9,
-            save_strategy="no", use_cpu=True, report_to="none", disable_tqdm=True,
+            save_strategy="no", use_cpu=True, report_to="none", disable_tqdm=True, bf16=bf16,
         )  # fmt: skip
         some = torch.utils.data.Subset(data, range(photos))
         trainer = FisaTrainer(simo_model, args, collate, train_dataset=Streamed(some) if streamed else some)
@@ -106,3 +108,11 @@ def test_batches_left_over_at_the_end_of_a_stream_begin_the_next_pass(trained_st
 def test_a_stream_that_is_not_enough_for_a_step_is_refused(trained_steps):
     with pytest.raises(ValueError, match="ends after 4 batches of the 5 of a step"):
         trained_steps(1, photos=4, accumulated=5, streamed=True)
+
+
+def test_a_model_is_trained_in_the_precision_of_each_trainer_and_not_of_an_earlier_one(trained_steps):
+    before = trained_steps(4)
+    assert trained_steps(4, bf16=True) != before and trained_steps(4) == before
+    with pytest.raises(ValueError, match="ends after"):  # in the middle of training
+        trained_steps(1, photos=4, accumulated=5, streamed=True, bf16=True)
+    assert trained_steps(4) == before
