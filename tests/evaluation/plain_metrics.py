@@ -137,6 +137,28 @@ def random_images(count, *, seed=0, one_crowd=True):
     return images
 
 
+def tiny_images(random):
+    """One to three maps of at most 16 pixels, any of them all void or of segments that have nothing to do with each
+    other; often without segments of a category, and with IoUs of exactly one half."""
+    images = []
+    for number in range(random.integers(1, 4)):
+        true, predicted = random.integers(0, 4, (2, *random.integers(1, 5, 2)))
+        true, predicted = true * (random.random() < 0.8), predicted * (random.random() < 0.8)
+        present, crowded, infos = [1, 5, 9][: random.integers(1, 4)], set(), []
+        for i in np.unique(true[true > 0]).tolist():
+            category_id = int(random.choice(present))
+            iscrowd = int(random.random() < 0.3 and category_id not in crowded)
+            crowded |= {category_id} if iscrowd else set()
+            infos.append({"id": i, "category_id": category_id, "iscrowd": iscrowd})
+        guessed = [
+            {"id": j, "category_id": int(random.choice([1, 5, 9]))}
+            for j in np.unique(predicted[predicted > 0]).tolist()
+        ]
+        reference = {"image_id": f"image {number}", "segmentation": true, "segments_info": infos}
+        images.append(({"segmentation": predicted, "segments_info": guessed}, reference))
+    return images
+
+
 def strips(*ids):
     """A map of strips of ten pixels."""
     return np.repeat(np.array(ids), 10)[None]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fisa.evaluation.mean_iou import MeanIoU
-from tests.evaluation.plain_metrics import CATEGORIES, plain_confusion, random_images, strips
+from tests.evaluation.plain_metrics import CATEGORIES, plain_confusion, random_images, strips, tiny_images
 
 
 PLACES = {category["id"]: place for place, category in enumerate(CATEGORIES)}
@@ -59,6 +59,22 @@ def test_background_is_one_more_class_that_has_no_part_in_the_means(seed):
     assert results["pixel_accuracy"] == pytest.approx(100 * right.sum() / confusion.sum(), abs=1e-9)
     assert results["fwiou"] == pytest.approx(100 * (iou * confusion.sum(1)).sum() / confusion.sum(), abs=1e-9)
     assert [figures["iou"] for figures in results["per_class"].values()] == pytest.approx(100 * iou[:-1], abs=1e-9)
+
+
+@pytest.mark.parametrize("unlabelled", ["ignored", "background"])
+def test_figures_where_classes_are_missing_or_there_is_nothing(unlabelled):
+    random, has_void = np.random.default_rng(0), unlabelled == "ignored"
+    for _ in range(150):
+        references = [reference for _, reference in tiny_images(random)]
+        images = [(random.integers(0 if has_void else -1, 3, true["segmentation"].shape), true) for true in references]
+        confusion = plain_confusion(images, has_void=has_void)
+        right = np.diag(confusion)[:3]
+        union = (confusion.sum(0) + confusion.sum(1))[:3] - right
+        iou = [100 * hits / pixels if pixels else None for hits, pixels in zip(right, union)]
+        results = computed(*images, unlabelled=unlabelled)
+        assert [figures["iou"] for figures in results["per_class"].values()] == pytest.approx(iou, abs=1e-9)
+        known = [value for value in iou if value is not None]
+        assert results["miou"] == (pytest.approx(np.mean(known), abs=1e-9) if known else None)
 
 
 def test_the_truth_as_prediction_gives_exactly_100():

@@ -6,7 +6,7 @@ from hotcoco.panoptic import PanopticEval
 
 from fisa.evaluation.panoptic_quality import PanopticQuality
 from fisa.evaluation.segment_runs import SegmentRuns
-from tests.evaluation.plain_metrics import CATEGORIES, plain_counts, random_images, strips
+from tests.evaluation.plain_metrics import CATEGORIES, plain_counts, random_images, strips, tiny_images
 
 
 CAT, SKY, DOG = 1, 5, 9
@@ -49,6 +49,27 @@ def test_panopticapis_definition_on_random_maps(seed, unlabelled):
     assert results["all"]["pq"] == pytest.approx(np.mean(qualities), abs=1e-9)
     assert results["things"]["pq"] == pytest.approx(np.mean([qualities[0], qualities[2]]), abs=1e-9)
     assert results["stuff"]["pq"] == pytest.approx(qualities[1], abs=1e-9)
+
+
+@pytest.mark.parametrize("unlabelled", ["ignored", "background"])
+def test_panopticapis_definition_where_there_is_little_or_nothing(unlabelled):
+    random = np.random.default_rng(0)
+    for _ in range(150):
+        images = tiny_images(random)
+        results, wanted = (
+            computed(*images, unlabelled=unlabelled),
+            plain_counts(images, has_void=unlabelled == "ignored"),
+        )
+        qualities = []
+        for category in CATEGORIES:
+            iou, *numbers = wanted[category["id"]]
+            matched, wrong, missed = numbers
+            quality = 100 * iou / (matched + wrong / 2 + missed / 2) if any(numbers) else None
+            assert counts(results, category["name"]) == (matched, wrong, missed)
+            assert results["per_class"][category["name"]]["pq"] == pytest.approx(quality, abs=1e-9)
+            qualities += [] if quality is None else [quality]
+        mean = pytest.approx(np.mean(qualities), abs=1e-9) if qualities else None
+        assert results["all"]["pq"] == mean and results["all"]["n"] == len(qualities)
 
 
 @pytest.mark.parametrize("one_crowd", [True, False], ids=["one crowd", "several crowds"])
