@@ -21,7 +21,9 @@ def draw_segments(image: Any, segments: Segmentation | Sequence[Mapping[str, Any
     Args:
         image: the photo: a PIL image, array, path or URL.
         segments: a [`Segmentation`] of the photo, or dictionaries with `label`, `mask` (an "L" image of the photo's
-            size, 0 outside) and, if there is one, `score`. Where masks overlap, later ones lie on top.
+            size, 0 outside) and, if there is one, `score`. Where masks overlap, later ones lie on top. They lie as the
+            pipeline got the photo: give it here in the same way, as a file or as a PIL image. A [`Segmentation`] is
+            drawn rightly on both.
         options: `colors` and `font` of [`Segmentation.plot`].
 
     Returns:
@@ -39,8 +41,7 @@ def draw_segments(image: Any, segments: Segmentation | Sequence[Mapping[str, Any
     >>> draw_segments("photo.jpg", segmenter("photo.jpg", candidate_labels="dog, grass")).save("segments.png")
     ```
     """
-    photo = load_photo(image, upright=False)  # as the masks lie
-    return _segmentation_of(photo, segments).plot(photo, **options)
+    return _segmentation_of(image, segments).plot(image, **options)
 
 
 def paint_segments(image: Any, segments: Segmentation | Sequence[Mapping[str, Any]], **options: Any) -> Image.Image:
@@ -53,9 +54,11 @@ def paint_segments(image: Any, segments: Segmentation | Sequence[Mapping[str, An
     True
     ```
     """
-    photo = load_photo(image, upright=False)  # as the masks lie
-    return _segmentation_of(photo, segments).plot(photo, legend=False, **options)
+    return _segmentation_of(image, segments).plot(image, legend=False, **options)
 
 
-def _segmentation_of(photo: Image.Image, segments: Segmentation | Sequence[Mapping[str, Any]]) -> Segmentation:
-    return segments if isinstance(segments, Segmentation) else Segmentation.from_masks(segments, size=photo.size)
+def _segmentation_of(image: Any, segments: Segmentation | Sequence[Mapping[str, Any]]) -> Segmentation:
+    # Its own map knows how it lies, whichever way the photo is given now.
+    if isinstance(segments, Segmentation):
+        return segments
+    return Segmentation.from_masks(segments, size=load_photo(image, upright=False).size)

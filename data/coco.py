@@ -7,6 +7,7 @@ from typing import Any
 
 import hotcoco.mask
 import numpy as np
+from transformers.utils import logging
 
 from fisa.data.annotation_files import Fields, is_number, read_annotations, read_segments
 from fisa.data.categories import categories_of_coco
@@ -20,7 +21,11 @@ from fisa.data.segmentation_datasets import (
     refuse_unlisted,
     size_of_photo,
 )
+from fisa.processing.class_names import listed
 from fisa.processing.coco_panoptic import rgb_to_panoptic
+
+
+logger = logging.get_logger(__name__)
 
 
 def coco_panoptic(root: Path, *, split: str) -> SegmentationDataset:
@@ -39,9 +44,12 @@ def coco_panoptic(root: Path, *, split: str) -> SegmentationDataset:
     content = read_annotations(annotations)
     categories = categories_of_coco(content.objects("categories"))
     images = _by_image(content.objects("images"), "id")
+    annotated = _by_image(content.objects("annotations"), "image_id")
+    if alone := [image_id for image_id in images if image_id not in annotated]:
+        logger.warning(f"{annotations}: {len(alone)} images have no annotation and are left out: {listed(alone)}.")
     entries = [
         _panoptic_entry(image_id, images[image_id], found, photos=photos, labels=annotations.with_suffix(""))
-        for image_id, found in _by_image(content.objects("annotations"), "image_id").items()
+        for image_id, found in annotated.items()
     ]
     return FileDataset(_nonempty(entries, annotations), categories, read_label=read_panoptic_png)
 
@@ -139,17 +147,31 @@ def run_lengths(segmentation: Any, *, height: int, width: int) -> dict[str, Any]
     """COCO's run lengths of any COCO segmentation: polygons, or run lengths compressed or not.
 
     Raises:
-        ValueError: run lengths of another size or that do not fill it; polygons of fewer than three points, or with
-            coordinates that are not numbers.
+        ValueError: run lengths of another size or that do not fill it; no polygons, or some of fewer than three
+            points, with coordinates that are not numbers, or outside of the image.
     """
     if isinstance(segmentation, Mapping):
         return _checked_run_lengths(segmentation, height=height, width=width)
-    if not isinstance(segmentation, list) or not all(map(_is_polygon, segmentation)):
+    if not isinstance(segmentation, list) or not segmentation or not all(map(_is_polygon, segmentation)):
         raise LabelProblem(
             "a segmentation is a list of polygons [x, y, x, y, x, y, …] of finite numbers, or run lengths, found "
             f"{str(segmentation)[:60]}."
         )
+    for polygon in segmentation:
+        _refuse_outside(polygon, height=height, width=width)
+    if max(map(max, segmentation)) <= 1 < min(height, width):
+        raise LabelProblem("its polygons lie in the photo's first pixel; coordinates count pixels, not shares of it.")
     return hotcoco.mask.merge(hotcoco.mask.frPyObjects(segmentation, height, width))
+
+
+def _refuse_outside(polygon: list[float], *, height: int, width: int) -> None:
+    """Refuse a polygon of which the photo holds less than half. One that reaches a little beyond is cut off."""
+    (left, right), (top, bottom) = ((min(values), max(values)) for values in (polygon[0::2], polygon[1::2]))
+    if not (0 <= left + right <= 2 * width and 0 <= top + bottom <= 2 * height):
+        raise LabelProblem(
+            f"a polygon from ({left:g}, {top:g}) to ({right:g}, {bottom:g}) lies outside of the photo of {width} x "
+            f"{height} pixels. Was it drawn on one of another size?"
+        )
 
 
 def _is_polygon(points: Any) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
+from transformers.utils import logging
 
 from fisa.data.annotation_files import inside
 from fisa.data.categories import Category, categories_from_file, categories_of
@@ -18,8 +19,11 @@ from fisa.data.label_images import label_values, read_values
 from fisa.data.segmentation_datasets import BrokenEntry, Entry, FileDataset, LabelProblem, SegmentationDataset
 from fisa.data.splits import is_undivided
 from fisa.processing.class_lists import class_list
+from fisa.processing.class_names import listed
 from fisa.processing.vocabulary import Class, Vocabulary
 
+
+logger = logging.get_logger(__name__)
 
 PHOTO_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 LABEL_ENDINGS = (".png", ".tif", ".tiff")
@@ -183,6 +187,7 @@ def cityscapes(root: Path, *, split: str) -> SegmentationDataset:
 # road, sidewalk, building, wall, fence, pole, traffic light, traffic sign, vegetation, terrain, sky, person, rider,
 # car, truck, bus, train, motorcycle, bicycle: in the order of Cityscapes' train ids.
 CITYSCAPES_LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
+CITYSCAPES_IDS = frozenset([*range(-1, 34), 65535])  # those of void too; −1, the number plates', as 16 bits hold it
 
 
 @dataclass(frozen=True)
@@ -200,6 +205,11 @@ class CityscapesReader:
         label, segments = np.zeros(values.shape, np.int32), []
         for value in np.unique(values).tolist():
             label_id = value // 1000 if value >= 1000 else value
+            if label_id not in CITYSCAPES_IDS:
+                raise LabelProblem(
+                    f"holds the value {value}, which is of no class of Cityscapes' (label ids are 0 to 33). Is this "
+                    "the label map of another format?"
+                )
             if label_id not in self.has_instances:
                 continue
             label[values == value] = value
@@ -241,11 +251,14 @@ def _paired_folders(
     for path in sorted(labels.iterdir()):
         if path.suffix.lower() in LABEL_ENDINGS:
             label_paths[path.stem].append(path)
-    entries = [
-        _paired(path, label_paths.get(path.stem, [labels / f"{path.stem}.png"]))
-        for path in sorted(photos.iterdir())
-        if path.suffix.lower() in PHOTO_ENDINGS
-    ]
+    photo_paths = [path for path in sorted(photos.iterdir()) if path.suffix.lower() in PHOTO_ENDINGS]
+    entries = [_paired(path, label_paths.get(path.stem, [labels / f"{path.stem}.png"])) for path in photo_paths]
+    stems = {path.stem for path in photo_paths}
+    if alone := [path.name for stem, paths in label_paths.items() if stem not in stems for path in paths]:
+        logger.warning(
+            f"{len(alone)} labels in {labels} have no photo in {photos} and are left out: {listed(alone)}. Photos end "
+            f"in {', '.join(PHOTO_ENDINGS)}."
+        )
     return FileDataset(_nonempty(entries, photos, "photos"), categories, read_label=reader)
 
 

@@ -116,6 +116,12 @@ def test_an_annotation_of_an_unknown_image_is_refused(tmp_path):
         load_segmentation_dataset("coco_panoptic", str(tmp_path), split="val2017").check()
 
 
+def test_images_without_an_annotation_are_named(tmp_path, caplog):
+    rewrite_json(write_coco_panoptic(tmp_path, photos=3), lambda content: content["annotations"].pop(1))
+    assert len(load_segmentation_dataset("coco_panoptic", str(tmp_path), split="val2017").check()) == 2
+    assert "1 images have no annotation and are left out: 2." in caplog.text
+
+
 def image_without_a_name(content):
     del content["images"][1]["file_name"]
 
@@ -236,6 +242,14 @@ def test_masks_are_those_of_pycocotools(tmp_path):
     assert data.unlabelled == "background"
 
 
+def test_a_polygon_that_reaches_a_little_beyond_its_photo_is_cut_off(tmp_path):
+    write_instances(tmp_path, [instance(1, [[10, -1, 18, -1, 18, 6, 10, 6]])])
+    record = load_segmentation_dataset("coco_instances", str(tmp_path), split="validation")[0]
+    expected = np.zeros((HEIGHT, WIDTH), bool)
+    expected[:6, 10:] = True
+    np.testing.assert_array_equal(record["label"] > 0, expected)
+
+
 def test_of_instances_that_overlap_the_smaller_is_on_top_and_both_stay_whole(tmp_path):
     write_instances(tmp_path, [instance(1, [INSIDE]), instance(2, [TRIANGLE])])
     record = load_segmentation_dataset("coco_instances", str(tmp_path), split="validation")[0]
@@ -266,9 +280,28 @@ def test_run_lengths_of_another_image_size_are_named(tmp_path):
         ),
         (lambda content: content["images"][0].update(height="12"), "images[0]: 'height' must be a whole number"),
         (lambda content: content["annotations"][0].update(iscrowd=2), "annotations[0]: 'iscrowd' must be 0 or 1"),
+        (
+            lambda content: content["annotations"][0].update(segmentation=[]),
+            "annotation 1: a segmentation is a list of polygons",
+        ),
+        (
+            lambda content: content["annotations"][0].update(segmentation=[[100, 2, 120, 2, 120, 9]]),
+            "annotation 1: a polygon from (100, 2) to (120, 9) lies outside of the photo of 16 x 12 pixels",
+        ),
+        (
+            lambda content: content["annotations"][0].update(segmentation=[INSIDE, [10, 8, 15, 8, 15, 30]]),
+            "annotation 1: a polygon from (10, 8) to (15, 30) lies outside of the photo",
+        ),
+        (
+            lambda content: content["annotations"][0].update(segmentation=[[0.1, 0.1, 0.9, 0.1, 0.9, 0.8]]),
+            "annotation 1: its polygons lie in the photo's first pixel",
+        ),
     ],
-    ids=["no category", "a size in words", "neither crowd nor not"],
-)
+    ids=[
+        "no category", "a size in words", "neither crowd nor not", "a box alone", "outside", "mostly outside",
+        "in shares of the photo",
+    ],
+)  # fmt: skip
 def test_a_malformed_instance_breaks_its_image_and_no_other(tmp_path, damage, named, caplog):
     write_photo(tmp_path / "val2017" / "8.jpg")
 
@@ -281,7 +314,9 @@ def test_a_malformed_instance_breaks_its_image_and_no_other(tmp_path, damage, na
     data = load_segmentation_dataset("coco_instances", str(tmp_path), split="validation")
     with pytest.raises(ValueError, match="1 of 2 records") as caught:
         data.check()
-    assert named in str(caught.value) and "instances_val2017.json" in str(caught.value)
+    assert named in str(caught.value) and (
+        "instances_val2017.json" in str(caught.value) or "image 7" in str(caught.value)
+    )
     kept = data.check(skip_broken=True)
     assert named in caplog.text
     assert [kept[index]["image_id"] for index in range(len(kept))] == ["8"]

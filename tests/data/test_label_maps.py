@@ -130,6 +130,16 @@ def test_cityscapes_by_createPanopticImgs_rules(tmp_path):
     assert kinds[26] == ("car", True) and kinds[7] == ("road", False) and kinds[24] == ("person", True)
 
 
+@pytest.mark.parametrize("value", [34, 255, 34001])
+def test_a_value_that_is_none_of_cityscapes_is_no_void(tmp_path, value):
+    path = next(write_cityscapes(tmp_path).rglob("*_gtFine_instanceIds.png"))
+    values = np.array(Image.open(path))
+    values[0, 0] = value
+    write_values(path, values)
+    with pytest.raises(ValueError, match=f"{path.name}: holds the value {value}, which is of no class"):
+        opened("cityscapes", tmp_path).check()
+
+
 # Plain folders
 
 
@@ -137,6 +147,16 @@ def write_plain(root, values, *, classes="sky\ndog, puppy\n", split=""):
     write_photo(root / "images" / split / "one.jpg")
     write_values(root / "labels" / split / "one.png", values)
     (root / "classes.txt").write_text(classes)
+
+
+def test_labels_without_a_photo_are_named(tmp_path, caplog):
+    write_plain(tmp_path, quarters(0, 1, 1, 0))
+    assert len(opened("label_maps", tmp_path)) == 1 and not caplog.text
+    for name in ("two.png", "three.tif"):
+        write_values(tmp_path / "labels" / name, quarters(0, 1, 1, 0))
+    (tmp_path / "images" / "two.heic").write_bytes(b"")
+    assert len(opened("label_maps", tmp_path)) == 1
+    assert "2 labels in" in caplog.text and "left out: three.tif, two.png. Photos end in .jpg" in caplog.text
 
 
 @pytest.mark.parametrize("split", ["", "train"])

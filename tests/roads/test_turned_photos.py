@@ -11,7 +11,7 @@ from transformers import AutoProcessor, pipeline
 
 import fisa
 from fisa.export import export_program, load_graph, save
-from fisa.visualization import paint_segments
+from fisa.visualization import draw_segments, paint_segments
 from tests.orientations import as_stored
 from tests.quiet import raising_on_any_warning
 
@@ -134,6 +134,8 @@ def test_pictures_on_the_photo_as_another_holds_it(segmenter, upright, orientati
         found = segmenter(segmented, candidate_labels=WORDS, threshold=0.0, return_type="segmentation")
         for other in (photo, path, np.asarray(photo)) if segmented is photo else (photo,):
             np.testing.assert_array_equal(found.plot(other), found.plot())
+            np.testing.assert_array_equal(draw_segments(other, found), found.plot())
+            np.testing.assert_array_equal(paint_segments(other, found), found.plot(legend=False))
 
 
 @pytest.mark.large  # half a minute for tracing
