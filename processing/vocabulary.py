@@ -5,7 +5,7 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -218,7 +218,7 @@ class Vocabulary(Sequence[Class]):
         ```
         """
         path = Path(path)
-        readers = {".txt": read_class_lines, ".json": json.loads}
+        readers: dict[str, Callable[[str], Any]] = {".txt": read_class_lines, ".json": json.loads}
         if path.suffix.lower() not in readers and not path.is_dir():
             raise ValueError(f"{path}: a vocabulary is read from a .txt or a .json file, found {path.suffix!r}.")
         if not path.is_file():
