@@ -1,6 +1,6 @@
 """FisaPipeline: transformers' image segmentation pipeline with the class names as an argument of the call."""
 
-from collections.abc import Callable, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import replace
 from os import PathLike
 from typing import Any, NamedTuple
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from PIL import Image
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import Dataset, IterableDataset, get_worker_info
 from transformers import BatchFeature, ImageSegmentationPipeline, PreTrainedModel, PreTrainedTokenizerBase
 
 from fisa.processing.downloads import limit
@@ -57,6 +57,24 @@ class _Numbered(Dataset):
             return _OneOfMany(index, self.photos[index])
         except UNREADABLE as error:
             return _OneOfMany(index, error)
+
+
+class _End(NamedTuple):
+    """What iterating over photos ended with, and has its turn behind them."""
+
+    error: Exception
+
+
+def _numbered(photos: Iterable[Any]) -> Iterator[_OneOfMany]:
+    """Photos that know their places. An error of the iterable itself does not overtake the photos of its batch."""
+    place = 0
+    try:
+        for place, image in enumerate(photos, start=1):
+            yield _OneOfMany(place - 1, image)
+    except Exception as error:
+        if get_worker_info() is not None:  # from which not every error can be sent
+            raise
+        yield _OneOfMany(place, _End(error))
 
 
 class _Names:
@@ -186,8 +204,7 @@ class FisaPipeline(ImageSegmentationPipeline):
                 return []
         elif is_collection(inputs) or isinstance(inputs, Dataset):
             # The library takes generators and torch's data sets alone.
-            numbered = (_OneOfMany(index, image) for index, image in enumerate(inputs))
-            inputs = _Numbered(inputs) if _has_places(inputs) else numbered
+            inputs = _Numbered(inputs) if _has_places(inputs) else _numbered(inputs)
         return super().__call__(inputs, **kwargs)
 
     def arguments_in_use(self, **kwargs: Any) -> dict[str, Any]:
@@ -223,10 +240,13 @@ class FisaPipeline(ImageSegmentationPipeline):
     def preprocess(self, image: Any, zoom: int | None = None, **download_limits: Any) -> BatchFeature:
         if not isinstance(image, _OneOfMany):
             return self._inputs(image, zoom, **download_limits)
+        problem: Exception
         try:
             if isinstance(image.image, Exception):
                 raise image.image
-            return self._inputs(image.image, zoom, **download_limits)
+            if not isinstance(image.image, _End):
+                return self._inputs(image.image, zoom, **download_limits)
+            problem = image.image.error
         except UNREADABLE as error:
             problem = ValueError(f"Image {image.place}: {error}")
             problem.__cause__ = error

@@ -336,6 +336,21 @@ def test_an_iterator_goes_on_behind_a_photo_that_cannot_be_read(segmenter, photo
         next(answers)
 
 
+@pytest.mark.parametrize("before", [0, 3])
+def test_photos_before_an_iterator_breaks_have_their_answers(segmenter, photo, before):
+    def broken():
+        yield from [photo] * before
+        raise ConnectionError("the share is gone")
+
+    answers = iter(segmenter(broken(), batch_size=2, candidate_labels=["dog"]))
+    expected = segmenter(photo, candidate_labels=["dog"])
+    assert all(same(next(answers), expected) for _ in range(before))
+    with pytest.raises(ConnectionError, match="^the share is gone$"):
+        next(answers)
+    with pytest.raises(StopIteration):
+        next(answers)
+
+
 @pytest.mark.parametrize("column", [None, "image"])
 def test_a_data_set_goes_on_behind_a_photo_that_it_cannot_read(segmenter, photo, column):
     buffer = io.BytesIO()
