@@ -42,7 +42,8 @@ from fisa.training.arguments import DataArguments, ModelArguments
 from fisa.training.checkpoints import damage_of, newest_whole_checkpoint
 from fisa.training.evaluator import Evaluator
 from fisa.training.recipes import shipped_recipes, with_recipe
-from fisa.training.trainer import DivergedError, FisaTrainer, FisaTrainingArguments
+from fisa.training.trainer import DivergedError, FisaTrainer
+from fisa.training.training_arguments import FisaTrainingArguments
 from fisa.training.training_data import open_data
 from fisa.training.useless_flags import refuse_useless_flags
 

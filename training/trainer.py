@@ -5,7 +5,6 @@ import math
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -32,99 +31,13 @@ from fisa.training.checkpoints import (
 )
 from fisa.training.evaluator import Evaluator
 from fisa.training.model_card import adapter_card
+from fisa.training.training_arguments import FisaTrainingArguments
 
 
 logger = logging.get_logger(__name__)
 
 # What accelerate sets on a model.
 OF_ACCELERATE = ("forward", "_original_forward", "_is_accelerate_prepared")
-
-
-@dataclass
-class FisaTrainingArguments(TrainingArguments):
-    """transformers' training arguments, with defaults that suit a small adapter, and SEVE's own learning rate.
-
-    Example:
-
-    ```python
-    >>> FisaTrainingArguments("my-adapter", learning_rate=0.75, use_cpu=True).learning_rate_of_seve
-    0.25
-    ```
-    """
-
-    learning_rate: float = field(default=3e-4, metadata={"help": "Learning rate of what is copied from CLIP."})
-    seve_learning_rate: float | None = field(
-        default=None,
-        metadata={"help": "Learning rate of SEVE, which starts from nothing; a third of the others' if not given."},
-    )
-    distillation_weight: float = field(
-        default=0.0,
-        metadata={
-            "help": "Weight of a loss that keeps whole photos' embeddings where CLIP has them; 0: no such loss."
-        },
-    )
-    start_share: float = field(
-        default=0.0,
-        metadata={
-            "help": "Share of the weights before training in those that are left after it, from 0 to below 1 "
-            "(WiSE-FT); 0.5 is half way back. Checkpoints hold the weights as they are trained."
-        },
-    )
-    early_stopping_patience: int | None = field(
-        default=None, metadata={"help": "Stop after so many evaluations without a better --metric_for_best_model."}
-    )
-    warmup_steps: float = field(default=0.05, metadata={"help": "Steps of warm-up, or their share of all steps."})
-    lr_scheduler_type: str = field(default="cosine", metadata={"help": "Schedule of the learning rate."})
-    logging_steps: float = field(default=10, metadata={"help": "Log the loss every so many steps."})
-    report_to: None | str | list[str] = field(
-        default="tensorboard", metadata={"help": "Where the logs go: tensorboard, none."}
-    )
-    remove_unused_columns: bool = field(default=False, metadata={"help": "Stays off: the collator needs all columns."})
-    label_names: list[str] | None = field(
-        default_factory=lambda: ["mask_labels", "class_labels"], metadata={"help": "Inputs that are labels."}
-    )
-
-    @property
-    def learning_rate_of_seve(self) -> float:
-        return self.learning_rate / 3 if self.seve_learning_rate is None else self.seve_learning_rate
-
-    def __post_init__(self) -> None:
-        if self.load_best_model_at_end and self.eval_strategy == "no":
-            raise ValueError(
-                "--load_best_model_at_end compares evaluations while training: add --eval_strategy, the same as "
-                f"--save_strategy, and --metric_for_best_model, one of {', '.join(HEADLINES)}."
-            )
-        super().__post_init__()
-        if not 0 <= self.start_share < 1:
-            raise ValueError(f"--start_share was {self.start_share}; it is a share, from 0 to below 1.")
-        for name, what in (
-            ("learning_rate", "rate"),
-            ("seve_learning_rate", "rate"),
-            ("distillation_weight", "weight"),
-        ):
-            if (value := getattr(self, name)) is not None and not 0 <= value < math.inf:
-                raise ValueError(f"--{name} was {value}; it is a {what}, 0 or more.")
-        # transformers takes 0 steps for no limit of steps, and 0 passes for training that is done.
-        if self.max_steps < 1 and self.max_steps != -1:
-            raise ValueError(f"--max_steps was {self.max_steps}; it is a number of steps, 1 or more.")
-        if not 0 < self.num_train_epochs < math.inf:
-            raise ValueError(f"--num_train_epochs was {self.num_train_epochs}; it is a number of passes, above 0.")
-        for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
-            if (count := getattr(self, name)) < 1:
-                raise ValueError(f"--{name} was {count}; it is a number of photos or steps, 1 or more.")
-        has_a_measure = self.eval_strategy != "no" and self.metric_for_best_model is not None
-        if self.early_stopping_patience is not None and not has_a_measure:
-            raise ValueError(
-                "--early_stopping_patience compares evaluations while training: add --eval_strategy, and "
-                f"--metric_for_best_model, one of {', '.join(HEADLINES)}."
-            )
-        for name in ("bf16_full_eval", "fp16_full_eval"):
-            if getattr(self, name):
-                raise ValueError(f"--{name} is of no use here: evaluations run in the precision of --bf16 or --fp16.")
-        if self.device.type == "cpu":
-            self.dataloader_pin_memory = False  # which speeds copies to a GPU; torch would warn of it in each run
-        if self.fp16 and self.device.type == "cpu":
-            raise ValueError("--fp16 needs a GPU, and there is none in use. Leave it out, or take --bf16.")
 
 
 class DivergedError(ArithmeticError):
@@ -149,7 +62,8 @@ class FisaTrainer(Trainer):
     ```python
     >>> from fisa import get_simo_model
     >>> from fisa.training.evaluator import Evaluator
-    >>> from fisa.training.trainer import FisaTrainer, FisaTrainingArguments
+    >>> from fisa.training.trainer import FisaTrainer
+    >>> from fisa.training.training_arguments import FisaTrainingArguments
 
     >>> trainer = FisaTrainer(
     ...     get_simo_model(model),
@@ -174,17 +88,11 @@ class FisaTrainer(Trainer):
         self._writes_aside = False
         self._photos_of_step = 0
         self._next_pass_begins_with: list[dict[str, Any]] = []
+        args = FisaTrainingArguments.of(args or FisaTrainingArguments())
         if evaluator is not None:
             named_arguments["eval_dataset"] = evaluator.data
-        args = _for_fisa(args or FisaTrainingArguments())
-        best = (args.metric_for_best_model or "").removeprefix("eval_")
-        if evaluator is not None and best and best not in HEADLINES:
-            raise ValueError(
-                f"--metric_for_best_model is {best}, which an evaluation does not measure: name one of "
-                f"{', '.join(HEADLINES)}."
-            )
-        if evaluator is not None and best:
-            _refuse_unmeasurable(best, evaluator)
+            if args.metric_for_best_model:
+                _refuse_unmeasurable(args.metric_for_best_model.removeprefix("eval_"), evaluator)
         super().__init__(model, args, *arguments, **named_arguments)
         if self.args.start_share:
             _refuse_to_average_changes(self.model)
@@ -433,17 +341,14 @@ class FisaTrainer(Trainer):
             write_unless_edited(Path(self.args.output_dir) / "README.md", str(card))
 
 
-def _for_fisa(args: TrainingArguments) -> FisaTrainingArguments:
-    """The same arguments with FISA's own beside them; the collator needs all columns."""
-    if isinstance(args, FisaTrainingArguments):
-        return args
-    given = {entry.name: getattr(args, entry.name) for entry in fields(args) if entry.init}
-    own = {"remove_unused_columns": False, "label_names": args.label_names or ["mask_labels", "class_labels"]}
-    return FisaTrainingArguments(**given | own)
-
-
 def _refuse_unmeasurable(metric: str, evaluator: Evaluator) -> None:
-    """Refuse a metric of things or of stuff where none of the categories is of that kind."""
+    """Refuse a metric that the evaluator does not know, and one of things or of stuff where no category is of that
+    kind."""
+    if metric not in HEADLINES:
+        raise ValueError(
+            f"--metric_for_best_model is {metric}, which an evaluation does not measure: name one of "
+            f"{', '.join(HEADLINES)}."
+        )
     kinds = {category["isthing"] for category in evaluator.categories}
     wanted = {"ap": True, "pq_things": True, "pq_stuff": False}.get(metric)
     if wanted is not None and wanted not in kinds:

@@ -66,7 +66,7 @@ NAMES = [
     "fisa.training.evaluator.Evaluator",
     "fisa.training.recipes.with_recipe",
     "fisa.training.trainer.FisaTrainer",
-    "fisa.training.trainer.FisaTrainingArguments",
+    "fisa.training.training_arguments.FisaTrainingArguments",
     "fisa.training.training_data.open_data",
     "fisa.visualization.Lettering",
     "fisa.visualization.class_colors",

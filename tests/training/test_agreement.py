@@ -9,7 +9,7 @@ import torch
 from fisa.modeling_fisa.adapter_vocabulary import ADAPTER_PREFIX, ADAPTER_VOCABULARY, CLASSES
 from fisa.train import Run, train_and_evaluate
 from fisa.training.arguments import DataArguments, ModelArguments
-from fisa.training.trainer import FisaTrainingArguments
+from fisa.training.training_arguments import FisaTrainingArguments
 from tests.training.runs import (
     EASILY_MATCHED,
     SOURCES,

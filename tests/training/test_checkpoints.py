@@ -10,7 +10,8 @@ import pytest
 from fisa import FisaForUniversalSegmentation, get_simo_model
 from fisa.miniature import miniature
 from fisa.training.checkpoints import ORIGIN, damage_of, newest_whole_checkpoint
-from fisa.training.trainer import FisaTrainer, FisaTrainingArguments
+from fisa.training.trainer import FisaTrainer
+from fisa.training.training_arguments import FisaTrainingArguments
 from tests.training.runs import adapter, equal, run
 
 

@@ -9,7 +9,8 @@ from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dic
 from fisa import FisaForUniversalSegmentation, SimoConfig, get_simo_model
 from fisa.modeling_fisa.adapter_vocabulary import ADAPTER_VOCABULARY
 from fisa.modeling_fisa.simo import simo_target_modules
-from fisa.training.trainer import FisaTrainer, FisaTrainingArguments
+from fisa.training.trainer import FisaTrainer
+from fisa.training.training_arguments import FisaTrainingArguments
 from tests.training.runs import adapter, equal, run
 
 
