@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fisa.processing.files import name_of
+from fisa.processing.json_values import read_json_text
 
 
 _ABSENT = object()
@@ -129,16 +130,17 @@ def read_json(path: Path) -> Any:
     """What a JSON file holds.
 
     Raises:
-        ValueError: the file is no JSON, or escapes half of a surrogate pair, which no tokenizer takes.
+        ValueError: the file is no JSON, has a name twice in one object, or escapes half of a surrogate pair, which no
+            tokenizer takes.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
-        content = json.loads(text)
+        content = read_json_text(text)
         if "\\ud" in text.lower():
             json.dumps(content, ensure_ascii=False).encode()
         return content
     except (RecursionError, ValueError) as error:
-        raise ValueError(f"{path}: not a JSON file: {error}") from error
+        raise ValueError(f"{path}: cannot be read as JSON: {error}") from error
 
 
 def inside(folder: Path, name: str, *, where: str) -> Path:

@@ -23,6 +23,7 @@ from fisa.processing.class_names import (
     tidy,
     without_numbers,
 )
+from fisa.processing.json_values import read_json_text
 
 
 PROMPT_TEMPLATES: dict[str, tuple[str, ...]] = {
@@ -218,7 +219,7 @@ class Vocabulary(Sequence[Class]):
         ```
         """
         path = Path(path)
-        readers: dict[str, Callable[[str], Any]] = {".txt": read_class_lines, ".json": json.loads}
+        readers: dict[str, Callable[[str], Any]] = {".txt": read_class_lines, ".json": read_json_text}
         if path.suffix.lower() not in readers and not path.is_dir():
             raise ValueError(f"{path}: a vocabulary is read from a .txt or a .json file, found {path.suffix!r}.")
         if not path.is_file():

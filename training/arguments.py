@@ -1,6 +1,5 @@
 """What a run of `fisa-train` is told about model and data: the flags, their defaults, and what goes with what."""
 
-import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from fisa.data.training_masks import SOURCES
 from fisa.evaluation.predictors import PREDICTORS
 from fisa.modeling_fisa.simo import IMAGE_LEAVES
 from fisa.pretrained.presets import PRESETS, preset_of
+from fisa.processing.json_values import read_json_text
 from fisa.training.model_card import public_name
 
 
@@ -125,7 +125,7 @@ def _config_fields(text: str) -> dict[str, Any]:
         ValueError: it is no mapping of such fields to values that they take.
     """
     try:
-        given = json.loads(text)
+        given = read_json_text(text)
         if not isinstance(given, dict):
             raise ValueError("it is no mapping")
         if unknown := sorted(given.keys() - FisaConfig().to_dict().keys()):

@@ -13,12 +13,21 @@ RECIPE_ENDINGS = (".yaml", ".yml", ".json")
 
 
 class _RecipeLoader(yaml.SafeLoader):
-    """Reads dates and the words yes and no, which flags take as they are, as text: `--save_strategy no`."""
+    """Reads dates and the words yes and no, which flags take as they are, as text: `--save_strategy no`. A name that
+    comes twice in a mapping is an error: of its values YAML would keep the last."""
 
     yaml_implicit_resolvers = {
         first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(("timestamp", "bool"))]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = []
+        for name, _ in node.value:
+            if name.value in seen:
+                raise yaml.MarkedYAMLError(problem=f'"{name.value}" comes twice', problem_mark=name.start_mark)
+            seen.append(name.value)
+        return super().construct_mapping(node, deep=deep)
 
 
 _RecipeLoader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(?i:true|false|on|off)$"), [*"tfoTFO"])
@@ -63,7 +72,7 @@ def _read_recipe(name: str) -> dict[str, Any]:
     try:
         recipe = yaml.load(path.read_text(encoding="utf-8"), Loader=_RecipeLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no YAML or JSON file: {' '.join(str(error).split())}") from error
+        raise ValueError(f"{path} cannot be read as YAML or JSON: {' '.join(str(error).split())}") from error
     if not isinstance(recipe, dict):
         raise ValueError(f"{path} holds no flags: a recipe is a mapping from the flags' names to their values.")
     return recipe

@@ -176,7 +176,14 @@ def test_a_malformed_entry_breaks_its_record_alone(tmp_path, damage, caplog):
 
 def test_a_json_file_that_is_none_is_named(tmp_path):
     write_coco_panoptic(tmp_path).write_text("<html>not found</html>")
-    with pytest.raises(ValueError, match="panoptic_val2017.json: not a JSON file"):
+    with pytest.raises(ValueError, match="panoptic_val2017.json: cannot be read as JSON"):
+        load_segmentation_dataset("coco_panoptic", str(tmp_path), split="val2017")
+
+
+def test_a_name_that_comes_twice_in_one_object_of_json_is_named(tmp_path):
+    file = write_coco_panoptic(tmp_path)
+    file.write_text(file.read_text().replace('"file_name"', '"file_name": "7.png", "file_name"', 1))
+    with pytest.raises(ValueError, match='panoptic_val2017.json: cannot be read as JSON: "file_name" comes twice'):
         load_segmentation_dataset("coco_panoptic", str(tmp_path), split="val2017")
 
 

@@ -357,6 +357,16 @@ def test_a_recipe_becomes_flags(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("ending", ["yaml", "json"])
+@pytest.mark.parametrize("name", ["seed", "zoom"])
+def test_a_flag_that_comes_twice_in_a_recipe_is_named(tmp_path, ending, name):
+    path = tmp_path / f"recipe.{ending}"
+    content = {"seed": '{"seed": 1, "bf16": true, "seed": 2}', "zoom": '{"fisa_config": {"zoom": 1, "zoom": 2}}'}
+    path.write_text(content[name])
+    with pytest.raises(ValueError, match=rf'recipe\.{ending} cannot be read as YAML or JSON: "{name}" comes twice'):
+        with_recipe([str(path)])
+
+
 @pytest.mark.parametrize(
     "options, named",
     [
@@ -379,6 +389,7 @@ def test_a_recipe_becomes_flags(tmp_path):
         ({"do_train": True, "fisa_config": '{"foo_bar": 1}'}, ["--fisa_config", "no field foo_bar"]),
         ({"do_train": True, "fisa_config": '{"seve_layers": "a"}'}, ["--fisa_config", "seve_layers"]),
         ({"do_train": True, "fisa_config": "{a:1}"}, ["--fisa_config {a:1}"]),
+        ({"do_train": True, "fisa_config": '{"zoom": 1, "zoom": 2}'}, ["--fisa_config", '"zoom" comes twice']),
         ({"do_train": True, "max_steps": 0}, ["--max_steps was 0", "1 or more"]),
         ({"do_train": True, "num_train_epochs": 0}, ["--num_train_epochs was 0", "above 0"]),
         ({"do_train": True, "max_train_samples": 0}, ["--max_train_samples was 0", "1 or more"]),
