@@ -119,7 +119,7 @@ def _area_shares(
     patch = patch + start * image_side * sides
     pixel = torch.arange(length, device=sides.device).view(1, 1, -1) * pixel_length
     overlap = torch.minimum(patch + patch_length, pixel + pixel_length) - torch.maximum(patch, pixel)
-    return overlap.clamp(min=0) / patch_length
+    return overlap.clamp(min=0).float() / patch_length
 
 
 def attended_patches(coverage: torch.Tensor, *, threshold: float) -> torch.Tensor:

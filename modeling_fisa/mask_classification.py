@@ -33,8 +33,9 @@ def class_logits(
     scale = logit_scale.float().exp()
 
     def scores(part: torch.Tensor) -> torch.Tensor:
-        lengths = torch.linalg.vector_norm(part, dim=-1, dtype=torch.float32).clamp(min=SHORTEST_TEXT)
-        return mask_embeds @ part.float().transpose(-1, -2) * (scale / lengths).unsqueeze(-2)
+        part = part.float()
+        lengths = torch.linalg.vector_norm(part, dim=-1).clamp(min=SHORTEST_TEXT)
+        return mask_embeds @ part.transpose(-1, -2) * (scale / lengths).unsqueeze(-2)
 
     with maybe_autocast(mask_embeds.device.type, enabled=False):  # it would round logits of up to 100 to eight bits
         # While tracing, the size of the vocabulary may be dynamic.

@@ -158,7 +158,7 @@ def _generated(
         proposals = _proposals(generator(pixel_values=pixel_values))
         canvas = photo_sizes.new_tensor(pixel_values.shape[-2:])
         grid = photo_sizes.new_tensor(proposals.mask_logits.shape[-2:])
-        proposals.sizes = (photo_sizes * grid / canvas).round().long().clamp(min=1)
+        proposals.sizes = ((photo_sizes * grid).float() / canvas).round().long().clamp(min=1)
         return proposals
 
     distinct_sizes, group_indices = photo_sizes.unique(dim=0, return_inverse=True)

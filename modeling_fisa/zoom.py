@@ -123,7 +123,7 @@ def choose_closeups(
     device = proposals.objectness.device
     objectness, sizes = proposals.objectness.cpu(), torch.tensor(photo_sizes)
     windows, has_pixels = _windows(proposals, sizes)
-    shares = windows[:, :, 1].prod(dim=-1) / sizes.prod(dim=-1, keepdim=True)
+    shares = windows[:, :, 1].prod(dim=-1).float() / sizes.prod(dim=-1, keepdim=True)
     gains = has_pixels & (shares < LARGEST_SHARE) & (objectness >= floor)
     ranks = objectness.masked_fill(~gains, -1).argsort(dim=1, descending=True, stable=True).argsort(dim=1)
     photo_ids, proposal_ids = (gains & (ranks < zoom.cpu().view(-1, 1))).nonzero(as_tuple=True)

@@ -55,7 +55,7 @@ def tiles(
 def _spans(length: int, target_length: int, *, longest: int, device: torch.device) -> list[Span]:
     """Spans with the pixel positions of `torch.nn.functional.interpolate(mode="bilinear", align_corners=False)`."""
     pixels = torch.arange(target_length)
-    positions = ((pixels + 0.5) * (length / target_length) - 0.5).clamp(min=0)
+    positions = ((pixels.float() + 0.5) * (length / target_length) - 0.5).clamp(min=0)
     before = positions.long().clamp(max=length - 1)
     run_limit = min(math.ceil(target_length / length), PIXELS_PER_TILE_SIDE // 16)
     starts = before.diff(prepend=before.new_tensor([-1])) > 0

@@ -268,12 +268,12 @@ def _shares(
     the threshold, the largest share is exact.
     """
     # As Python floats, like transformers' own: compared as float32, a share of 4/5 would not be above 0.8.
-    at_most = (won / least).masked_fill((won == 0) | (most == 0), 0).tolist()
-    at_least = (won / most).masked_fill(least == 0, 0).tolist()  # a mask that may be empty may be no segment
+    at_most = (won.float() / least).masked_fill((won == 0) | (most == 0), 0).tolist()
+    at_least = (won.float() / most).masked_fill(least == 0, 0).tolist()  # a mask that may be empty may be no segment
 
     def measure(k: int) -> None:
         area = exact_area(k)
-        at_most[k] = at_least[k] = (won[k] / area).item() if area else 0.0
+        at_most[k] = at_least[k] = (won[k].float() / area).item() if area else 0.0
 
     for k in range(len(won)):
         if at_most[k] > threshold >= at_least[k]:
