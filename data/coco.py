@@ -27,6 +27,9 @@ from fisa.processing.coco_panoptic import rgb_to_panoptic
 
 logger = logging.get_logger(__name__)
 
+# How far a hand slips over the edge of a photo: in pixels, and in shares of the photo's side.
+LEAST_SLIP, SLIP_SHARE = 2.0, 0.05
+
 
 def coco_panoptic(root: Path, *, split: str) -> SegmentationDataset:
     """COCO panoptic, also the form into which many other data sets are converted.
@@ -148,7 +151,7 @@ def run_lengths(segmentation: Any, *, height: int, width: int) -> dict[str, Any]
 
     Raises:
         ValueError: run lengths of another size or that do not fill it; no polygons, or some of fewer than three
-            points, with coordinates that are not numbers, or outside of the image.
+            points, with coordinates that are not numbers, or beyond the image by more than a hand slips.
     """
     if isinstance(segmentation, Mapping):
         return _checked_run_lengths(segmentation, height=height, width=width)
@@ -165,13 +168,16 @@ def run_lengths(segmentation: Any, *, height: int, width: int) -> dict[str, Any]
 
 
 def _refuse_outside(polygon: list[float], *, height: int, width: int) -> None:
-    """Refuse a polygon of which the photo holds less than half. One that reaches a little beyond is cut off."""
+    """Refuse a polygon that reaches further beyond the photo than a hand slips, or of which the photo holds less than
+    half. Any other is cut off at the edge."""
     (left, right), (top, bottom) = ((min(values), max(values)) for values in (polygon[0::2], polygon[1::2]))
-    if not (0 <= left + right <= 2 * width and 0 <= top + bottom <= 2 * height):
-        raise LabelProblem(
-            f"a polygon from ({left:g}, {top:g}) to ({right:g}, {bottom:g}) lies outside of the photo of {width} x "
-            f"{height} pixels. Was it drawn on one of another size?"
-        )
+    for first, last, side in ((left, right, width), (top, bottom, height)):
+        slip = max(LEAST_SLIP, SLIP_SHARE * side)
+        if first < -slip or last > side + slip or not 0 <= first + last <= 2 * side:
+            raise LabelProblem(
+                f"a polygon from ({left:g}, {top:g}) to ({right:g}, {bottom:g}) lies outside of the photo of {width} x "
+                f"{height} pixels, or in part. Was it drawn on one of another size? If not, cut it off at the edge."
+            )
 
 
 def _is_polygon(points: Any) -> bool:

@@ -300,13 +300,17 @@ def test_run_lengths_of_another_image_size_are_named(tmp_path):
             "annotation 1: a polygon from (10, 8) to (15, 30) lies outside of the photo",
         ),
         (
+            lambda content: content["annotations"][0].update(segmentation=[[2, 2, 2, 9, 24, 9, 24, 2]]),
+            "annotation 1: a polygon from (2, 2) to (24, 9) lies outside of the photo of 16 x 12 pixels, or in part",
+        ),
+        (
             lambda content: content["annotations"][0].update(segmentation=[[0.1, 0.1, 0.9, 0.1, 0.9, 0.8]]),
             "annotation 1: its polygons lie in the photo's first pixel",
         ),
     ],
     ids=[
         "no category", "a size in words", "neither crowd nor not", "a box alone", "outside", "mostly outside",
-        "in shares of the photo",
+        "of a larger photo", "in shares of the photo",
     ],
 )  # fmt: skip
 def test_a_malformed_instance_breaks_its_image_and_no_other(tmp_path, damage, named, caplog):
