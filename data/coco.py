@@ -175,8 +175,8 @@ def _refuse_outside(polygon: list[float], *, height: int, width: int) -> None:
         slip = max(LEAST_SLIP, SLIP_SHARE * side)
         if first < -slip or last > side + slip or not 0 <= first + last <= 2 * side:
             raise LabelProblem(
-                f"a polygon from ({left:g}, {top:g}) to ({right:g}, {bottom:g}) lies outside of the photo of {width} x "
-                f"{height} pixels, or in part. Was it drawn on one of another size? If not, cut it off at the edge."
+                f"a polygon from ({left:g}, {top:g}) to ({right:g}, {bottom:g}) lies outside of the photo of {width} "
+                f"x {height} pixels, or in part. Was it drawn on one of another size? If not, cut it off at the edge."
             )
 
 
