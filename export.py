@@ -270,7 +270,7 @@ def save(
     with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as unfinished:
         _save_settings(model, processor, Path(unfinished), beside=folder / FILES[file_format])
         graph = Path(unfinished, FILES[file_format])
-        _save_graph(program, graph)  # which refuses what is no program
+        _save_graph(program, graph)  # which refuses what is not a program
         _refuse_other_words(program, model)
         if eight_bits:
             round_to_eight_bits(graph, graph)
@@ -458,7 +458,7 @@ def _graph_file(path: Path) -> Path:
         if not path.is_file():
             raise FileNotFoundError(f"{path}: there is no such file or folder.")
         if path.suffix not in (".onnx", ".pt2"):
-            raise ValueError(f"{path} is no graph; name a {' or a '.join(FILES.values())}, or its folder.")
+            raise ValueError(f"{path} is not a graph; name a {' or a '.join(FILES.values())}, or its folder.")
         return path
     files = [path / name for name in FILES.values() if (path / name).is_file()]
     if not files:

@@ -394,7 +394,7 @@ def _resumed(named: str | None, folder: Path) -> Path | None:
     if named.lower() == "true":
         return newest_whole_checkpoint(folder)
     if damage := damage_of(Path(named)):
-        raise ValueError(f"--resume_from_checkpoint {named} cannot be gone on from: {damage}.")
+        raise ValueError(f"--resume_from_checkpoint {named} cannot be resumed from: {damage}.")
     return Path(named)
 
 

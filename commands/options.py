@@ -166,8 +166,8 @@ def model_name(text: str) -> str:
     elif folder.is_dir():
         if not (folder / "config.json").is_file():
             raise argparse.ArgumentTypeError(
-                f"{text} is no model: it has no file named config.json or adapter_config.json. Name the folder that "
-                "save_pretrained or fisa-train wrote"
+                f"{text} is not a model: it has no file named config.json or adapter_config.json. Name the folder "
+                "that save_pretrained or fisa-train wrote"
             )
         if (model_type := _setting(folder / "config.json", "model_type")) != "fisa":
             raise argparse.ArgumentTypeError(
@@ -250,10 +250,10 @@ def loadable_name(text: str) -> str:
         configs = [try_to_load_from_cache(text, name) for name in ("config.json", "adapter_config.json")]
     except HFValidationError as error:
         raise argparse.ArgumentTypeError(
-            f"{text} is no folder, no name that the Hub could know, and no preset: {', '.join(presets.PRESETS)}"
+            f"{text} is not a folder, a name that the Hub could know, or a preset: {', '.join(presets.PRESETS)}"
         ) from error
     if not any(isinstance(path, str) for path in configs):
-        _find_on_hub([text], otherwise=f"{text} is no folder, was not downloaded before")
+        _find_on_hub([text], otherwise=f"{text} is not a folder, was not downloaded before")
     return text
 
 

@@ -4,7 +4,7 @@ VOID = -1  # of a semantic map's pixels that others win; in the map of a `Segmen
 
 
 class LabelNames(dict[int, str]):
-    """The names of classes by their numbers. −1, which is no class, is called "void" when it is asked for:
+    """The names of classes by their numbers. −1, which is not a class, is called "void" when it is asked for:
     transformers' own pipeline asks for the name of each number in a map.
 
     Example:

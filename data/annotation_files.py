@@ -25,7 +25,8 @@ class Fields:
         where: its place, for messages: `"panoptic.json: annotations[3]"`.
 
     Raises:
-        ValueError: on reading a field that is missing or of another type, or any field where `values` is no object.
+        ValueError: on reading a field that is missing or of another type, or any field where `values` is not an
+            object.
     """
 
     values: Any
@@ -105,7 +106,7 @@ def read_annotations(path: Path) -> Fields:
     """The object that a JSON file holds.
 
     Raises:
-        ValueError: the file is no JSON, or holds something else.
+        ValueError: the file is not JSON, or holds something else.
     """
     return Fields(read_json(path), f"{path}:")
 
@@ -130,7 +131,7 @@ def read_json(path: Path) -> Any:
     """What a JSON file holds.
 
     Raises:
-        ValueError: the file is no JSON, has a name twice in one object, or escapes half of a surrogate pair, which no
+        ValueError: the file is not JSON, has a name twice in one object, or escapes half of a surrogate pair, which no
             tokenizer takes.
     """
     try:

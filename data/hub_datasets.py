@@ -211,7 +211,7 @@ def segments_of(row: Mapping[str, Any]) -> list[dict[str, Any]]:
     """`segments_info` of a row, whichever way round `datasets` stored it.
 
     Raises:
-        ValueError: it is no list, or a segment is not as COCO's are.
+        ValueError: it is not a list, or a segment is not as COCO's are.
     """
     infos = row["segments_info"]
     if isinstance(infos, Mapping) and all(isinstance(values, list) for values in infos.values()):

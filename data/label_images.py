@@ -53,11 +53,11 @@ def label_values(label: Any) -> np.ndarray:
         )
     values = np.asarray(label)
     if values.ndim != 2 or values.dtype.kind not in "biuf":
-        raise LabelProblem(f"is no map of numbers: its shape is {values.shape}, its type {values.dtype}.")
+        raise LabelProblem(f"is not a map of numbers: its shape is {values.shape}, its type {values.dtype}.")
     if values.dtype.kind == "f":
         wrong = values[~np.isfinite(values) | (values != np.rint(values))]
         if wrong.size:
             raise LabelProblem(f"holds {wrong[0]}; the values of a label map are whole numbers, the classes.")
     if values.size and not -(2**31) <= values.min() <= values.max() < 2**31:
-        raise LabelProblem(f"holds values from {values.min()} to {values.max()}, which are no classes.")
+        raise LabelProblem(f"holds values from {values.min()} to {values.max()}, which are not classes.")
     return values.astype(np.int32)

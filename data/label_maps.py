@@ -55,8 +55,8 @@ class ClassMap:
         unknown = [value for value in present.tolist() if value not in self.category_ids and value not in self.void]
         if unknown:
             raise LabelProblem(
-                f"holds the values {unknown[:5]}, which are no class (known are {_span(self.category_ids)}, ignored "
-                f"{sorted(self.void)}). Is this the label map of another format?"
+                f"holds the values {unknown[:5]}, which are not classes (known are {_span(self.category_ids)}, "
+                f"ignored {sorted(self.void)}). Is this the label map of another format?"
             )
         # Segment ids count from 1 in the order of the values; 0 is void.
         is_class = np.array(
@@ -92,7 +92,7 @@ def read_mat(path: Path) -> np.ndarray:
     try:
         return label_values(loadmat(path, variable_names=["LabelMap"])["LabelMap"])
     except (KeyError, MatReadError, NotImplementedError, TypeError, zlib.error) as error:
-        raise LabelProblem(f"is no MATLAB file (before 7.3) with a LabelMap: {error!r}.") from error
+        raise LabelProblem(f"is not a MATLAB file (before 7.3) with a LabelMap: {error!r}.") from error
 
 
 def ade20k(root: Path, *, split: str) -> SegmentationDataset:

@@ -236,7 +236,7 @@ def _read_manifest(path: Path) -> dict[str, Any] | None:
 
 
 def _read_shard(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """What a shard says about itself (nothing, if it is no shard of a cache) and its content."""
+    """What a shard says about itself (nothing, if it is not a shard of a cache) and its content."""
     with safe_open(path, framework="pt") as file:
         label = json.loads((file.metadata() or {}).get("label", "{}"))
         content = {name: file.get_tensor(name) for name in file.keys()}

@@ -17,7 +17,7 @@ class PanopticQuality(SegmentationMetric):
     """PQ, SQ and RQ (Kirillov et al., arXiv 1801.00868), in percent.
 
     A predicted and a true segment of one category match if their IoU exceeds 0.5; pixels that are void in the truth
-    do not count. An unmatched prediction is no false positive if more than half of it is void or a crowd of its
+    do not count. An unmatched prediction is not a false positive if more than half of it is void or a crowd of its
     category. An unmatched crowd is never a false negative.
 
     Args:

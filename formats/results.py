@@ -45,8 +45,9 @@ class Results:
     Args:
         annotations (`Path`): the JSON file. Its maps lie in a folder of the same name without the ending, and photos
             with relative paths where they lay for the command that wrote it.
-        files (`Iterable`, *optional*): for sources that are no paths or addresses, pairs of a source and a function
-            that gives its photo as [`load_photo`] takes it, in the order of the results; others may lie between them.
+        files (`Iterable`, *optional*): for sources that are neither paths nor addresses, pairs of a source and a
+            function that gives its photo as [`load_photo`] takes it, in the order of the results; others may lie
+            between them.
         left_out (`dict`, *optional*): takes, by their names, the sources of photos that a format cannot copy, and why;
             the format is written without them. Such a photo is an error if not given.
         timeout, max_download_bytes (*optional*): limits for photos from the web, as [`load_photo`] takes them.

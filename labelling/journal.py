@@ -19,8 +19,8 @@ class Line(NamedTuple):
 class Journal:
     """A file with one record of JSON per line.
 
-    Each record is on its way to the disk before `append` returns. A line that a killed process left torn is no record,
-    and the next one to be appended does not touch it.
+    Each record is on its way to the disk before `append` returns. A line that a killed process left torn is not a
+    record, and the next one to be appended does not touch it.
 
     Args:
         path (`Path`): there or not; the folder around it exists.

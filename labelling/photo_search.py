@@ -91,7 +91,7 @@ def find_photos(places: Iterable[str], *, recursive: bool = False) -> list[str]:
             raise ValueError(f"{place}: no photo found there{further}; {advice}")
         photos += paths
     if not any(place.lower().startswith(ADDRESSES) or os.path.exists(place) for place in photos):
-        raise ValueError(f"{', '.join(photos) or 'What fisa-segment made itself is no photo'}: no such file.")
+        raise ValueError(f"{', '.join(photos) or 'What fisa-segment made itself is not a photo'}: no such file.")
     return photos
 
 
@@ -128,7 +128,7 @@ def result_names(keys: Sequence[PhotoKey], known: Mapping[PhotoKey, str] | None 
 
     Of photos with the same name, the first by its key has it alone; the others have a part of their place's digest
     behind it. So the names do not depend on the order of the photos, nor on how many of them were done before. Bytes
-    that are no UTF-8 are spelt out: any program can name the files.
+    that are not UTF-8 are spelt out: any program can name the files.
 
     Args:
         keys: all photos of a call.
@@ -166,7 +166,7 @@ def _listed(path: str) -> list[str]:
     """The places that a text file names, one on each line that is neither blank nor a comment."""
     content = Path(path).read_bytes()
     if b"\0" in content:
-        raise ValueError(f"{path}: it is no text in UTF-8. Save it in this encoding.")
+        raise ValueError(f"{path}: it is not text in UTF-8. Save it in this encoding.")
     text = content.decode("utf-8-sig", "surrogateescape")  # names of files may be any bytes
     places = [_without_blanks(line) for line in text.split("\n")]
     places = [place for place in places if place and not _is_comment(place)]

@@ -51,7 +51,7 @@ def vocabulary_of_tensors(tensors: Mapping[str, torch.Tensor]) -> StoredVocabula
 
 
 def pop_beside_weights(tensors: MutableMapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    """Remove from an adapter's tensors those that are no weights, and return them by their names above.
+    """Remove from an adapter's tensors those that are not weights, and return them by their names above.
 
     Args:
         tensors: by name; what is returned is removed.

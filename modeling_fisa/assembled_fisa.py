@@ -75,7 +75,7 @@ class AssembledFisa(FisaPreTrainedModel):
 
         Raises:
             `ValueError`: a folder or Hub name is of another kind of model.
-            `TypeError`: an option that is no field of the config.
+            `TypeError`: an option that is not a field of the config.
 
         Example:
 
@@ -179,7 +179,7 @@ class AssembledFisa(FisaPreTrainedModel):
             )
             tensors = None if file is None else load_file(file)
         beside: dict[str, torch.Tensor] = {}
-        if tensors is not None:  # what is no weight would be reported as unexpected
+        if tensors is not None:  # what is not a weight would be reported as unexpected
             tensors = dict(tensors)
             beside = pop_beside_weights(tensors, ADAPTER_PREFIX)
         bound.arguments["adapter_state_dict"] = tensors

@@ -288,7 +288,7 @@ class FisaPreTrainedModel(PreTrainedModel):
         """Store the base's vocabulary, or that of the adapter that was merged into it."""
         self._vocabulary_model.leave_adapters()
 
-    # What follows, FisaModel and FisaForUniversalSegmentation do in their own ways; this class is no model itself.
+    # What follows, FisaModel and FisaForUniversalSegmentation do in their own ways; this class is not a model itself.
 
     @property
     def _vocabulary_model(self) -> Any:

@@ -136,7 +136,7 @@ def _windows(proposals: MaskProposals, photo_sizes: torch.Tensor) -> tuple[torch
     inside, sizes = proposals.mask_logits > 0, proposals.sizes
     grid = torch.tensor(inside.shape[-2:])
     mask_sizes = grid.expand(len(inside), 2) if sizes is None else sizes.cpu()
-    if sizes is not None:  # what lies beyond the photo is no part of a mask
+    if sizes is not None:  # what lies beyond the photo is not part of a mask
         for axis, side in ((-2, sizes[:, 0]), (-1, sizes[:, 1])):
             on_photo = torch.arange(inside.shape[axis], device=inside.device) < side[:, None]
             inside = inside & (on_photo[:, None, :, None] if axis == -2 else on_photo[:, None, None])

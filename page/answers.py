@@ -91,7 +91,7 @@ class Question:
         except Image.DecompressionBombError as error:
             raise Refused(f"This photo has too many pixels; it may have {LARGEST_PHOTO:,}.") from error
         except DECODER_ERRORS as error:
-            raise Refused("This file is no picture that can be read: choose a JPEG, PNG or WebP.") from error
+            raise Refused("This file is not a picture that can be read: choose a JPEG, PNG or WebP.") from error
         if width * height > LARGEST_PHOTO:
             raise Refused(f"This photo has {width} × {height} pixels; it may have {LARGEST_PHOTO:,} in all.")
         return Path(self.photo).read_bytes()

@@ -79,7 +79,7 @@ def photos_in_archive(archive: str, *, endings: Collection[str]) -> list[str]:
     """The addresses of the photos in an archive, in their order, links to photos among them.
 
     In WebDataset, the files of a sample share what stands before the first dot of their names. Where `7.jpg` is there,
-    `7.seg.png` is no photo but says something of one.
+    `7.seg.png` is not a photo but says something about one.
 
     Args:
         archive: its path.

@@ -31,12 +31,12 @@ def tidy(name: Any) -> str:
     """A name with single blanks.
 
     Raises:
-        TypeError or ValueError: it is no string, or none that can be written.
+        TypeError or ValueError: it is not a string, or not one that can be written.
     """
     if not isinstance(name, str):
         raise TypeError(f"A class name must be a string, found {name!r} ({type(name).__name__}).")
     if any("\ud800" <= character <= "\udfff" for character in name):
-        raise ValueError(f"A class name must be text, and {name!r} holds half of a surrogate pair. Write it anew.")
+        raise ValueError(f"A class name must be text, and {name!r} holds half of a surrogate pair. Write it again.")
     return " ".join(name.split())
 
 
@@ -122,7 +122,7 @@ def refuse_other_numbers(numbers: Sequence[int], names: str) -> None:
     if [*numbers] != [*range(len(numbers))]:
         raise ValueError(
             f"{names}: a class's number is its place, counted from 0, and these have others or none. Leave the "
-            "numbers out; in a file of the values of label maps, write _ for each value that is no class."
+            "numbers out; in a file of the values of label maps, write _ for each value that is not a class."
         )
 
 

@@ -99,7 +99,7 @@ def path_of(source: str) -> str:
 
 
 def spelt_out(name: str) -> str:
-    r"""A name of a file as text of any encoding: bytes that are no UTF-8, which Python has as halves of surrogates,
+    r"""A name of a file as text of any encoding: bytes that are not UTF-8, which Python has as halves of surrogates,
     are spelt out.
 
     Example:

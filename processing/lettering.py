@@ -119,7 +119,7 @@ class Lettering:
         font (`str` or `os.PathLike`, *optional*): a font file that FreeType reads.
 
     Raises:
-        ValueError: the file is no such font.
+        ValueError: the file is not such a font.
 
     Example:
 

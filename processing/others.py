@@ -141,8 +141,8 @@ def given_others(others: VocabularyLike | PathLike | None) -> tuple[Class, ...]:
         return tuple(Vocabulary.from_file(others))
     if isinstance(others, str) and others.strip().casefold() in SETTINGS:
         raise ValueError(
-            f'`others` is "{others}", which is no word to compete: give None for none, "auto" for what the model\'s '
-            f'`default_others` says, or the words themselves; ["{others}"] if it is one.'
+            f'`others` is "{others}", which is not a word to compete: give None for none, "auto" for what the '
+            f'model\'s `default_others` says, or the words themselves; ["{others}"] if it is one.'
         )
     if others is None or (isinstance(others, Sized) and not isinstance(others, str) and len(others) == 0):
         return ()
@@ -159,7 +159,7 @@ def known_others(stored: VocabularyLike | None, generator_labels: Iterable[str])
         stored: the vocabulary, in any form that [`Vocabulary.parse`] takes.
         generator_labels (`Iterable[str]`):
             Taken in plain words, with the synonyms that ADE20K's have behind commas; `thing`, `stuff`, `LABEL_0` and
-            the like are no words.
+            the like are not words.
 
     Example:
 

@@ -118,7 +118,7 @@ def log_no_object(objectness: torch.Tensor) -> torch.Tensor:
 
 
 def _class_probs(logits: torch.Tensor, index: int) -> torch.Tensor:
-    """Probabilities of the columns, (Q, C + N + 1) float32; a proposal that has none is no object."""
+    """Probabilities of the columns, (Q, C + N + 1) float32; a proposal that has none is not an object."""
     probs = logits.float().softmax(-1)
     broken = probs.isnan().any(-1)
     if broken.any():

@@ -141,7 +141,7 @@ def load_photo(
     Files of more pixels than twice `PIL.Image.MAX_IMAGE_PIXELS` (179 million; set it to allow more) are refused.
 
     Raises:
-        ValueError: the photo cannot be read, is empty, or has pixel values out of range. TypeError: it is no photo.
+        ValueError: the photo cannot be read, is empty, or has pixel values out of range. TypeError: it is not a photo.
 
     ```python
     >>> load_photo("photo.jpg").size
@@ -187,7 +187,7 @@ def photo_content(image: Any, *, timeout: float | None = None, max_download_byte
         image, timeout, max_download_bytes: as [`load_photo`] takes them, but for pixels.
 
     Raises:
-        ValueError: the file cannot be read. TypeError: it is no file.
+        ValueError: the file cannot be read. TypeError: it is not a file.
     """
     with _file_of(image, timeout=timeout, max_download_bytes=max_download_bytes) as file:
         return file.read()
@@ -269,7 +269,7 @@ def _opened(source: str, *, timeout: float | None, max_download_bytes: int | Non
 
 
 def _from_base64(source: str, error: OSError) -> bytes:
-    """What transformers' pipelines take too: a data URI without its head. `error`: why it is no path."""
+    """What transformers' pipelines take too: a data URI without its head. `error`: why it is not a path."""
     try:
         content = base64.b64decode("".join(source.split()), validate=True)
         open_image(io.BytesIO(content))

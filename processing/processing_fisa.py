@@ -122,7 +122,7 @@ class FisaProcessor(ProcessorMixin):
         """As transformers' own; called by `from_pretrained` for what a folder or the Hub stores.
 
         Raises:
-            ValueError: what is stored are no settings; the message names file and setting.
+            ValueError: what is stored are not settings; the message names file and setting.
         """
         with naming_file(pretrained_model_name_or_path):
             settings, options = super().get_processor_dict(pretrained_model_name_or_path, **kwargs)
@@ -130,7 +130,7 @@ class FisaProcessor(ProcessorMixin):
             refuse_no_dictionary(images, name="image_processor")
             refuse_no_dictionary(images.get("auto_map", {}), name="auto_map")
             if not isinstance(images.get("image_processor_type", ""), str):
-                raise ValueError("`image_processor_type` is no name of a class.")
+                raise ValueError("`image_processor_type` is not the name of a class.")
             resolve_templates(settings.get("prompt_templates", "default"))
         return settings, options
 

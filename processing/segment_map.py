@@ -141,7 +141,7 @@ class SegmentMap:
         """Where a segment is seen, (H, W) bool.
 
         Raises:
-            TypeError: it is no segment. ValueError: it is none of these.
+            TypeError: it is not a segment. ValueError: it is none of these.
         """
         if not isinstance(segment, Segment):
             raise TypeError(
@@ -177,7 +177,7 @@ def _measured(ids: torch.Tensor, count: int) -> tuple[list[int], list[Box]]:
     runs = Runs.of(ids.cpu().numpy())
     least, most = runs.values.min(initial=0), runs.values.max(initial=0)
     if least < 0:
-        raise ValueError(f"The map holds segment {least}; segments count from 1, and 0 is no segment.")
+        raise ValueError(f"The map holds segment {least}; segments count from 1, and 0 is not a segment.")
     if most > count:
         raise ValueError(f"The map holds segment {most}, and there are {count} labels; each segment needs one.")
     areas, boxes = areas_and_boxes(runs, runs.values, count=count + 1, width=ids.shape[1])

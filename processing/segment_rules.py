@@ -269,7 +269,7 @@ def _shares(
     """
     # As Python floats, like transformers' own: compared as float32, a share of 4/5 would not be above 0.8.
     at_most = (won.float() / least).masked_fill((won == 0) | (most == 0), 0).tolist()
-    at_least = (won.float() / most).masked_fill(least == 0, 0).tolist()  # a mask that may be empty may be no segment
+    at_least = (won.float() / most).masked_fill(least == 0, 0).tolist()  # an area that may be 0 may win nothing
 
     def measure(k: int) -> None:
         area = exact_area(k)

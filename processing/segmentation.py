@@ -209,7 +209,7 @@ class Segmentation(SegmentMap):
             back what surrounds it.
 
         Raises:
-            TypeError: it is no segment.
+            TypeError: it is not a segment.
             ValueError: it is none of these or has no pixels; or as in [`plot`].
         """
         mask = self.mask(segment)

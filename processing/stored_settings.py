@@ -25,7 +25,7 @@ def naming_file(folder: Any) -> Iterator[None]:
 
 
 def refuse_no_dictionary(settings: Any, *, name: str) -> None:
-    """Refuse settings that are no dictionary.
+    """Refuse settings that are not a dictionary.
 
     Raises:
         ValueError: they are not.

@@ -230,9 +230,9 @@ class Vocabulary(Sequence[Class]):
         try:
             return cls.parse(readers[path.suffix.lower()](path.read_text(encoding="utf-8-sig")))
         except UnicodeDecodeError as error:
-            raise ValueError(f"{path}: it is no text in UTF-8 ({error.reason}). Save it in this encoding.") from error
+            raise ValueError(f"{path}: it is not text in UTF-8 ({error.reason}). Save it in this encoding.") from error
         except json.JSONDecodeError as error:
-            raise ValueError(f"{path}: it is no JSON: {error}.") from error
+            raise ValueError(f"{path}: it is not JSON: {error}.") from error
         except (TypeError, ValueError) as error:
             raise ValueError(f"{path}: {error}") from error
 

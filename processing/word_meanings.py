@@ -1,7 +1,7 @@
 """What words mean to each other: which are kinds of which, by WordNet and by the heads of noun phrases.
 
 A word is a kind of a wider one if what it commonly means stands beneath anything that the wider one may mean. So a
-poodle is a dog, though WordNet has other dogs, and a dog is no person, though some persons are called dogs.
+poodle is a dog, though WordNet has other dogs, and a dog is not a person, though some persons are called dogs.
 """
 
 import base64
@@ -111,7 +111,7 @@ def calls_people_by(name: str) -> Literal["age and sex", "role"] | None:
 
 
 def differ_in_number(plural: str, singular: str) -> bool:
-    """Whether a name is no plural of another one that is spelt like its singular: glasses are not several glasses.
+    """Whether one name only looks like the plural of the other: "glasses" means more than several of a glass.
 
     Example:
 

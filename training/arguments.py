@@ -122,12 +122,12 @@ def _config_fields(text: str) -> dict[str, Any]:
     """The fields of [`FisaConfig`] that `--fisa_config` sets.
 
     Raises:
-        ValueError: it is no mapping of such fields to values that they take.
+        ValueError: it is not a mapping of such fields to values that they take.
     """
     try:
         given = read_json_text(text)
         if not isinstance(given, dict):
-            raise ValueError("it is no mapping")
+            raise ValueError("it is not a mapping")
         if unknown := sorted(given.keys() - FisaConfig().to_dict().keys()):
             raise ValueError(f"FisaConfig has no field {', '.join(unknown)}")
         FisaConfig(**given)

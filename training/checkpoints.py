@@ -32,7 +32,7 @@ ORIGIN = "trained_from.json"
 
 
 def newest_whole_checkpoint(folder: str | PathLike) -> Path | None:
-    """The checkpoint to go on from: the newest that can be read from beginning to end.
+    """The checkpoint to resume from: the newest that can be read from beginning to end.
 
     Newer ones that cannot are left out, with a warning.
 
@@ -60,7 +60,7 @@ def newest_whole_checkpoint(folder: str | PathLike) -> Path | None:
 
 
 def damage_of(checkpoint: Path) -> str | None:
-    """What keeps a checkpoint from being gone on from, in a few words; `None` if it is whole.
+    """What keeps a checkpoint from being resumed from, in a few words; `None` if it is whole.
 
     Args:
         checkpoint: a folder of the Trainer's.

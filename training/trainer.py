@@ -41,7 +41,7 @@ OF_ACCELERATE = ("forward", "_original_forward", "_is_accelerate_prepared")
 
 
 class DivergedError(ArithmeticError):
-    """Training has come to a loss or to weights that are no finite numbers."""
+    """Training has come to a loss or to weights that are not finite."""
 
 
 class FisaTrainer(Trainer):
@@ -117,7 +117,7 @@ class FisaTrainer(Trainer):
 
         Raises:
             `ValueError`: the checkpoint is not whole, or of a run that trains something else.
-            [`DivergedError`]: a loss or a weight is no finite number any more. No checkpoint holds such weights.
+            [`DivergedError`]: a loss or a weight is no longer finite. No checkpoint holds such weights.
         """
         self._next_pass_begins_with = []
         checkpoint = self.checkpoint_to_resume(resume_from_checkpoint)
@@ -160,7 +160,7 @@ class FisaTrainer(Trainer):
         if checkpoint is None:
             return None
         if damage := damage_of(checkpoint):
-            raise ValueError(f"The checkpoint {checkpoint} cannot be gone on from: {damage}.")
+            raise ValueError(f"The checkpoint {checkpoint} cannot be resumed from: {damage}.")
         refuse_another_origin(checkpoint, self._origin)
         return checkpoint
 
@@ -359,7 +359,7 @@ def _refuse_unmeasurable(metric: str, evaluator: Evaluator) -> None:
 
 
 def _diverged(found: str) -> DivergedError:
-    return DivergedError(f"Training has diverged: {found}. Train anew with a lower --learning_rate.")
+    return DivergedError(f"Training has diverged: {found}. Train again with a lower --learning_rate.")
 
 
 def _refuse_to_average_changes(model: torch.nn.Module) -> None:

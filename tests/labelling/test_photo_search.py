@@ -129,7 +129,7 @@ def test_lists_have_a_photo_per_line(album):
     with pytest.raises(ValueError, match="notes.txt is empty"):
         find_photos(["album/notes.txt"])
     (album / "notes.txt").write_text("album/b.png", encoding="utf-16")
-    with pytest.raises(ValueError, match="notes.txt: it is no text in UTF-8. Save it"):
+    with pytest.raises(ValueError, match="notes.txt: it is not text in UTF-8. Save it"):
         find_photos(["album/notes.txt"])
 
 

@@ -137,7 +137,7 @@ def test_what_is_missing_or_broken_is_said_and_mended(at_desk):
     )
     at_desk.page.get_by_label("Remove Image").first.wait_for()
     at_desk.ask(WORDS)
-    at_desk.notice("This file is no picture that can be read")
+    at_desk.notice("This file is not a picture that can be read")
     at_desk.page.get_by_label("Remove Image").first.click()
     at_desk.upload(patchwork.SCENES / "easy.jpg")
     at_desk.ask(" , ")

@@ -131,7 +131,7 @@ def test_what_is_no_graph_is_refused(tmp_path):
         load_graph(tmp_path)
     with pytest.raises(FileNotFoundError, match="no such file"):
         load_graph(str(tmp_path / "model.onnx"))
-    with pytest.raises(ValueError, match="is no graph"):
+    with pytest.raises(ValueError, match="is not a graph"):
         load_graph(tmp_path / "config.json")
     for name in ("model.onnx", "model.pt2"):
         (tmp_path / name).touch()

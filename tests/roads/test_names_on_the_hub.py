@@ -21,7 +21,7 @@ def test_a_name_without_a_model(tmp_path, command):
     unreachable = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "cache")}
     output = walk(command, *COMMANDS[command], "nobody/nothing", cwd=tmp_path, status=2, timeout=60, **unreachable)
     *_, last = output.strip().splitlines()
-    assert "nobody/nothing is no folder" in last and "the Hub cannot be reached" in last
+    assert "nobody/nothing is not a folder" in last and "the Hub cannot be reached" in last
     assert "Retrying" not in output and not (tmp_path / "results").exists()
 
 

@@ -82,7 +82,7 @@ def test_a_named_checkpoint_that_is_damaged_is_refused_in_one_line(folder, check
     with pytest.raises(SystemExit) as ended:
         run(folder, model=checkpoint, data=photos, do_train=True, resume_from_checkpoint=named)
     assert ended.value.code == 2
-    assert f"{named} cannot be gone on from: optimizer.pt is damaged" in " ".join(capsys.readouterr().err.split())
+    assert f"{named} cannot be resumed from: optimizer.pt is damaged" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize(

@@ -385,7 +385,7 @@ def test_a_flag_that_comes_twice_in_a_recipe_is_named(tmp_path, ending, name):
         ({"do_eval": True, "bf16_full_eval": True}, ["--bf16_full_eval", "--bf16 or --fp16"]),
         ({"do_train": True, "vocabulary_size": 0}, ["--vocabulary_size was 0", "1 or more"]),
         ({"do_train": True, "learning_rate": -1}, ["--learning_rate was -1", "0 or more"]),
-        ({"do_train": True, "fisa_config": "[1]"}, ["--fisa_config [1]", "it is no mapping"]),
+        ({"do_train": True, "fisa_config": "[1]"}, ["--fisa_config [1]", "it is not a mapping"]),
         ({"do_train": True, "fisa_config": '{"foo_bar": 1}'}, ["--fisa_config", "no field foo_bar"]),
         ({"do_train": True, "fisa_config": '{"seve_layers": "a"}'}, ["--fisa_config", "seve_layers"]),
         ({"do_train": True, "fisa_config": "{a:1}"}, ["--fisa_config {a:1}"]),
