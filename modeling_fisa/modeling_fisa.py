@@ -26,6 +26,9 @@ from fisa.modeling_fisa.zoom import WINDOWS_AT_A_TIME, choose_closeups, flat_pho
 from fisa.processing.image_processing_fisa import FisaImageProcessor
 from fisa.processing.original_photos import OriginalPhoto
 
+# Saved again, a model that was loaded from the Hub's code takes along what this file imports.
+from fisa.processing.pipeline_fisa import FisaPipeline  # noqa: F401
+
 
 logger = logging.get_logger(__name__)
 

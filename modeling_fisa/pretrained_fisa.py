@@ -143,7 +143,7 @@ class FisaPreTrainedModel(PreTrainedModel):
         model.freeze_untrained_parts()  # loading puts new parameters in place, all of which ask for gradients
         model._check_offloading()
         if vocabulary is not None and pretrained_model_name_or_path is not None:
-            processor = _text_processor(pretrained_model_name_or_path, source)
+            processor = _text_processor(pretrained_model_name_or_path, config, source)
             model.set_vocabulary(processor, vocabulary, others=others)
         return loaded
 
@@ -326,11 +326,12 @@ def _with_stored_vocabulary(
     return config, vocabulary, others
 
 
-def _text_processor(folder: str | PathLike, source: dict[str, Any]) -> FisaProcessor:
-    """The folder's tokenizer and templates. Its image processor, which remote code asks trust for anew, stays away."""
+def _text_processor(folder: str | PathLike, config: FisaConfig, source: dict[str, Any]) -> FisaProcessor:
+    """The folder's tokenizer and templates. Its image processor and config, which ask anew for trust in remote code,
+    stay away."""
     try:
         settings, _ = FisaProcessor.get_processor_dict(folder, **source)
-        tokenizer = AutoTokenizer.from_pretrained(folder, **source)
+        tokenizer = AutoTokenizer.from_pretrained(folder, config=config, **source)
     except (OSError, ValueError) as error:
         raise ValueError(
             f"{folder} has no tokenizer and templates to encode the given labels with; save the FisaProcessor in it: "

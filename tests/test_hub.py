@@ -120,6 +120,29 @@ def test_loads_without_the_package_and_gives_bit_equal_outputs(exported, checkpo
     assert torch.equal(there["masks"], called.masks_queries_logits)
 
 
+OTHER_WORDS = """
+from transformers import AutoModelForUniversalSegmentation, AutoProcessor, pipeline
+trusted = {"trust_remote_code": True}
+model = AutoModelForUniversalSegmentation.from_pretrained("exported", id2label={0: "house", 1: "tree"}, **trusted)
+processor = AutoProcessor.from_pretrained("exported", **trusted)
+model.save_pretrained("again")
+processor.save_pretrained("again")
+sure = {"threshold": 0.0, "overlap_mask_area_threshold": 0.0}
+asked = {"candidate_labels": "roof"}
+for task, words in ("image-segmentation", {}), ("open-vocabulary-image-segmentation", asked):
+    segments = pipeline(task, model="again", device="cpu", **trusted)("photo.jpg", **sure, **words)
+    print(task, {segment["label"] for segment in segments})
+"""
+
+
+def test_with_other_words_it_is_trusted_once_and_can_be_saved_again(exported):
+    printed = run(WITHOUT_PACKAGE + OTHER_WORDS, exported)
+    assert "Do you wish to run the custom code?" not in printed
+    stored, asked = printed.splitlines()
+    assert "house" in stored or "tree" in stored
+    assert asked == "open-vocabulary-image-segmentation {'roof'}"
+
+
 def test_loads_with_the_package_without_trust(exported, photo):
     model = AutoModel.from_pretrained(exported / "exported")
     assert type(model) is fisa.FisaModel
