@@ -58,11 +58,8 @@ def hub(
         rows = rows._resolve_features()
     categories = _categories(rows.features, classes, source)
     reader = _reader(rows.features, categories, source)
-    for column in ("image", reader.label_column):
-        if isinstance(rows.features[column], datasets.Image):
-            rows = rows.cast_column(column, datasets.Image(decode=False))
     if streaming:
-        return StreamedSegmentationDataset(rows, reader.record, reader.kept)
+        return StreamedSegmentationDataset(_undecoded(rows, reader), reader.record, reader.kept)
     return HubDataset(rows, reader)
 
 
@@ -79,6 +76,11 @@ class RowReader:
     categories: tuple[Category, ...]
     label_column: str
     is_panoptic: bool
+
+    @property
+    def columns(self) -> tuple[str, str]:
+        """Those of photos and labels."""
+        return "image", self.label_column
 
     @property
     def kept(self) -> tuple[Category, ...]:
@@ -128,13 +130,14 @@ class HubDataset(SegmentationDataset):
     """A data set of the Hub that is on this machine as a whole.
 
     Args:
-        rows: with columns as [`RowReader`] wants them.
+        rows: with columns as [`RowReader`] wants them. Pictures are read as they are stored, whatever format
+            (`"numpy"`, `"torch"` and others) the rows have; a transform of their owner's stays.
         reader: makes records of them.
     """
 
     def __init__(self, rows: datasets.Dataset, reader: RowReader):
         super().__init__(reader.kept, unlabelled="ignored")
-        self.rows, self.reader = rows, reader
+        self.rows, self.reader = _as_stored(rows, reader), reader
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -193,6 +196,22 @@ class HubDataset(SegmentationDataset):
 
     def select(self, indices: Iterable[int]) -> "HubDataset":
         return HubDataset(self.rows.select(list(indices)), self.reader)
+
+
+def _as_stored(rows: datasets.Dataset, reader: RowReader) -> datasets.Dataset:
+    """Rows whose pictures are read by the reader, rather than made into arrays or tables by `datasets`."""
+    are_pictures = all(isinstance(rows.features.get(column), datasets.Image) for column in reader.columns)
+    if rows.format["type"] == "custom" or not are_pictures:
+        return rows
+    return _undecoded(rows.with_format(None), reader)
+
+
+def _undecoded(rows: Any, reader: RowReader) -> Any:
+    """Rows or a stream of them whose pictures are files still, which the reader opens."""
+    for column in reader.columns:
+        if isinstance(rows.features[column], datasets.Image):
+            rows = rows.cast_column(column, datasets.Image(decode=False))
+    return rows
 
 
 def photo(row: Mapping[str, Any]) -> Image.Image:

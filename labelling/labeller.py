@@ -9,6 +9,7 @@ from os import PathLike
 from threading import Barrier
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from PIL import Image
 from transformers import pipeline
@@ -143,7 +144,7 @@ class Labeller:
         labels = {name: _Column(name, values) for name, values in zip(COLUMNS, columns)}
         # A data set keeps its columns itself; copies of them it would encode anew.
         given = rows if isinstance(rows, dict) else {}
-        return dict(given) | labels
+        return given | {"image": _encodable(photos)} | labels if given else labels
 
     @contextmanager
     def workers(self, count: int | None = None, *, photos: int | None = None) -> Iterator[ThreadPoolExecutor]:
@@ -317,6 +318,16 @@ class Labeller:
             return None, [], reason_of(result)
         ids, infos = numbered(**result[1].to_panoptic([category["id"] for category in self.categories]))
         return panoptic_png(ids), infos, None
+
+
+def _encodable(photos: Any) -> Any:
+    """Photos as Arrow takes them: neither an array of objects, as NumPy holds photos of several sizes, nor arrays of
+    which some alone have an axis of channels."""
+    is_of_objects = isinstance(photos, np.ndarray) and photos.dtype == object
+    if not is_of_objects or not all(isinstance(photo, np.ndarray) for photo in photos):
+        return photos
+    is_mixed = len({photo.ndim for photo in photos}) > 1
+    return [Image.fromarray(photo) if is_mixed else photo for photo in photos]
 
 
 class _Column(list):

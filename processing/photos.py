@@ -207,7 +207,10 @@ def read_photos(images: Any, *, input_data_format: str | ChannelDimension | None
 
 
 def is_collection(images: Any) -> bool:
-    """Whether this is several photos: a list, tuple, generator, column of a data set or array with a batch axis."""
+    """Whether this is several photos: a list, tuple, generator, column of a data set, array with a batch axis or array
+    of objects or texts."""
+    if isinstance(images, np.ndarray) and images.dtype.kind in "OSU":  # as NumPy holds photos of several sizes
+        return images.ndim == 1
     if isinstance(images, np.ndarray) or is_torch_tensor(images):
         return images.ndim == 4
     is_one = isinstance(images, str | bytes | bytearray | memoryview | Mapping) or hasattr(images, "read")

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
+from fisa.data.categories import Category
 from fisa.data.formats import load_segmentation_dataset
+from fisa.data.hub_datasets import HubDataset, RowReader
 from fisa.data.segmentation_datasets import SegmentationDataset, StreamedSegmentationDataset
 from fisa.processing.coco_panoptic import panoptic_to_rgb
 from tests.data.made_files import CATEGORIES, HEIGHT, WIDTH, quarters
@@ -115,6 +117,21 @@ def test_parts_of_a_row_are_those_of_the_record(tmp_path, classes):
     assert chosen.image(0).tobytes() == chosen[0]["image"].tobytes()
     assert chosen.segments_info(1) == chosen[1]["segments_info"]
     assert chosen.fingerprint != data.fingerprint
+
+
+@pytest.mark.parametrize("format", ["numpy", "torch", "arrow", "pandas"])
+def test_rows_of_any_format_make_the_same_records(tmp_path, format):
+    rows = datasets.Dataset.from_parquet(f"{panoptic(tmp_path / 'set')}/validation.parquet")
+    categories = tuple(Category(entry["id"], entry["name"], isthing=True) for entry in CATEGORIES)
+    reader = RowReader(categories, "label", is_panoptic=True)
+    plain, formatted = HubDataset(rows, reader).check(), HubDataset(rows.with_format(format), reader).check()
+    for index in range(len(rows)):
+        wanted, found = plain[index], formatted[index]
+        assert np.array_equal(found["label"], wanted["label"]) and np.array_equal(found["image"], wanted["image"])
+        assert np.array_equal(found["image"], photo(index))
+        assert found["segments_info"] == wanted["segments_info"] == formatted.segments_info(index)
+        assert formatted.photo_digest(index) == plain.photo_digest(index)
+    assert formatted.photo_sizes() == plain.photo_sizes() and formatted.fingerprint == plain.fingerprint
 
 
 def test_the_fingerprint_follows_the_content_and_not_the_place(tmp_path, classes):

@@ -106,6 +106,21 @@ def test_a_data_set_of_any_format_and_a_stream_have_the_same_rows(checkpoint, ph
     assert datasets.Dataset.from_parquet(str(tmp_path / "labelled.parquet"), cache_dir=tmp_path)[:] == wanted[:]
 
 
+@pytest.mark.parametrize("kinds", [("RGB", "L", "RGB", "L"), ("RGB", "RGB", "L", "RGBA")])
+def test_photos_that_numpy_holds_as_arrays_of_several_sizes_stay_photos(checkpoint, photo, kinds):
+    photos = [photo.resize((60 + 20 * (number % 3), 50)).convert(kind) for number, kind in enumerate(kinds)]
+    rows = datasets.Dataset.from_dict({"image": photos}, datasets.Features(image=datasets.Image()))
+    labeller = Labeller(str(checkpoint), **OPTIONS)
+    found, wanted = (
+        photos.map(labeller, batched=True, batch_size=2).with_format(None)
+        for photos in (rows.with_format("numpy"), rows)
+    )
+    for column in ("label", "segments_info", "problem"):
+        assert found[:][column] == wanted[:][column]
+    for kept, photo in zip(found["image"], photos, strict=True):
+        assert np.array_equal(kept, photo)
+
+
 @pytest.mark.parametrize(
     ("rows", "error", "says"),
     [

@@ -228,10 +228,14 @@ def test_photos_in_every_wrapping(segmenter, photo, tmp_path):
     for alone in (pixels, tensor, {"bytes": content, "path": None}):
         assert same(segmenter(alone, **options), wanted)
     rows = datasets.Dataset.from_dict({"image": [str(path)] * 2}).cast_column("image", datasets.Image())
+    objects = np.empty(2, object)
+    objects[:] = [pixels, photo]
     several = {
         "list": [photo, path],
         "tuple": (content, pixels),
         "batch": np.stack([pixels, pixels]),
+        "batch of several sizes": objects,
+        "array of texts": np.array([str(path), str(path)]),
         "batch of tensors": torch.stack([tensor, tensor]),
         "generator": (item for item in (photo, text)),
         "column": rows["image"],
