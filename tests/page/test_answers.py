@@ -117,9 +117,9 @@ def _write_unknown_pixels(path):
 @pytest.mark.parametrize(
     "write, said",
     [
-        (_write_text, "no picture that can be read: choose a JPEG, PNG or WebP"),
-        (_write_nothing, "no picture that can be read"),
-        (_write_unknown_pixels, "no picture that can be read"),
+        (_write_text, "not a picture that can be read: choose a JPEG, PNG or WebP"),
+        (_write_nothing, "not a picture that can be read"),
+        (_write_unknown_pixels, "not a picture that can be read"),
         (_write_part, "truncated"),
     ],
 )

@@ -55,7 +55,7 @@ def test_a_program_is_told_what_is_wrong(served, tmp_path):
     with pytest.raises(Exception, match="No words to look for"):
         asked(client, SCENE, None)
     (tmp_path / "photo.jpg").write_text("no picture")
-    with pytest.raises(Exception, match="no picture that can be read"):
+    with pytest.raises(Exception, match="not a picture that can be read"):
         asked(client, tmp_path / "photo.jpg", "dog")
 
 

@@ -53,6 +53,6 @@ def test_postscript_is_refused_and_starts_nothing(tmp_path, started, content):
     for read in (read_values, size_of_photo):
         with pytest.raises(LabelProblem, match="cannot be read as an image"):
             read(file)
-    with pytest.raises(Refused, match="no picture that can be read"):
+    with pytest.raises(Refused, match="not a picture that can be read"):
         Question(str(file), "dog", "panoptic", 0.5, 0).photo_file()
     assert not started.exists()

@@ -47,8 +47,8 @@ COMMANDS = {
     "a word twice": Command("photo.png --labels dog,_Dog", '"Dog" of class "Dog" is already', "Keep each name once"),
     "words in a table": Command("photo.png --labels-file words.csv", "found '.csv'", ".txt or a .json"),
     "words in a folder": Command("photo.png --labels-file deep", "that is a folder", "Name a .txt or .json"),
-    "words in JSON cut short": Command("photo.png --labels-file cut.json", "no JSON", "line 1 column 8"),
-    "words in another encoding": Command("photo.png --labels-file utf16.txt", "no text in UTF-8", "Save it"),
+    "words in JSON cut short": Command("photo.png --labels-file cut.json", "not JSON", "line 1 column 8"),
+    "words in another encoding": Command("photo.png --labels-file utf16.txt", "not text in UTF-8", "Save it"),
     "words from nowhere": Command("photo.png --model bare", "stores no classes", "--labels or --labels-file"),
     # options
     "a split of no data set": Command("photo.png --split test", "--split", "of --dataset"),
