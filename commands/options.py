@@ -37,7 +37,7 @@ FETCHED = '--exclude "*.h5" --exclude "*.msgpack"'  # weights for other framewor
 NO_CLASSES = "This model stores no classes of its own; name some with --labels or --labels-file."
 
 
-def add_vocabulary_options(group: argparse._ArgumentGroup) -> None:
+def add_vocabulary_options(group: argparse._ActionsContainer) -> None:
     """The options by which a command takes its classes, as `vocabulary`: `None` if it was given none."""
     group.add_argument(
         "--labels",
@@ -55,7 +55,7 @@ def add_vocabulary_options(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def add_others_option(parser: argparse.ArgumentParser, *, default: str) -> None:
+def add_others_option(parser: argparse._ActionsContainer, *, default: str) -> None:
     """The option by which a command takes the words that compete, as an argument by name: none if it was not given."""
     parser.add_argument(
         "--others",

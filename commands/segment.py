@@ -259,68 +259,109 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
+    _add_photo_options(parser.add_argument_group("photos"))
+    _add_word_options(parser.add_argument_group("words"))
+    _add_model_options(parser.add_argument_group("model"))
+    _add_segment_options(parser.add_argument_group("segments"))
+    _add_output_options(parser.add_argument_group("output"))
+    parser.add_argument("--version", action="version", version=f"%(prog)s {fisa.__version__}")
+    return parser
+
+
+def _add_photo_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
         "photos", nargs="*", metavar="PHOTO", help="files, folders, patterns, URLs, tar archives or lists"
     )
-    parser.add_argument(
+    group.add_argument("--recursive", action="store_true", help="search subfolders too")
+    group.add_argument(
+        "--dataset",
+        metavar="NAME",
+        help="photos of a data set, as a stream: its name on the Hub, a folder, or a Parquet, Arrow, JSON or CSV file",
+    )
+    group.add_argument("--split", help="split of the data set (default: train)")
+    group.add_argument(
+        "--image-column",
+        metavar="COLUMN",
+        help="column of the data set with photos, or their paths or addresses (default: image)",
+    )
+    group.add_argument(
+        "--timeout",
+        type=_limit,
+        default=DOWNLOAD_SECONDS,
+        metavar="SECONDS",
+        help="limit for each download, from start to end (default: %(default)g)",
+    )
+    group.add_argument(
+        "--max-download-bytes",
+        type=_limit,
+        default=DOWNLOAD_BYTES,
+        metavar="BYTES",
+        help="limit for each download, decompressed (default: %(default)d)",
+    )
+
+
+def _add_word_options(group: argparse._ArgumentGroup) -> None:
+    add_vocabulary_options(group.add_mutually_exclusive_group())
+    add_others_option(group, default="auto; what is stored with the model, if its stored classes are looked for")
+    group.add_argument(
+        "--text-cache", metavar="FOLDER", help="keep the encoded classes here for the next run: for thousands of them"
+    )
+
+
+def _add_model_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
         "--model",
         type=model_name,
         help="folder or Hub name of a FISA model or adapter, or public parts put together: "
         f"{' or '.join(PRESETS)} (default: the small one that comes with the package, which knows Patchwork's "
         "pictograms and no photos)",
     )
-    add_vocabulary_options(parser.add_mutually_exclusive_group())
-    add_others_option(parser, default="auto; what is stored with the model, if its stored classes are looked for")
-    parser.add_argument(
-        "--text-cache", metavar="FOLDER", help="keeps the encoded classes for the next run: for thousands of them"
+    group.add_argument("--device", type=available_device, help="cpu, cuda, mps, … (default: the fastest there is)")
+    group.add_argument(
+        "--dtype",
+        choices=("auto", "mixed", "float32", "bfloat16", "float16"),
+        default="auto",
+        help="mixed: CLIP's image tower in bfloat16, the mask generator as it is (default: as stored)",
     )
-    parser.add_argument(
+    group.add_argument(
+        "--batch-size",
+        type=_positive,
+        metavar="N",
+        help="photos at a time: on the CPU each by itself, elsewhere in one stack "
+        "(default: on the CPU twice PyTorch's threads, 8 at most; elsewhere 8); halves when memory runs out",
+    )
+
+
+def _add_segment_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
         "--subtask", choices=SUBTASKS, default="panoptic", help="kind of segmentation (default: %(default)s)"
     )
-    parser.add_argument(
+    group.add_argument(
         "--threshold", type=_fraction, help="least objectness of a segment, 0 to 1 (default: the model's)"
     )
-    parser.add_argument(
+    group.add_argument(
         "--min-score",
         type=_fraction,
         help="least score of a segment, 0 to 1: its probability among all words, times its objectness (default: the "
         "model's)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--zoom",
         type=_count,
         metavar="N",
         help="look closer at the N likeliest masks of each photo: better names for small things, and slower "
         "(0: fast; default: the model's)",
     )
-    parser.add_argument(
-        "--timeout",
-        type=_limit,
-        default=DOWNLOAD_SECONDS,
-        metavar="SECONDS",
-        help="for each download, from start to end (default: %(default)g)",
-    )
-    parser.add_argument(
-        "--max-download-bytes",
-        type=_limit,
-        default=DOWNLOAD_BYTES,
-        metavar="BYTES",
-        help="of each download, decompressed (default: %(default)d)",
-    )
-    parser.add_argument("--device", type=available_device, help="cpu, cuda, mps, … (default: the fastest there is)")
-    parser.add_argument(
-        "--dtype",
-        choices=("auto", "mixed", "float32", "bfloat16", "float16"),
-        default="auto",
-        help="mixed: CLIP's image tower in bfloat16, the mask generator as it is (default: as stored)",
-    )
-    parser.add_argument(
+
+
+def _add_output_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
         "--output",
         type=output_place,
         default="segments",
         help="folder for the results (default: %(default)s), or - for JSON lines on standard output, a photo per line",
     )
-    parser.add_argument(
+    group.add_argument(
         "--format",
         nargs="+",
         choices=list(FORMATS),
@@ -328,44 +369,24 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help=f"write the results in further formats too: {', '.join(FORMATS)}",
     )
-    overlays = parser.add_mutually_exclusive_group()
+    overlays = group.add_mutually_exclusive_group()
     overlays.add_argument(
         "--overlay-format",
         choices=OVERLAY_FORMATS,
-        help="of the photos with their segments drawn over them: jpg is small and fast, png is exact (default: jpg)",
+        help="format of the overlays, photos with their segments drawn over them: jpg is small and fast, png is exact "
+        "(default: jpg)",
     )
-    overlays.add_argument("--no-overlay", action="store_true", help="write maps and annotations alone")
-    parser.add_argument(
-        "--dataset",
-        metavar="NAME",
-        help="photos of a data set, as a stream: its name on the Hub, a folder, or a Parquet, Arrow, JSON or CSV file",
-    )
-    parser.add_argument("--split", help="of the data set (default: train)")
-    parser.add_argument(
-        "--image-column",
-        metavar="COLUMN",
-        help="of the data set: photos, or their paths or addresses (default: image)",
-    )
-    parser.add_argument(
+    overlays.add_argument("--no-overlay", action="store_true", help="write only maps and annotations")
+    group.add_argument(
         "--font",
         type=_font,
         metavar="FILE",
-        help="writes the names; what it lacks comes from the fonts that ship, which have most scripts",
+        help="font file for the names on the overlays; what it lacks comes from the fonts that ship (most scripts)",
     )
-    parser.add_argument("--recursive", action="store_true", help="search the folders in folders too")
-    parser.add_argument(
-        "--batch-size",
-        type=_positive,
-        metavar="N",
-        help="photos at a time: on the CPU each by itself, elsewhere in one stack "
-        "(default: on the CPU twice PyTorch's threads, 8 at most; elsewhere 8); halves when memory runs out",
+    group.add_argument(
+        "--overwrite", action="store_true", help="replace the results that the folder holds, whatever their settings"
     )
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replace the results that the folder holds, of whatever settings"
-    )
-    parser.add_argument("--quiet", action="store_true", help="print errors alone")
-    parser.add_argument("--version", action="version", version=f"%(prog)s {fisa.__version__}")
-    return parser
+    group.add_argument("--quiet", action="store_true", help="print nothing but errors")
 
 
 def _font(text: str) -> str:

@@ -20,7 +20,7 @@ COMMANDS = {
 }
 PROGRESS = re.compile(r"^$|it/s\]")  # of weights
 MODELS = {
-    "no/such/folder": "no name that the Hub could know",
+    "no/such/folder": "not a folder, a name that the Hub could know",
     "a folder with no model": "no file named config.json or adapter_config.json",
     "a file": "name the folder of a model",
     "a model of another kind": "'clip'",
