@@ -20,6 +20,8 @@ _SEPARATOR = re.compile(r"\s*[,;]\s*|\s*\n\s*")
 _OTHER_NOTATION = re.compile(r"""^["“\[{]|^'.*'$|\|""")
 # A number before a name, as in "0: sky" and "0 = sky", and not the ratio of "16:9 screen".
 _NUMBERED = re.compile(r"\s*(\d+)(?:\s*[:=]\s+|\s*\t\s*|[:=](?!\d))(?=\S)")
+# Before all names of a list, for "1. Bundesliga" is one.
+_LISTED = re.compile(r"\s*(\d+)[.)]\s+(?=\S)")
 _FULL_STOP = re.compile(r"\.(?:\s+|$)")
 # A path from some folder on, or a name with the ending of a file: hardly a word.
 _FILE_NAME = re.compile(
@@ -110,7 +112,9 @@ def without_numbers(texts: Sequence[str]) -> list[str]:
         >>> without_numbers(["0: sky", "1: dog"])
         ['sky', 'dog']
     """
-    found = [_NUMBERED.match(text) for text in texts]
+    found = [_LISTED.match(text) for text in texts]
+    if not (len(found) > 1 and all(found)):
+        found = [_NUMBERED.match(text) for text in texts]
     if not any(found):
         return [*texts]
     refuse_other_numbers([-1 if match is None else int(match[1]) for match in found], quoted(texts))

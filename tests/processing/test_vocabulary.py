@@ -52,6 +52,7 @@ def test_separators_that_people_use(text):
         {0: "sky", 1: "red car"},
         {"1": "red car", "0": "sky"},
         ("0 = sky", "1\tred car"),
+        "0) sky\n1) red car",
     ],
     ids=str,
 )
@@ -70,14 +71,16 @@ def test_numbers_in_files_are_places(tmp_path):
         Vocabulary.from_file(tmp_path / "words.txt")
 
 
-@pytest.mark.parametrize("labels", ["1: sky, 2: dog", "0: sky, dog", {0: "sky", 255: "dog"}, "0: a, 2: b"], ids=str)
+@pytest.mark.parametrize(
+    "labels", ["1: sky, 2: dog", "0: sky, dog", {0: "sky", 255: "dog"}, "0: a, 2: b", "1. sky\n2. dog"], ids=str
+)
 def test_other_numbers_are_refused(labels):
     with pytest.raises(ValueError, match="Leave the numbers out"):
         Vocabulary.parse(labels)
 
 
 def test_numbers_that_are_names_stay():
-    names = ["16:9 screen", "7", "3 apples", "route 66"]
+    names = ["16:9 screen", "7", "3 apples", "route 66", "1. Bundesliga"]
     assert Vocabulary.parse(names).names == names and Vocabulary.parse("16:9 screen").names == names[:1]
     assert Vocabulary.parse({"7": ["seven"]}).prompts() == ["7", "seven"]
 
