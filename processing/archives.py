@@ -7,7 +7,7 @@ import tarfile
 from collections.abc import Collection
 from functools import lru_cache
 from pathlib import PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 SCHEME, SEPARATOR = "tar://", "::"  # as fsspec chains addresses
@@ -22,6 +22,8 @@ class Member(NamedTuple):
     size: int
     modified: int
     """In seconds since 1970, as the archive says."""
+    pieces: tuple[tuple[int, int], ...]
+    """Where in the file, and how many, the bytes belong that the archive holds; all others are zeros."""
 
 
 class _Index(NamedTuple):
@@ -33,12 +35,22 @@ class _Index(NamedTuple):
 
     def find(self, name: str) -> Member | None:
         """Where the file of a name lies, or that to which it links; `None` if the archive does not hold it."""
-        member, seen = self.members.get(name), {name}
-        while isinstance(member, str):
-            name = self.names.get(posixpath.normpath(member), member)
-            member = None if name in seen else self.members.get(name)
+        seen: set[str] = set()
+        while name not in seen:
             seen.add(name)
-        return member
+            member = self.members.get(name) or self._through_folder(name)
+            if not isinstance(member, str):
+                return member
+            name = self.names.get(posixpath.normpath(member), member)
+        return None
+
+    def _through_folder(self, name: str) -> str | None:
+        """Where a path leads whose first folders are a link; `None` where none of them is."""
+        for folder in PurePosixPath(name).parents:
+            target = self.members.get(self.names.get(posixpath.normpath(folder), ""))
+            if isinstance(target, str):
+                return posixpath.join(target, PurePosixPath(name).relative_to(folder))
+        return None
 
 
 def member_address(archive: str, name: str) -> str:
@@ -102,9 +114,12 @@ def read_member(archive: str, name: str) -> bytes:
         OSError: the archive cannot be read, or has no such file.
     """
     member = find_member(archive, name)
+    content = bytearray(member.size)
     with open(archive, "rb") as file:
         file.seek(member.offset)
-        return file.read(member.size)
+        for start, length in member.pieces:
+            content[start : start + length] = file.read(length)
+    return bytes(content)
 
 
 def find_member(archive: str, name: str) -> Member:
@@ -141,10 +156,13 @@ def _index(archive: str, size: int, _modified: int) -> _Index:
                     members[info.name] = posixpath.join(posixpath.dirname(info.name), info.linkname)
                 elif info.islnk():  # to what had this name before
                     members[info.name] = members.get(info.linkname, info.linkname)
-                elif info.isreg() and info.offset_data + info.size <= size:
-                    members[info.name] = Member(info.offset_data, info.size, int(info.mtime))
+                elif info.isreg():
+                    sparse: Any = info.sparse  # of `tar --sparse`, which leaves out zeros
+                    pieces = ((0, info.size),) if sparse is None else tuple(sparse)
+                    if info.offset_data + sum(length for _, length in pieces) <= size:
+                        members[info.name] = Member(info.offset_data, info.size, int(info.mtime), pieces)
             is_whole = _is_end(archive, file.offset)
-    except tarfile.TarError:
+    except (tarfile.TarError, ValueError):  # of numbers in its heads
         is_whole = False
     names = {posixpath.normpath(name): name for name in members}
     if is_whole:
