@@ -160,12 +160,11 @@ class FisaForUniversalSegmentation(AssembledFisa):
             raise ValueError("`mask_labels` came without `class_labels`: pass the class of each mask as well.")
         if mask_proposals is None:
             _refuse_alone({"objectness": objectness}, of="`mask_proposals`")
-        masks_to_name: MaskProposals | None = None
-        labels: torch.Tensor | Sequence[torch.Tensor] | None = class_labels
+        truth: MaskProposals | None = None
         if mask_labels is not None and mask_proposals is None and mask_generator_pixel_values is None:
-            masks_to_name, labels = ground_truth_proposals(mask_labels, class_labels)
-        if masks_to_name is not None and self.training and torch.is_grad_enabled():
-            proposals = masks_to_name
+            truth, truth_labels = ground_truth_proposals(mask_labels, class_labels)
+        if truth is not None and self.training and torch.is_grad_enabled():
+            proposals = truth
         else:
             proposals = self._proposals(
                 pixel_values, mask_generator_pixel_values, mask_generator_pixel_mask, mask_proposals, objectness
@@ -179,18 +178,15 @@ class FisaForUniversalSegmentation(AssembledFisa):
             class_kinds=class_kinds,
             generator_class_ids=generator_class_ids,
         )
-        of_others: dict[str, Any] = {
-            "prompt_class_ids": prompt_other_ids,
-            "class_is_thing": other_is_thing,
-            "class_kinds": other_kinds,
-            "generator_class_ids": other_generator_class_ids,
-        }
-        if other_embeds is None:
-            _refuse_alone({OTHERS[name]: value for name, value in of_others.items()}, of="`other_embeds`")
-        else:
-            vocabulary = replace(vocabulary, others=EncodedVocabulary(other_embeds, **of_others))
+        vocabulary = _with_others(
+            vocabulary,
+            other_embeds,
+            prompt_class_ids=prompt_other_ids,
+            class_is_thing=other_is_thing,
+            class_kinds=other_kinds,
+            generator_class_ids=other_generator_class_ids,
+        )
         everything, num_classes = vocabulary.everything, vocabulary.num_classes
-        is_thing = everything.class_is_thing
         encoded, logits = self._classify(
             pixel_values,
             proposals,
@@ -203,18 +199,18 @@ class FisaForUniversalSegmentation(AssembledFisa):
         if zoom is not None and torch.as_tensor(zoom).any():
             readings = self._zoomed(logits, pixel_values, proposals, everything, zoom=zoom, photos=photos)
         loss = None
-        if labels is not None and masks_to_name is not None:
-            named = logits
-            if masks_to_name is not proposals:
-                _, named = self._classify(pixel_values, masks_to_name, everything, patch_segments=patch_segments)
-            loss = self._loss(named[..., :num_classes], masks_to_name, None, labels, class_log_priors)
-        elif labels is not None:
-            loss = self._loss(logits[..., :num_classes], proposals, mask_labels, labels, class_log_priors)
-        joint = self._joint_log_probs(readings, proposals, everything)
-        is_thing = None if is_thing is None else is_thing.expand(logits.shape[0], -1)
-        others_logits = None
+        if truth is not None:
+            of_truth = logits
+            if truth is not proposals:
+                _, of_truth = self._classify(pixel_values, truth, everything, patch_segments=patch_segments)
+            loss = self._loss(of_truth[..., :num_classes], truth, None, truth_labels, class_log_priors)
+        elif class_labels is not None:
+            loss = self._loss(logits[..., :num_classes], proposals, mask_labels, class_labels, class_log_priors)
+        joint, others_logits = self._joint_log_probs(readings, proposals, everything), None
         if vocabulary.others is not None:
             joint, others_logits = split_off_others(joint, num_classes=num_classes)
+        is_thing = everything.class_is_thing
+        is_thing = None if is_thing is None else is_thing.expand(logits.shape[0], -1)
         return FisaOutput(
             loss=loss,
             class_queries_logits=joint,
@@ -434,6 +430,16 @@ class FisaForUniversalSegmentation(AssembledFisa):
             log_probs = self._opinion.weigh(logits[:, some].log_softmax(dim=-1), opinion, vocabulary)
             joint[:, some] = joint_log_probs(log_probs, proposals.objectness[:, some])
         return joint
+
+
+def _with_others(
+    vocabulary: EncodedVocabulary, other_embeds: torch.Tensor | None, **of_others: Any
+) -> EncodedVocabulary:
+    """The vocabulary with the others of a call, if the call has any."""
+    if other_embeds is None:
+        _refuse_alone({OTHERS[name]: value for name, value in of_others.items()}, of="`other_embeds`")
+        return vocabulary
+    return replace(vocabulary, others=EncodedVocabulary(other_embeds, **of_others))
 
 
 def _refuse_alone(given: Mapping[str, Any], *, of: str) -> None:
