@@ -14,7 +14,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from torch import nn
-from transformers.trainer_callback import TrainerState
+from transformers.trainer_callback import EarlyStoppingCallback, TrainerCallback, TrainerState
 from transformers.utils import logging
 
 from fisa.data.training_examples import StreamedTrainingExamples, TrainingExamples
@@ -127,6 +127,37 @@ def refuse_another_origin(checkpoint: Path, origin: Mapping[str, str]) -> None:
             "--output_dir, or give the model, data and parts that it was trained with; to train what it holds on "
             "other data, name it by --adapter."
         )
+
+
+def best_beside(checkpoint: Path, state: TrainerState) -> str | None:
+    """The best checkpoint of a run that goes on. The state names it as it was called when it was saved: from another
+    folder, or before the run's own was moved.
+
+    Args:
+        checkpoint: of the run, in the same folder.
+        state: the run's, loaded from it.
+    """
+    beside = checkpoint.parent / f"checkpoint-{state.best_global_step}"
+    return str(beside) if state.best_global_step and beside.is_dir() else state.best_model_checkpoint
+
+
+def counts_on(callback: TrainerCallback, state: TrainerState) -> bool:
+    """Have early stopping go on counting where it was when the state was saved, by its own patience.
+
+    Args:
+        callback: any; others are left alone.
+        state: of a run that goes on.
+
+    Returns:
+        Whether it would still wait.
+    """
+    if not isinstance(callback, EarlyStoppingCallback):
+        return True
+    stored = state.stateful_callbacks.get(type(callback).__name__)
+    last = stored[-1] if isinstance(stored, list) else stored
+    if last is not None:
+        callback.early_stopping_patience_counter = last["attributes"]["early_stopping_patience_counter"]
+    return callback.early_stopping_patience_counter < callback.early_stopping_patience
 
 
 def _read(file: Path) -> None:

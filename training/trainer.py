@@ -23,6 +23,8 @@ from fisa.processing.files import write_unless_edited, write_whole
 from fisa.training.checkpoints import (
     ASIDE,
     ORIGIN,
+    best_beside,
+    counts_on,
     damage_of,
     newest_whole_checkpoint,
     origin_of,
@@ -87,6 +89,7 @@ class FisaTrainer(Trainer):
         self.report: dict[str, Any] | None = None
         self._writes_aside = False
         self._photos_of_step = 0
+        self._start: dict[str, torch.Tensor] = {}
         self._next_pass_begins_with: list[dict[str, Any]] = []
         args = FisaTrainingArguments.of(args or FisaTrainingArguments())
         if evaluator is not None:
@@ -121,13 +124,12 @@ class FisaTrainer(Trainer):
         """
         self._next_pass_begins_with = []
         checkpoint = self.checkpoint_to_resume(resume_from_checkpoint)
-        start = self._trained_weights() if self.args.start_share else {}
         with self._model_put_back():
             output = super().train(None if checkpoint is None else str(checkpoint), *arguments, **options)
         self._refuse_diverged_weights()
         weights = dict(self.accelerator.unwrap_model(self.model).named_parameters())
         with torch.no_grad():
-            for name, before in start.items():
+            for name, before in self._start.items():
                 weights[name].lerp_(before.to(weights[name]), self.args.start_share)
         return output
 
@@ -135,15 +137,23 @@ class FisaTrainer(Trainer):
     def _model_put_back(self) -> Iterator[None]:
         """accelerate puts mixed precision into a model's `forward`, and a mark that nothing is to be put there again.
         Both would outlive this Trainer, and rule what the model does next, training by another Trainer included."""
-        own = vars(self.accelerator.unwrap_model(self.model))
+        given = self.model  # none between the trials of a search; `model_init` makes another
+        own = {} if given is None else vars(self.accelerator.unwrap_model(given))
         before = {name: own[name] for name in OF_ACCELERATE if name in own}
         try:
             yield
         finally:
-            if not self.accelerator.use_distributed:  # whose wrapper is made once, over this `forward`
+            # In several processes the wrapper is made once, over this `forward`.
+            if self.model is not None and not self.accelerator.use_distributed:
+                own = vars(self.accelerator.unwrap_model(self.model))
                 for name in OF_ACCELERATE:
                     own.pop(name, None)
-                own.update(before)
+                own.update(before if self.model is given else {})
+
+    def _hp_search_setup(self, trial: Any) -> None:
+        """As the Trainer's, which calls it in each training when the model is made, before a checkpoint is loaded."""
+        super()._hp_search_setup(trial)
+        self._start = self._trained_weights() if self.args.start_share else {}
 
     def checkpoint_to_resume(self, named: str | bool | None) -> Path | None:
         """What [`train`] goes on from; `None` where it starts.
@@ -163,6 +173,18 @@ class FisaTrainer(Trainer):
             raise ValueError(f"The checkpoint {checkpoint} cannot be resumed from: {damage}.")
         refuse_another_origin(checkpoint, self._origin)
         return checkpoint
+
+    def _init_training_state(
+        self, max_steps: int, steps_per_pass: int, passes: int, resume_from_checkpoint: str | None, trial: Any
+    ) -> tuple[int, int]:
+        """As the Trainer's. A run that goes on knows its best checkpoint, wherever its folder lies now, and how long
+        early stopping has waited; one that was stopped early has no further pass."""
+        passed = super()._init_training_state(max_steps, steps_per_pass, passes, resume_from_checkpoint, trial)
+        if resume_from_checkpoint is None:
+            return passed
+        self.state.best_model_checkpoint = best_beside(Path(resume_from_checkpoint), self.state)
+        waits = [counts_on(callback, self.state) for callback in self.callback_handler.callbacks]
+        return passed if all(waits) else (passes, 0)
 
     def _trained_weights(self) -> dict[str, torch.Tensor]:
         """A copy of what is trained, by name, out of the accelerator's way."""

@@ -130,6 +130,34 @@ def test_a_checkpoint_that_says_nothing_of_its_run_is_gone_on_from_with_a_warnin
     assert caplog.text.count("does not say what it was trained from") == 1
 
 
+STOPS = {
+    "do_train": True, "max_steps": 12, "save_steps": 1, "eval_strategy": "steps", "eval_steps": 1,
+    "metric_for_best_model": "pq_stuff", "early_stopping_patience": 2, "load_best_model_at_end": True,
+    "resume_from_checkpoint": "true",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("left", [1, 2, 3])
+def test_early_stopping_counts_on_where_it_was(tmp_path, checkpoint, photos, left):
+    """The miniature finds nothing, whatever it learns: the first evaluation stays the best, and two more are waited
+    for. `left` checkpoints are left of a run that was killed, in a folder that was then moved."""
+    run(tmp_path / "whole", model=checkpoint, data=photos, **STOPS)
+    assert steps(tmp_path / "whole") == [1, 2, 3]
+    moved = tmp_path / "moved"
+    for step in range(1, left + 1):
+        shutil.copytree(tmp_path / "whole" / f"checkpoint-{step}", moved / f"checkpoint-{step}")
+    (tmp_path / "whole").rename(tmp_path / "renamed")
+    run(moved, model=checkpoint, data=photos, **STOPS)
+    assert steps(moved) == [1, 2, 3] and equal(adapter(moved), adapter(tmp_path / "renamed"))
+    assert equal(adapter(moved), adapter(moved / "checkpoint-1"))
+
+
+def test_a_run_that_was_stopped_early_goes_on_with_more_patience(tmp_path, checkpoint, photos):
+    run(tmp_path, model=checkpoint, data=photos, **STOPS)
+    run(tmp_path, model=checkpoint, data=photos, **STOPS | {"early_stopping_patience": 4})
+    assert steps(tmp_path) == [1, 2, 3, 4, 5]
+
+
 @pytest.mark.parametrize("damaged", [True, False], ids=["damaged checkpoints", "no checkpoint"])
 def test_a_finished_adapter_without_a_checkpoint_is_not_trained_over(folder, checkpoint, photos, capsys, damaged):
     for path in folder.glob("checkpoint-*"):

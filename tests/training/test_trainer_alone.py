@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from accelerate.utils.memory import release_memory
 from PIL import Image
 from transformers import TrainingArguments
 
@@ -116,3 +117,28 @@ def test_a_model_is_trained_in_the_precision_of_each_trainer_and_not_of_an_earli
     with pytest.raises(ValueError, match="ends after"):  # in the middle of training
         trained_steps(1, photos=4, accumulated=5, streamed=True, bf16=True)
     assert trained_steps(4) == before
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_each_training_of_a_search_is_one_of_its_own(checkpoint, photo, tmp_path, share):
+    """transformers' searches for hyper-parameters call one Trainer again and again, and drop its model in between."""
+    photos = Photos(FisaImageProcessor.from_pretrained(checkpoint), photo)
+    args = FisaTrainingArguments(
+        str(tmp_path), max_steps=3, learning_rate=1e-2, start_share=share, save_strategy="no", use_cpu=True,
+        report_to="none", disable_tqdm=True,
+    )  # fmt: skip
+    trainer = FisaTrainer(
+        args=args,
+        data_collator=collate,
+        train_dataset=photos,
+        model_init=lambda: get_simo_model(FisaForUniversalSegmentation.from_pretrained(checkpoint)),
+    )
+
+    def trained():
+        trainer.train()
+        return {name: weight.detach().clone() for name, weight in trainer.model.named_parameters()}
+
+    first, again = trained(), trained()
+    assert all(torch.equal(weight, again[name]) for name, weight in first.items())
+    trainer.model_wrapped, trainer.model = release_memory(trainer.model_wrapped, trainer.model)
+    assert all(torch.equal(weight, first[name]) for name, weight in trained().items())
