@@ -150,21 +150,10 @@ class Run:
         trainer_class: type[FisaTrainer] = FisaTrainer,
     ):
         self.model_options, self.data_options, self.options = model_options, data_options, training_options
-        if not (training_options.do_train or training_options.do_eval or training_options.do_predict):
-            raise ValueError("Nothing to do: add --do_train, --do_eval or --do_predict.")
-        refuse_useless_flags(model_options, data_options, training_options)
-        if training_options.push_to_hub and (model_options.clip is not None or Path(model_options.model).exists()):
-            raise ValueError(
-                "An adapter on the Hub needs its base there: push the base first (fisa.hub.export, or push_to_hub of "
-                "model and processor), then train with --model OWNER/NAME."
-            )
+        self._refuse_useless_options()
         self.folder = Path(training_options.output_dir)
         self.resume = _resumed(training_options.resume_from_checkpoint, self.folder)
-        if training_options.do_train:
-            restarts = (training_options.resume_from_checkpoint or "").lower() == "true"
-            _refuse_used_folder(self.folder, resumed=self.resume, restarts=restarts)
-        if training_options.do_eval and not training_options.do_predict:
-            _refuse_other_predictions(self.folder)
+        self._refuse_results_of_other_runs()
         set_seed(training_options.seed)
         # transformers' arguments evaluate at the end, too, where they do so on the way.
         evaluates = training_options.do_eval or training_options.do_predict
@@ -182,6 +171,25 @@ class Run:
             self.trainer.checkpoint_to_resume(self.resume)  # refused before training begins
             if model_options.clip is not None:
                 self._save_base(model, weights)
+
+    def _refuse_useless_options(self) -> None:
+        options, base = self.options, self.model_options
+        if not (options.do_train or options.do_eval or options.do_predict):
+            raise ValueError("Nothing to do: add --do_train, --do_eval or --do_predict.")
+        refuse_useless_flags(base, self.data_options, options)
+        if options.push_to_hub and (base.clip is not None or Path(base.model).exists()):
+            raise ValueError(
+                "An adapter on the Hub needs its base there: push the base first (fisa.hub.export, or push_to_hub of "
+                "model and processor), then train with --model OWNER/NAME."
+            )
+
+    def _refuse_results_of_other_runs(self) -> None:
+        options = self.options
+        if options.do_train:
+            restarts = (options.resume_from_checkpoint or "").lower() == "true"
+            _refuse_used_folder(self.folder, resumed=self.resume, restarts=restarts)
+        if options.do_eval and not options.do_predict:
+            _refuse_other_predictions(self.folder)
 
     def train(self) -> None:
         self.model.print_trainable_parameters()
@@ -278,8 +286,8 @@ class Run:
         adapter = self.model_options.adapter
         if Path(adapter).is_dir() and not Path(adapter, "adapter_config.json").is_file():
             raise ValueError(
-                f"--adapter {adapter} is none: it has no adapter_config.json. Name the folder that fisa-train wrote; "
-                "a whole model is named by --model."
+                f"--adapter {adapter} is not an adapter: it has no adapter_config.json. Name the folder that "
+                "fisa-train wrote; a whole model is named by --model."
             )
         wanted = {name for name, _ in model.named_modules() if re.fullmatch(self._leaves(model), name)}
         try:
@@ -421,8 +429,9 @@ def _refuse_other_predictions(folder: Path) -> None:
     """Refuse to put an evaluation's figures beside the predictions of another."""
     if (folder / PREDICTIONS).exists():
         raise ValueError(
-            f"{folder} holds the {PREDICTIONS} of an earlier evaluation, which these figures would not be of: replace "
-            f"them by --do_predict, name another --output_dir, or delete {PREDICTIONS} and the folder beside it."
+            f"{folder} holds the {PREDICTIONS} of an earlier evaluation, to which these figures would not belong: "
+            f"replace them with --do_predict, name another --output_dir, or delete {PREDICTIONS} and the folder "
+            "beside it."
         )
 
 

@@ -148,23 +148,17 @@ def label_photos(
         listed, done, run = processes.from_main(plan)
         work = _Work(listed if rows is None else (Task.of_row(row, output, limits) for row in rows), done)
         photos = len(work.tasks) if rows is None else rows.total
-        bar = tqdm(
-            total=photos,
-            initial=work.before,
-            desc="segmenting",
-            unit="photo",
-            disable=None if show_progress is None else not show_progress or not processes.is_main,
-        )
-        others = _Others(output, range(1, processes.count) if processes.is_main else (), run)
+        bar = _bar(photos, work.before, shows=show_progress, is_main=processes.is_main)
+        other_processes = _OtherProcesses(output, range(1, processes.count) if processes.is_main else (), run)
         try:
             folder.journal.append({"run": run})
-            share, now = work.share(processes), 0
-            with bar, closing(_labelled(labeller, folder, share, photos=photos)) as labelled:
-                for results in chain(labelled, others.patience()):
+            done_now = 0
+            with bar, closing(_labelled(labeller, folder, work.share(processes), photos=photos)) as labelled:
+                for results in chain(labelled, other_processes.until_finished()):
                     for result in results:
                         report(result)
-                    now += len(results) + others.progress()
-                    bar.update(work.before + now - bar.n)
+                    done_now += len(results) + other_processes.progress()
+                    bar.update(work.before + done_now - bar.n)
             if not processes.is_main:
                 folder.journal.append({"finished": run})
         finally:
@@ -181,6 +175,17 @@ def label_photos(
         return Summary(len(work.tasks), work.before, seconds, folder.skipped(work.tasks) + left_out, classes)
 
 
+def _bar(photos: int | None, before: int, *, shows: bool | None, is_main: bool) -> tqdm:
+    """The bar of all photos, which the main process shows: on a terminal, or as it is told."""
+    return tqdm(
+        total=photos,
+        initial=before,
+        desc="segmenting",
+        unit="photo",
+        disable=None if shows is None else not shows or not is_main,
+    )
+
+
 class _Work:
     """The photos of a run, all known beforehand or coming one after the other.
 
@@ -194,7 +199,7 @@ class _Work:
         self.tasks = tasks if isinstance(tasks, list) else []
         """All that are known."""
         self.are_all_known = tasks is self.tasks
-        """Whether there are no others."""
+        """Whether no more will come."""
         self.before = sum(task.version in done for task in self.tasks)
         """How many of these earlier runs did."""
 
@@ -258,7 +263,7 @@ def _recorded(folder: ResultFolder, task: Task, photo: Photo | Exception, result
     return Result(task.source, reason=reason)
 
 
-class _Others:
+class _OtherProcesses:
     """What other processes of a run have done, by their journals."""
 
     def __init__(self, output: Path, ranks: Iterable[int], run: int):
@@ -271,7 +276,7 @@ class _Others:
         """Whether any of them has not finished yet."""
         return bool(self._read)
 
-    def patience(self) -> Iterator[list[Result]]:
+    def until_finished(self) -> Iterator[list[Result]]:
         """Empty lists while they are at work."""
         while self.are_at_work:
             time.sleep(PATIENCE)
