@@ -224,7 +224,7 @@ def _refuse_format(model: FisaForUniversalSegmentation, file_format: str, *, eig
     if file_format not in FILES:
         raise ValueError(f"`file_format` was {file_format!r}; it must be one of {', '.join(FILES)}.")
     if eight_bits and file_format != "onnx":
-        raise ValueError(f"A graph of eight bits is one of ONNX; the format is {file_format!r}.")
+        raise ValueError(f"Only ONNX graphs take weights of eight bits; the format is {file_format!r}.")
     if file_format == "onnx":
         library("onnxscript", extra="export", purpose="ONNX")
         if model.config.classifier_dtype is not None:

@@ -136,7 +136,7 @@ class OptionalTextFiles(ClassTextFiles):
             yield
         except (OSError, ValueError, SafetensorError) as error:
             self._have_failed = True
-            logger.warning_once(f"Encoded words are kept in memory, and each process encodes them anew: {error}")
+            logger.warning_once(f"Encoded words are kept in memory, and each process encodes them again: {error}")
 
 
 class TextEncoder(Protocol):

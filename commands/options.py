@@ -88,7 +88,7 @@ def _others(text: str) -> dict[str, Any]:
         return {"others": None if setting == "none" else setting}
     if setting in SETTINGS:
         raise argparse.ArgumentTypeError(
-            f'"{text}" is neither auto nor none, and hardly a word; say "{text} [thing]" if it is one'
+            f'"{text}" is neither auto nor none; say "{text} [thing]" if it is meant as a word'
         )
     return {"others": _labels_of_file(text) if is_file_name(text) else refused_in_a_line(Vocabulary.parse, text)}
 

@@ -122,7 +122,7 @@ def _photos(options: argparse.Namespace) -> Sequence[str] | DatasetPhotos:
     if options.dataset:
         return DatasetPhotos(options.dataset, split=options.split or "train", column=options.image_column or "image")
     if options.split or options.image_column:
-        raise ValueError("--split and --image-column are of --dataset, and there is none: leave them out.")
+        raise ValueError("--split and --image-column go with --dataset, which is missing: add it, or leave them out.")
     words = [photo for photo in options.photos if photo.isalpha() and not os.path.exists(photo)]
     if words and options.vocabulary is not None:
         raise ValueError(f"{', '.join(words)}: no such file. {IN_QUOTES}")
@@ -132,7 +132,9 @@ def _photos(options: argparse.Namespace) -> Sequence[str] | DatasetPhotos:
 def _check_output(options: argparse.Namespace) -> None:
     if options.output != STANDARD_OUTPUT:
         if options.font and options.no_overlay:
-            raise ValueError("--font is of the pictures that --no-overlay leaves out: leave one of the two out.")
+            raise ValueError(
+                "--font is for the names on overlays, which --no-overlay leaves out: leave one of the two out."
+            )
         formats = options.format
     elif options.format or options.overwrite or options.overlay_format or options.font:
         raise ValueError(

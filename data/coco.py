@@ -113,7 +113,9 @@ def _instances_entry(
 
 def _nonempty(entries: list[Entry | BrokenEntry], annotations: Path) -> list[Entry | BrokenEntry]:
     if not entries:
-        raise ValueError(f"{annotations}: no annotated image is listed. Name another file by the --…_split.")
+        raise ValueError(
+            f"{annotations}: no annotated image is listed. Name another split with --train_split or --eval_split."
+        )
     return entries
 
 
@@ -258,4 +260,7 @@ def _located(root: Path, kind: str, split: str) -> tuple[Path, Path]:
         if annotations.exists() and photos.is_dir():
             return annotations, photos
     expected = " nor ".join(f"{annotations} with {photos}/" for annotations, photos in layouts)
-    raise ValueError(f"No COCO {kind} data: found neither {expected}. Name the folder above, and the --…_split.")
+    raise ValueError(
+        f"No COCO {kind} data: found neither {expected}. Name the folder above, and the split with --train_split or "
+        "--eval_split."
+    )

@@ -246,7 +246,10 @@ def _paired_folders(
     """Photos and label maps of the same names in two folders."""
     for folder in (photos, labels):
         if not folder.is_dir():
-            raise ValueError(f"{folder}: no such folder. Name the folder above it, and the --…_split.")
+            raise ValueError(
+                f"{folder}: no such folder. Name the folder above it, and the split with --train_split or "
+                "--eval_split."
+            )
     label_paths: defaultdict[str, list[Path]] = defaultdict(list)
     for path in sorted(labels.iterdir()):
         if path.suffix.lower() in LABEL_ENDINGS:
@@ -357,7 +360,10 @@ def _deduplicated(names: list[list[str]], is_thing: list[bool]) -> Iterator[Clas
 
 def _nonempty(entries: Sequence[Entry | BrokenEntry], folder: Path, what: str) -> Sequence[Entry | BrokenEntry]:
     if not entries:
-        raise ValueError(f"{folder}: no {what} found there. Name the folder above it, and the --…_split.")
+        raise ValueError(
+            f"{folder}: no {what} found there. Name the folder above it, and the split with --train_split or "
+            "--eval_split."
+        )
     return entries
 
 

@@ -66,7 +66,10 @@ class MaskAveragePrecision(SegmentationMetric):
                 `image_id` that was counted before.
         """
         if reference["image_id"] in self._counted:
-            raise ValueError(f"There are two images {reference['image_id']!r}; the instances of both would be one's.")
+            raise ValueError(
+                f"There are two images {reference['image_id']!r}; their instances would count as those of one "
+                "image. Give each image an `image_id` of its own."
+            )
         image_id = _number_of(reference["image_id"])
         height, width = reference["segmentation"].shape
         self._refuse_unknown(prediction["category_ids"])
@@ -104,7 +107,7 @@ class MaskAveragePrecision(SegmentationMetric):
             info["id"] for info in reference["segments_info"] if not (info.get("segmentation") or info["id"] in drawn)
         ]
         if absent:
-            raise ValueError(f"The segments {absent[:5]} are in the list alone, and not in the map.")
+            raise ValueError(f"The segments {absent[:5]} are in the list and not in the map.")
         instances = [
             {
                 "category_id": info["category_id"],

@@ -136,8 +136,8 @@ def _in_order(infos: list[Mapping[str, Any]], drawn: np.ndarray) -> list[Mapping
     listed, drawn = {info["id"]: info for info in infos}, drawn.tolist()
     if listed.keys() != set(drawn):
         raise ValueError(
-            f"The map and the list of segments differ: {sorted(set(drawn) - listed.keys())[:5]} are in the map alone, "
-            f"{sorted(listed.keys() - set(drawn))[:5]} in the list alone."
+            f"The map and the list of segments differ: {sorted(set(drawn) - listed.keys())[:5]} are only in the map, "
+            f"{sorted(listed.keys() - set(drawn))[:5]} only in the list."
         )
     return [listed[segment_id] for segment_id in drawn]
 

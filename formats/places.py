@@ -112,7 +112,7 @@ def photo_copy(labelled: LabelledPhoto, **limits: Any) -> tuple[str, bytes]:
     content = photo_content(photo, **limits)
     if labelled.digest not in (None, hashlib.sha256(content).hexdigest()):
         raise ValueError(
-            f"{labelled.source} has changed since it was segmented, and what was found is not of what is there now; "
+            f"{labelled.source} has changed since it was segmented, and its segments are those of the earlier photo; "
             "run again, for addresses with --overwrite."
         )
     if endings := _common_endings(content):

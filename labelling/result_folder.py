@@ -151,8 +151,8 @@ class ResultFolder:
             )
         if earlier is None and not overwrite and (self.annotations.exists() or any(self.maps.iterdir())):
             raise ValueError(
-                f"{self.path} holds a {ANNOTATIONS} or maps, and no journal that says what they are of; name another "
-                "--output, or replace them with --overwrite."
+                f"{self.path} holds a {ANNOTATIONS} or maps, and no journal that says how they were made; name "
+                "another --output, or replace them with --overwrite."
             )
         for folder in (self.path, self.maps):
             remove_leftovers(folder, older_than=0)

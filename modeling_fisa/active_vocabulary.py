@@ -78,7 +78,7 @@ class ActiveVocabulary(AuxiliaryTrainingWrapper, BaseTunerLayer):
         if not tensors and self._base.classes:  # as of older releases; today's say at least what they were trained on
             words = quoted([entry["name"] for entry in self._base.classes])
             logger.warning(
-                f'The adapter "{self._loading}" says nothing of the words that it was trained on, and the model '
+                f'The adapter "{self._loading}" does not say which words it was trained on, and the model '
                 f"answers with the base's: {words}. `set_vocabulary(processor, [...])` gives it others."
             )
         if vocabulary is not None:

@@ -27,7 +27,7 @@ def mask_classification_loss(logits: torch.Tensor, labels: torch.Tensor) -> torc
     """
     if labels.shape != logits.shape[:2]:
         raise ValueError(
-            f"`class_labels` has shape {tuple(labels.shape)}; there must be one label a mask, "
+            f"`class_labels` has shape {tuple(labels.shape)}; there must be one label per mask, "
             f"{tuple(logits.shape[:2])}."
         )
     labelled = labels != IGNORED

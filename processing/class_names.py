@@ -135,8 +135,8 @@ def _refuse_other_notation(names: Sequence[str]) -> None:
     marked = [name for name in names if _OTHER_NOTATION.search(name)]
     if marked:
         raise ValueError(
-            f"{listed(marked)}: names stand without quotation marks, brackets and bars of their own, only with commas "
-            "between: dog, red car."
+            f"{listed(marked)}: names take no quotation marks, brackets or bars, only commas between them: dog, red "
+            "car."
         )
 
 

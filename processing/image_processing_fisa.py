@@ -125,7 +125,7 @@ class FisaImageProcessor(PostProcessor, PilBackend):
         """As transformers' own; called by `from_pretrained` for what a folder or the Hub stores.
 
         Raises:
-            ValueError: what is stored are not settings; the message names file and setting.
+            ValueError: what is stored cannot be read as settings; the message names file and setting.
         """
         with naming_file(pretrained_model_name_or_path):
             settings, options = super().get_image_processor_dict(pretrained_model_name_or_path, **kwargs)
@@ -195,7 +195,7 @@ class FisaImageProcessor(PostProcessor, PilBackend):
             )
         kwargs["mask_generator_size"] = mask_generator_size
         if kwargs.pop("do_convert_rgb", True) is False:
-            raise ValueError("`do_convert_rgb` is False, and CLIP reads RGB alone; leave it at True.")
+            raise ValueError("`do_convert_rgb` is False, and CLIP reads only RGB; leave it at True.")
         if kwargs.pop("do_resize", True) is False:
             raise ValueError(
                 "`do_resize` is False, and CLIP reads photos of one size; set `size`, and leave it at True."

@@ -122,7 +122,7 @@ class FisaProcessor(ProcessorMixin):
         """As transformers' own; called by `from_pretrained` for what a folder or the Hub stores.
 
         Raises:
-            ValueError: what is stored are not settings; the message names file and setting.
+            ValueError: what is stored cannot be read as settings; the message names file and setting.
         """
         with naming_file(pretrained_model_name_or_path):
             settings, options = super().get_processor_dict(pretrained_model_name_or_path, **kwargs)

@@ -148,7 +148,9 @@ class SegmentMap:
                 f"Name one of the segments, segmentation[0] or segmentation['dog'][0] for example; found {segment!r}."
             )
         if segment not in self.segments:
-            raise ValueError(f"Segment {segment.id} ({segment.label!r}) is none of {self}: ask the one that it is of.")
+            raise ValueError(
+                f"Segment {segment.id} ({segment.label!r}) is not in {self}: ask the segmentation that it belongs to."
+            )
         return (self.ids == segment.id).cpu().numpy()
 
     def resized(self, size: tuple[int, int]) -> Self:

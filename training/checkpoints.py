@@ -123,7 +123,7 @@ def refuse_another_origin(checkpoint: Path, origin: Mapping[str, str]) -> None:
     differing = [f"another {name}" for name in {**origin, **theirs} if theirs.get(name) != origin.get(name)]
     if differing:
         raise ValueError(
-            f"The checkpoint {checkpoint} is not of this run: it has {' and '.join(differing)}. Name another "
+            f"The checkpoint {checkpoint} does not belong to this run: it has {' and '.join(differing)}. Name another "
             "--output_dir, or give the model, data and parts that it was trained with; to train what it holds on "
             "other data, name it by --adapter."
         )

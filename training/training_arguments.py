@@ -81,11 +81,11 @@ class FisaTrainingArguments(TrainingArguments):
         self._refuse_stopping_without_a_measure()
         for name in ("bf16_full_eval", "fp16_full_eval"):
             if getattr(self, name):
-                raise ValueError(f"--{name} is of no use here: evaluations run in the precision of --bf16 or --fp16.")
+                raise ValueError(f"--{name} has no effect here: evaluations run in the precision of --bf16 or --fp16.")
         if self.device.type == "cpu":
             self.dataloader_pin_memory = False  # which speeds copies to a GPU; torch would warn of it in each run
         if self.fp16 and self.device.type == "cpu":
-            raise ValueError("--fp16 needs a GPU, and there is none in use. Leave it out, or take --bf16.")
+            raise ValueError("--fp16 needs a GPU, and there is none in use. Leave it out, or use --bf16.")
 
     def _refuse_impossible_numbers(self) -> None:
         if not 0 <= self.start_share < 1:

@@ -154,7 +154,7 @@ def count_training_photos(train_data: AnyDataset | None, eval_data: AnyDataset) 
             f"{found} Name others with --eval_data or --eval_split, or hold out a share with --eval_holdout 0.1; "
             "training photos are measured where --eval_split is the same as --train_split, without --eval_data."
         )
-    logger.warning(f"{found} The figures are that much better than on new photos; take these out of one of the two.")
+    logger.warning(f"{found} The figures are better than on new photos; remove these photos from one of the two.")
     return len(shared)
 
 

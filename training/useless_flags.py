@@ -46,8 +46,8 @@ def refuse_useless_flags(
     evaluates = training_options.do_eval or training_options.do_predict
     if not evaluates and data_options.given_for_evaluation:
         logger.warning(
-            "%s will not be used: nothing is evaluated without --do_eval (at the end), --eval_strategy (on the "
-            "way too) or --do_predict.",
+            "%s will not be used: nothing is evaluated without --do_eval (at the end), --eval_strategy (during "
+            "training too) or --do_predict.",
             ", ".join(data_options.given_for_evaluation),
         )
     if training_options.eval_steps is not None and training_options.eval_strategy == "no":

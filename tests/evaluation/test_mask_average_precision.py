@@ -157,7 +157,7 @@ def test_what_cannot_be_compared_is_refused(change, named):
     with pytest.raises(ValueError, match=named):
         computed([(prediction | change, true)])
     true["segments_info"].append({"id": 2, "category_id": 1, "iscrowd": 0})
-    with pytest.raises(ValueError, match=r"segments \[2\] are in the list alone"):
+    with pytest.raises(ValueError, match=r"segments \[2\] are in the list and not in the map"):
         computed([(prediction, true)])
 
 

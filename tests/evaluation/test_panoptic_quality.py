@@ -173,8 +173,8 @@ def test_ids_of_any_size_and_order():
     "predicted_map, predicted, named",
     [
         (strips(1), [(1, CAT)], ["(1, 10)", "(1, 20)"]),
-        (strips(1, 2), [(1, CAT)], ["[2]", "map alone"]),
-        (strips(1, 1), [(1, CAT), (3, SKY)], ["[3]", "list alone"]),
+        (strips(1, 2), [(1, CAT)], ["[2]", "only in the map"]),
+        (strips(1, 1), [(1, CAT), (3, SKY)], ["[3]", "only in the list"]),
         (strips(1, 1), [(1, 77)], ["77"]),
     ],
     ids=["another size", "not listed", "not drawn", "unknown category"],

@@ -69,7 +69,7 @@ def test_a_label_that_is_no_class_is_refused(wrong):
 
 
 def test_labels_of_another_shape_are_refused():
-    with pytest.raises(ValueError, match=r"shape \(3, 2\); there must be one label a mask, \(3, 4\)"):
+    with pytest.raises(ValueError, match=r"shape \(3, 2\); there must be one label per mask, \(3, 4\)"):
         mask_classification_loss(logits_for(LABELS), LABELS[:, :2])
 
 

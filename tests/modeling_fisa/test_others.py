@@ -198,7 +198,7 @@ class TestAutomatic:
         other, _ = miniature(default_others=["pump"], seed=8)
         assert self.names(other, processor, "dog") == ["pump"]
         (warning,) = [record.message for record in caplog.records if "kept in memory" in record.message]
-        assert "each process encodes them anew" in warning
+        assert "each process encodes them again" in warning
 
     def test_threads_encode_them_once(self):
         model, processor = miniature(default_others=[f"word {number}" for number in range(60)], seed=9)

@@ -172,7 +172,7 @@ def test_padding_that_the_tokenizer_was_given_counts_until_the_call_says_otherwi
         ({"padding": "do_not_pad"}, ValueError, "leave `padding` at True"),
         ({"truncation": "do_not_truncate", "max_length": 15}, ValueError, "more than 15 tokens"),
         ({"truncation": False, "max_length": 15}, ValueError, 'more than 15 tokens: "a photo of a puppy"'),
-        ({"images": PHOTO, "do_convert_rgb": False}, ValueError, "RGB alone"),
+        ({"images": PHOTO, "do_convert_rgb": False}, ValueError, "only RGB"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(given, error, message):

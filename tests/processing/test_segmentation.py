@@ -151,7 +151,7 @@ class TestSegmentsOfOne:
     def test_a_segment_of_another_photo_has_no_place_here(self, segmentation):
         other = Segmentation.from_map(torch.tensor([[1, 1]]), labels=["dog"])
         for ask in (segmentation.mask, segmentation.crop):
-            with pytest.raises(ValueError, match=r"Segment 1 \('dog'\) is none of Segmentation\(6x4"):
+            with pytest.raises(ValueError, match=r"Segment 1 \('dog'\) is not in Segmentation\(6x4"):
                 ask(other[0])
 
 

@@ -38,9 +38,9 @@ COMMANDS = {
     "words without quotes": Command("photo.png --labels red car, road", "no option takes car, road", QUOTES),
     "words without quotes, a comma": Command("--labels dog, cat photo.png", '"dog," ends with a comma', QUOTES),
     "words without quotes or commas": Command("--labels dog cat photo.png", "cat: no such file", QUOTES),
-    "words in quotes of their own": Command('photo.png --labels "dog",_"cat"', '"dog"', "only with commas between"),
-    "words as a list of JSON": Command('photo.png --labels ["dog"]', '["dog"]', "only with commas between"),
-    "words with bars": Command("photo.png --labels dog|cat", "dog|cat", "only with commas between"),
+    "words in quotes of their own": Command('photo.png --labels "dog",_"cat"', '"dog"', "only commas between them"),
+    "words as a list of JSON": Command('photo.png --labels ["dog"]', '["dog"]', "only commas between them"),
+    "words with bars": Command("photo.png --labels dog|cat", "dog|cat", "only commas between them"),
     "a mark in round brackets": Command("photo.png --labels sky_(stuff)", "sky (stuff)", "in square brackets"),
     "a misspelt mark": Command("photo.png --labels sky_[stuf]", "sky [stuf]", "[thing] or [stuff]"),
     "no word": Command("photo.png --labels _", "vocabulary is empty", "name at least one class"),
@@ -51,7 +51,7 @@ COMMANDS = {
     "words in another encoding": Command("photo.png --labels-file utf16.txt", "not text in UTF-8", "Save it"),
     "words from nowhere": Command("photo.png --model bare", "stores no classes", "--labels or --labels-file"),
     # options
-    "a split of no data set": Command("photo.png --split test", "--split", "of --dataset"),
+    "a split of no data set": Command("photo.png --split test", "--split", "go with --dataset"),
     "letters for no picture": Command("photo.png --no-overlay --font any.ttf", "--font", "leave one of the two out"),
     "a misspelt option": Command("photo.png --label dog", "no option --label", "did you mean --labels?"),
     "another program's option": Command("photo.png --text dog", "no option --text", "fisa-segment --help"),
@@ -111,7 +111,9 @@ COMMANDS = {
     "another segmenter as a generator": fisa_train(
         "--clip clip --mask_generator segformer --train_data good", "'segformer'", "'mask2former', 'maskformer'"
     ),
-    "a model as an adapter": fisa_train("--model model --adapter model --train_data good", "is none", "--model"),
+    "a model as an adapter": fisa_train(
+        "--model model --adapter model --train_data good", "is not an adapter", "--model"
+    ),
     "a misspelt flag": fisa_train("--model model --learning_rat 1", "--learning_rat;", "did you mean --learning_rate"),
     "a word for a number": fisa_train("--model model --learning_rate fast", "'fast'", "--learning_rate"),
     "no photo at a time": fisa_train(

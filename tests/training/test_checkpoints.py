@@ -111,7 +111,7 @@ def test_a_checkpoint_of_another_run_is_refused_and_left(
     with pytest.raises(SystemExit) as ended:
         train(folder, checkpoint, photos, **options)
     said = capsys.readouterr().err
-    assert ended.value.code == 2 and f"checkpoint-{STEPS} is not of this run: it has {differing}." in said
+    assert ended.value.code == 2 and f"checkpoint-{STEPS} does not belong to this run: it has {differing}." in said
     assert equal(adapter(folder), before)
 
 

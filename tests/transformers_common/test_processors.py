@@ -14,7 +14,7 @@ pytestmark = pytest.mark.transformers_common
 image_processing, processing = common("test_image_processing_common"), common("test_processing_common")
 
 
-ONLY_RGB = "CLIP reads RGB alone: `do_convert_rgb=False` is refused; tests/processing/test_processing.py"
+ONLY_RGB = "CLIP reads only RGB: `do_convert_rgb=False` is refused; tests/processing/test_processing.py"
 THREE_AXES = "tokens have three axes, (names, templates, length), and the test measures the second; "
 
 
