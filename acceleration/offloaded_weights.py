@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -25,9 +26,15 @@ def brought_in(*modules: nn.Module) -> Iterator[None]:
         yield
 
 
-def loaded_weights(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    """The entries of a module's `state_dict`, each loaded, if it is offloaded, until the next one is asked for."""
-    for name in module.state_dict():
+def loaded_weights(module: nn.Module) -> Iterator[tuple[str, Any]]:
+    """The entries of a module's `state_dict`, each loaded, if it is offloaded, until the next one is asked for.
+
+    Entries of quantised layers are no attributes of them, and not all are tensors.
+    """
+    for name, entry in module.state_dict().items():
+        if not getattr(entry, "is_meta", False):
+            yield name, entry
+            continue
         owner, _, tensor = name.rpartition(".")
         with brought_in(module.get_submodule(owner)):
             yield name, getattr(module.get_submodule(owner), tensor)

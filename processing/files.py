@@ -206,16 +206,28 @@ def _aside(path: Path) -> Path:
     return path.with_name(f"{path.name[:40]}.{uuid.uuid4().hex}{PARTIAL}")
 
 
-def weights_digest(description: Any, weights: Iterable[tuple[str, torch.Tensor]]) -> str:
+def weights_digest(description: Any, weights: Iterable[tuple[str, Any]]) -> str:
     """SHA-256, in hexadecimal, of named tensors and of what else counts.
 
     Args:
         description: plain data for JSON.
-        weights: names and tensors, in an order that is always the same.
+        weights:
+            Names and entries of a `state_dict`, in an order that is always the same: tensors and what quantised layers
+            hold.
     """
     digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
     for name, weight in weights:
+        if type(weight) not in (torch.Tensor, torch.nn.Parameter) or weight.is_quantized:
+            digest.update(f"{name} {_saved(weight)}".encode())
+            continue
         digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
         if weight.numel():  # the strides of an empty one may be anything
             digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _saved(entry: Any) -> str:
+    """SHA-256 of what `torch.save` writes of a quantised tensor, a type or a number."""
+    content = io.BytesIO()
+    torch.save(entry, content)
+    return hashlib.sha256(content.getvalue()).hexdigest()

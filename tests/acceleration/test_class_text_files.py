@@ -41,6 +41,18 @@ def test_order_does_not_matter_and_new_names_are_added(tmp_path):
     assert torch.equal(third, second.flip(0)) and prompts <= 2
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:torch.quantize:UserWarning")
+def test_texts_of_eight_bits_are_kept_apart(tmp_path):
+    quantization = pytest.importorskip("torch.ao.quantization")
+    wanted, _ = encoded(*miniature(), WORDS, tmp_path)
+    for prompts_at_most in (1 + len(WORDS), 2):  # the second time they are read
+        model, processor = miniature()
+        model = quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8)
+        found, prompts = encoded(model, processor, WORDS, tmp_path)
+        assert prompts <= prompts_at_most
+        assert not torch.equal(found, wanted) and torch.cosine_similarity(found, wanted).min() > 0.9
+
+
 def test_a_run_that_is_stopped_goes_on_where_it_was(tmp_path):
     names = [f"{number}" for number in range(9000)]
     model, processor = miniature()
