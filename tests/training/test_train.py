@@ -122,7 +122,7 @@ def test_a_refused_run_leaves_no_base(tmp_path, trained, parts_folder, photos, c
     parts = {"clip": parts_folder / "clip", "mask_generator": parts_folder / "mask_generator"}
     checkpoint = next(trained[0].glob("checkpoint-*"))
     for options, said in (
-        ({"resume_from_checkpoint": checkpoint}, "not of this run"),
+        ({"resume_from_checkpoint": checkpoint}, "does not belong to this run"),
         ({"start_share": 0.5, "lora_rank": 2}, "--start_share averages whole weights"),
     ):
         with pytest.raises(SystemExit):
@@ -188,7 +188,7 @@ def test_predictions_are_coco_panoptic_files(tmp_path, checkpoint, photos, capsy
     assert report["num_images"] == 3 and not (tmp_path / "merged").exists()
     with pytest.raises(SystemExit):  # whose figures would lie beside those predictions
         run(tmp_path, model=checkpoint, data=photos, do_eval=True, max_eval_samples=1)
-    assert "replace them by --do_predict" in capsys.readouterr().err
+    assert "replace them with --do_predict" in capsys.readouterr().err
     assert json.loads((tmp_path / "metrics.json").read_text()) == report
     run(tmp_path, model=checkpoint, data=photos, do_predict=True, max_eval_samples=1)
     assert [path.name for path in (tmp_path / "predictions").iterdir()] == ["1.png"]
