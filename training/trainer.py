@@ -91,6 +91,7 @@ class FisaTrainer(Trainer):
         self._photos_of_step = 0
         self._start: dict[str, torch.Tensor] = {}
         self._next_pass_begins_with: list[dict[str, Any]] = []
+        self._last_batch: dict[str, Any] | None = None
         args = FisaTrainingArguments.of(args or FisaTrainingArguments())
         if evaluator is not None:
             named_arguments["eval_dataset"] = evaluator.data
@@ -122,11 +123,11 @@ class FisaTrainer(Trainer):
             `ValueError`: the checkpoint is not whole, or of a run that trains something else.
             [`DivergedError`]: a loss or a weight is no longer finite. No checkpoint holds such weights.
         """
-        self._next_pass_begins_with = []
+        self._next_pass_begins_with, self._last_batch = [], None
         checkpoint = self.checkpoint_to_resume(resume_from_checkpoint)
         with self._model_put_back():
             output = super().train(None if checkpoint is None else str(checkpoint), *arguments, **options)
-        self._refuse_diverged_weights()
+            self._refuse_diverged_weights()
         weights = dict(self.accelerator.unwrap_model(self.model).named_parameters())
         with torch.no_grad():
             for name, before in self._start.items():
@@ -219,6 +220,7 @@ class FisaTrainer(Trainer):
     ) -> torch.Tensor:
         """As the Trainer's, which would log a loss of NaN as 0 and go on, and would have the photos of a smaller batch
         weigh more than the others of their step."""
+        self._last_batch = inputs
         # What the Trainer divides the mean over the batch by.
         self.current_gradient_accumulation_steps = self._photos_of_step / len(inputs["pixel_values"])
         loss = super().training_step(model, inputs, *arguments, **options)
@@ -227,10 +229,21 @@ class FisaTrainer(Trainer):
         return loss
 
     def _refuse_diverged_weights(self) -> None:
+        """Refuse weights that are not finite, or so large that the loss of the last batch is not: no step is left
+        that would show it."""
         weights = self.accelerator.unwrap_model(self.model).named_parameters()
         for name, weight in weights:
             if weight.requires_grad and not weight.isfinite().all():
                 raise _diverged(f"{name} is not finite after step {self.state.global_step}")
+        if self._last_batch is None:
+            return
+        # As in a step, but that what is random in the next ones goes on as if this had not been.
+        self.model.train()
+        devices = [self.args.device.index] if self.args.device.type == "cuda" else []
+        with torch.random.fork_rng(devices), self.compute_loss_context_manager():
+            loss = self.compute_loss(self.model, self._prepare_inputs(self._last_batch))
+        if not loss.isfinite():
+            raise _diverged(f"the loss is {loss.item()} after step {self.state.global_step}")
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
         """As the Trainer's; an evaluation that had nothing to measure by the chosen metric is not the best."""

@@ -296,6 +296,16 @@ def test_training_that_diverges_ends_in_one_line_and_leaves_no_weights_that_are_
     assert saved and all(tensor.isfinite().all() for file in saved for tensor in load_file(file).values())
 
 
+@pytest.mark.parametrize("saving", ["no", "steps"])
+def test_training_that_diverges_in_its_last_step_leaves_nothing(tmp_path, checkpoint, photos, capsys, saving):
+    options = {"do_train": True, "max_steps": 1, "learning_rate": 1e30, "warmup_steps": 0, "save_strategy": saving}
+    with pytest.raises(SystemExit) as stop:
+        run(tmp_path, model=checkpoint, data=photos, **options)
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert stop.value.code == 1 and "Training has diverged: the loss is nan after step 1" in said
+    assert not [*tmp_path.rglob("*.safetensors")]
+
+
 def test_a_metric_that_has_nothing_to_measure_ends_no_run(tmp_path, checkpoint):
     """Photos of nothing but void, and categories of one kind alone."""
     for name, value in (("training", 1), ("void", 255)):
