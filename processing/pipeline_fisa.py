@@ -1,5 +1,7 @@
 """FisaPipeline: transformers' image segmentation pipeline with the class names as an argument of the call."""
 
+import pickle
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import replace
 from os import PathLike
@@ -72,9 +74,17 @@ def _numbered(photos: Iterable[Any]) -> Iterator[_OneOfMany]:
         for place, image in enumerate(photos, start=1):
             yield _OneOfMany(place - 1, image)
     except Exception as error:
-        if get_worker_info() is not None:  # from which not every error can be sent
-            raise
-        yield _OneOfMany(place, _End(error))
+        yield _OneOfMany(place, _End(error if get_worker_info() is None else _sendable(error)))
+
+
+def _sendable(error: Exception) -> Exception:
+    """An error as a worker can send it, with a note of where it was raised, which is lost on the way."""
+    try:
+        sent = pickle.loads(pickle.dumps(error))
+    except Exception:  # whatever it holds, or its class asks for
+        sent = RuntimeError(f"{type(error).__name__}: {error}")
+    sent.add_note("".join(["In a worker:\n", *traceback.format_exception(error)]))
+    return sent
 
 
 class _Names:

@@ -340,19 +340,41 @@ def test_an_iterator_goes_on_behind_a_photo_that_cannot_be_read(segmenter, photo
         next(answers)
 
 
+@pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("before", [0, 3])
-def test_photos_before_an_iterator_breaks_have_their_answers(segmenter, photo, before):
+def test_photos_before_an_iterator_breaks_have_their_answers(segmenter, photo, before, workers):
     def broken():
         yield from [photo] * before
         raise ConnectionError("the share is gone")
 
-    answers = iter(segmenter(broken(), batch_size=2, candidate_labels=["dog"]))
+    answers = iter(segmenter(broken(), batch_size=2, num_workers=workers, candidate_labels=["dog"]))
     expected = segmenter(photo, candidate_labels=["dog"])
     assert all(same(next(answers), expected) for _ in range(before))
-    with pytest.raises(ConnectionError, match="^the share is gone$"):
+    with pytest.raises(ConnectionError) as caught:
         next(answers)
+    assert str(caught.value) == "the share is gone"
     with pytest.raises(StopIteration):
         next(answers)
+
+
+class Two(Exception):
+    """One that Python cannot make again of what it says: it takes two arguments."""
+
+    def __init__(self, one, two):
+        super().__init__(f"{one} and {two}")
+
+
+def test_an_error_that_cannot_be_sent_from_a_worker_is_told(segmenter, photo):
+    def broken():
+        yield photo
+        raise Two("the share", "the key are gone")
+
+    answers = iter(segmenter(broken(), batch_size=2, num_workers=1, candidate_labels=["dog"]))
+    assert same(next(answers), segmenter(photo, candidate_labels=["dog"]))
+    with pytest.raises(RuntimeError) as caught:
+        next(answers)
+    assert str(caught.value) == "Two: the share and the key are gone"
+    assert "in broken" in "".join(caught.value.__notes__)
 
 
 @pytest.mark.parametrize("column", [None, "image"])
