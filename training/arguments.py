@@ -132,8 +132,8 @@ def _config_fields(text: str) -> dict[str, Any]:
             raise ValueError(f"FisaConfig has no field {', '.join(unknown)}")
         FisaConfig(**given)
     except (ValueError, TypeError, StrictDataclassError) as error:
-        said = " ".join(str(error).split())
-        raise ValueError(f"--fisa_config {text}: {said}. Give fields of FisaConfig as JSON.") from error
+        reason = " ".join(str(error).split())
+        raise ValueError(f"--fisa_config {text}: {reason}. Give fields of FisaConfig as JSON.") from error
     return given
 
 

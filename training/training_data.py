@@ -74,13 +74,13 @@ def open_data(options: DataArguments, *, trains: bool, evaluates: bool) -> RunDa
 def _on_main_process(count: Callable[[], int]) -> int:
     """What is counted on the main process, or the error that it ends with, in all of them: each would read the same
     photos, and warn of them."""
-    found: list[Any] = [None]
+    outcome: list[Any] = [None]
     if PartialState().is_main_process:
         try:
-            found = [count()]
+            outcome = [count()]
         except Exception as error:  # of any kind, since the others wait for it
-            found = [error]
-    (result,) = broadcast_object_list(found)
+            outcome = [error]
+    (result,) = broadcast_object_list(outcome)
     if isinstance(result, Exception):
         raise result
     return result

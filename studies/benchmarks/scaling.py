@@ -3,7 +3,7 @@
 A job is a number of photos, each of which needs something of every resource: operations of the processors that run the
 model, seconds of the cores beside them, bytes of the disk and of the network. They work at the same time, so the
 resource that needs longest decides how long the job takes: it is the first bottleneck. Prints a table
-for COCO's training and for labelling a million photos, on three machines; then what the same arithmetic foretells for
+for COCO's training and for labelling a million photos, on three machines; then what the same arithmetic predicts for
 a small job on this machine from one size, and what one process and two take for it at two sizes.
 """
 
@@ -122,7 +122,7 @@ SIZES, PROCESSES = (256, 384), (1, 2)
 
 
 def main() -> None:
-    """Print the table, foretell and measure."""
+    """Print the table, predict and measure."""
     parser = argparse.ArgumentParser(prog="python -m fisa.studies.benchmarks.scaling", description=__doc__)
     parser.add_argument("--photos", type=int, default=16, help="photos of the small job (%(default)s)")
     parser.add_argument("--quick", action="store_true", help="two photos")
@@ -141,9 +141,9 @@ def main() -> None:
     }
     speed = photos * operations[SIZES[0]] / measured[PROCESSES[0], SIZES[0]]
     for (processes, size), seconds in measured.items():
-        foretold = photos * operations[size] / (processes * speed)
-        line = {"processes": processes, "canvas": size, "photos": photos, "seconds": seconds, "foretold": foretold}
-        line |= {"ratio": seconds / foretold, "gigaflops": operations[size] / 1e9}
+        predicted = photos * operations[size] / (processes * speed)
+        line = {"processes": processes, "canvas": size, "photos": photos, "seconds": seconds, "predicted": predicted}
+        line |= {"ratio": seconds / predicted, "gigaflops": operations[size] / 1e9}
         print(json.dumps({"benchmark": "scaling"} | line | machine() | {"threads": 1}), flush=True)
 
 
