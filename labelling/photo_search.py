@@ -11,14 +11,22 @@ from PIL import Image
 
 from fisa.formats.places import MARK
 from fisa.labelling.overlays import is_overlay
-from fisa.processing.archives import ENDING, SCHEME, member_address, photos_in_archive, split_address
-from fisa.processing.files import FileNames, path_of
+from fisa.processing.archives import (
+    ENDING,
+    SCHEME,
+    is_of_macos,
+    member_address,
+    photos_in_archive,
+    split_address,
+)
+from fisa.processing.files import FileNames, is_leftover, path_of
 
 
 ADDRESSES = ("http://", "https://", "file:/", "data:", SCHEME)
 LIST_ENDING = ".txt"
 ANNOTATIONS, JOURNAL = "panoptic.json", "journal.jsonl"
-PHOTO_ENDINGS = frozenset(Image.registered_extensions())
+UNREAD_ENDINGS = (".heic", ".heif", ".hif", ".jxl")  # of photos that Pillow does not read: named, not passed over
+PHOTO_ENDINGS = frozenset((*Image.registered_extensions(), *UNREAD_ENDINGS))
 
 
 class PhotoKey(NamedTuple):
@@ -236,8 +244,8 @@ def _photos_in(folder: str, *, recursive: bool) -> list[str]:
 def _holds_results(folder: Path) -> bool:
     # By `os.path`, which answers for paths that are too long as well.
     holds_maps = folder.name == Path(ANNOTATIONS).stem and os.path.exists(folder.parent / JOURNAL)
-    return holds_maps or os.path.exists(folder / MARK)
+    return holds_maps or is_leftover(folder) or os.path.exists(folder / MARK)
 
 
 def _has_photo_ending(path: str) -> bool:
-    return Path(path).suffix.lower() in PHOTO_ENDINGS
+    return Path(path).suffix.lower() in PHOTO_ENDINGS and not is_of_macos(path)

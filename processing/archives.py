@@ -179,8 +179,20 @@ def _is_end(archive: str, offset: int) -> bool:
 
 
 def _is_photo(name: str, endings: Collection[str]) -> bool:
-    path = PurePosixPath(name)
-    return path.suffix.lower() in endings and not path.name.startswith("._")  # macOS puts these beside each file
+    return PurePosixPath(name).suffix.lower() in endings and not is_of_macos(name)
+
+
+def is_of_macos(path: str) -> bool:
+    """Whether a file is one that macOS puts beside each other one, called as this and no photo.
+
+    Example:
+
+    ```python
+    >>> is_of_macos("photos/._dog.jpg"), is_of_macos("photos/dog.jpg")
+    (True, False)
+    ```
+    """
+    return posixpath.basename(path).startswith("._")
 
 
 def _is_plain(name: str) -> bool:

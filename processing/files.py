@@ -191,9 +191,19 @@ def write_picture(path: str | os.PathLike, picture: Image.Image, **options: Any)
     write_whole(path, content.getvalue())
 
 
+def is_leftover(path: Path) -> bool:
+    """Whether a file or folder is, by its name, one that is being written, or that a killed process left half written.
+
+    Example:
+        >>> is_leftover(Path("yolo.47e53324b66449c28abba39a936ca76c.partial")), is_leftover(Path("yolo"))
+        (True, False)
+    """
+    return re.fullmatch(rf".*\.[0-9a-f]{{32}}{re.escape(PARTIAL)}", path.name, re.DOTALL) is not None
+
+
 def remove_leftovers(folder: Path, *, older_than: float = 3600.0) -> None:
     """Delete the files and folders that killed processes left half written, `older_than` seconds ago or more."""
-    for partial in folder.glob(f"*.{'[0-9a-f]' * 32}{PARTIAL}"):
+    for partial in filter(is_leftover, folder.iterdir()):
         if time.time() - partial.stat().st_mtime > older_than:
             if partial.is_dir() and not partial.is_symlink():
                 shutil.rmtree(partial)

@@ -118,6 +118,22 @@ def test_results_are_no_photos_wherever_they_lie(album):
         find_photos(["album/deep/*_overlay.png"])
 
 
+def test_copies_that_a_killed_run_left_half_written_are_no_photos(album):
+    before = find_photos(["album"], recursive=True)
+    copy = album / "deep" / f"yolo.{'0f' * 16}.partial" / "images" / "b.png"
+    copy.parent.mkdir(parents=True)
+    copy.write_bytes(b"")
+    assert find_photos(["album"], recursive=True) == before
+    assert names(find_photos(["album/**/*.png"])) == ["b.png", "deep/c[1].png", "deep/er/d.png"]
+
+
+def test_photos_that_are_not_read_are_named_and_what_macos_adds_is_left_out(album):
+    for name in ("phone.HEIC", "phone.heif", "new.jxl", "._b.png"):
+        (album / name).write_bytes(b"")
+    assert names(find_photos(["album"])) == ["a.JPG", "b.png", "new.jxl", "phone.HEIC", "phone.heif"]
+    assert names(find_photos(["album/*b.png"])) == ["b.png"]
+
+
 def test_lists_have_a_photo_per_line(album):
     text = "\ufeffalbum/b.png\r\n  HTTPS://example.com/a.jpg?size=1 \r\n\n# of May\n#\n#1.png\n album/b.png\t\n"
     Path(" of [1].png").write_bytes(b"")
