@@ -17,10 +17,9 @@ def outlines(mask: np.ndarray) -> list[np.ndarray]:
         outer edges of its pixels.
     """
     utils = library("supervision.dataset.utils", extra="formats", purpose="Drawing outlines")
-    return utils.approximate_mask_with_polygons(mask, bridge_holes=True) or [_box(mask)]
-
-
-def _box(mask: np.ndarray) -> np.ndarray:
-    rows, columns = np.nonzero(mask)
-    left, top, right, bottom = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
-    return np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    left, top, right, bottom = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+    # Within the box alone: what is around it would only be searched.
+    found = utils.approximate_mask_with_polygons(mask[top:bottom, left:right], bridge_holes=True)
+    box = np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
+    return [polygon + (left, top) for polygon in found] or [box]

@@ -27,6 +27,7 @@ _FULL_STOP = re.compile(r"\.(?:\s+|$)")
 _FILE_NAME = re.compile(
     r"(?:\.{0,2}/|~/|[a-z]:\\).*|[^,;\n]*[^\s.]\.[a-z][a-z0-9]{1,4}|.*\.(?:txt|json)", re.IGNORECASE | re.DOTALL
 )
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\ufffe\uffff]")  # for one thing, XML holds none of them
 
 
 def tidy(name: Any) -> str:
@@ -39,7 +40,10 @@ def tidy(name: Any) -> str:
         raise TypeError(f"A class name must be a string, found {name!r} ({type(name).__name__}).")
     if any("\ud800" <= character <= "\udfff" for character in name):
         raise ValueError(f"A class name must be text, and {name!r} holds half of a surrogate pair. Write it again.")
-    return " ".join(name.split())
+    name = " ".join(name.split())
+    if control := _CONTROL.search(name):
+        raise ValueError(f"A class name must be text, and {name!r} holds the character {control[0]!r}. Remove it.")
+    return name
 
 
 def as_seen(name: str) -> str:

@@ -126,14 +126,14 @@ class FileNames:
         self._taken = {*map(_as_on_disk, taken)}
 
     def give(self, wanted: str, *, of: str) -> str:
-        """A name that no other file has: the one that is wanted, spelt out and without separators of folders; where
-        that is taken or too long, with a part of a digest behind it.
+        """A name that no other file has: the one that is wanted, spelt out and without separators of folders and
+        control characters, which XML cannot hold; where that is taken or too long, with a part of a digest behind it.
 
         Args:
             wanted (`str`): what the file should be called.
             of (`str`): what tells it from other files that want this name, of which the digest is.
         """
-        plain = re.sub(r"[/\\\0]", "_", spelt_out(wanted))
+        plain = re.sub(r"[/\\\x00-\x1f\x7f\ufffe\uffff]", "_", spelt_out(wanted))
         start = plain.encode()[: LONGEST_NAME - 75].decode("utf-8", "ignore")
         digest = hashlib.sha256(of.encode("utf-8", "surrogatepass")).hexdigest()
         candidates = chain(

@@ -392,6 +392,14 @@ def _warn_of_several(name: str) -> None:
     )
 
 
+def _warn_of_one_line(only: Class) -> None:
+    warnings.warn(
+        f"The file has one line, so one class: all that is found is called {only.name!r}, and {quoted(only.synonyms)} "
+        "are further names of it. Put each class on a line of its own if they are several.",
+        stacklevel=3,
+    )
+
+
 def read_class_lines(text: str) -> list[Class]:
     """The classes of a `.txt` file, one per line; see [`Vocabulary.from_file`]."""
     lines = (_COMMENT.sub("", line).strip() for line in text.splitlines())
@@ -402,4 +410,6 @@ def read_class_lines(text: str) -> list[Class]:
         if reads_like_several(name):
             _warn_of_several(name)
         classes.append(Class(name, synonyms, is_thing))
+    if len(classes) == 1 and classes[0].synonyms:
+        _warn_of_one_line(classes[0])
     return classes

@@ -18,12 +18,14 @@ import yaml
 from PIL import ExifTags, Image, ImageOps
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
+from supervision.dataset.utils import approximate_mask_with_polygons
 from transformers import pipeline
 
 from fisa import FisaPipeline
 from fisa.data.formats import load_segmentation_dataset
 from fisa.formats import FORMATS, Results, write
 from fisa.formats.label_studio import brush_mask
+from fisa.formats.polygons import outlines
 from fisa.pretrained import patchwork
 from fisa.processing.coco_panoptic import CocoPanopticWriter, rgb_to_panoptic
 from fisa.processing.photos import load_photo
@@ -160,6 +162,17 @@ def test_segments_too_thin_for_an_outline_have_that_of_their_box(tmp_path):
         assert np.array_equal(coco_mask.decode(runs)[..., 0] > 0, ids == number)
 
 
+def test_outlines_are_those_of_the_whole_mask():
+    chance = np.random.default_rng(0)
+    for share in (0.1, 0.5, 0.9):
+        for top, left in ((0, 0), (3, 8), (10, 20)):
+            mask = np.zeros((30, 40), dtype=bool)
+            mask[top : top + 20, left : left + 20] = chance.random((20, 20)) < share
+            whole = approximate_mask_with_polygons(mask, bridge_holes=True)
+            for polygon, expected in zip(outlines(mask), whole, strict=True):
+                np.testing.assert_array_equal(polygon, expected)
+
+
 def test_json_lines_have_a_photo_each(results, tmp_path):
     lines = write(results, "jsonl", tmp_path).read_text(encoding="utf-8").splitlines()
     for line, photo in zip(lines, results, strict=True):
@@ -272,6 +285,21 @@ def test_cvat_has_the_photos_and_their_masks(results, tmp_path):
                 values = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
                 found[top : top + height, left : left + width] = values.reshape(height, width)
                 np.testing.assert_array_equal(found, photo.segmentation.mask(segment))
+
+
+def test_control_characters_of_a_photos_name_are_in_no_file(tmp_path):
+    photo = tmp_path / "a\x01b\n\x1b.png"
+    Image.new("RGB", (8, 6)).save(photo)
+    writer = CocoPanopticWriter(tmp_path / "panoptic.json", [{"id": 1, "name": "dog", "isthing": 1}])
+    infos = [{"id": 1, "category_id": 1, "score": 0.5}]
+    ids = np.ones((6, 8), np.int32)
+    writer.add(1, file_name=str(photo), segmentation=ids, segments_info=infos, stem=photo.stem)
+    writer.close()
+    results = Results(writer.path)
+    with zipfile.ZipFile(write(results, "cvat", tmp_path)) as archive:
+        (image,) = ElementTree.fromstring(archive.read("annotations.xml")).findall("image")
+        assert archive.read(f"images/{image.get('name')}") == photo.read_bytes()
+    assert image.get("name") == "a_b__.png"
 
 
 @pytest.mark.parametrize("format", FORMATS)

@@ -100,7 +100,6 @@ def test_full_stops_in_names():
         ("fish", "\ufb01sh"),  # a ligature
         ("dog", "d\u200bog"),  # a zero-width space
         ("dog", "\ufeffdog"),
-        ("dog", "dog\0"),
         ("red car", "red\u00a0car"),
     ],
 )
@@ -116,7 +115,7 @@ def test_a_name_that_nobody_sees_is_empty():
     with pytest.raises(ValueError, match="empty name"):
         Vocabulary.parse(["dog", "\u200b"])
     with pytest.raises(ValueError, match="empty name"):
-        Vocabulary.parse("\0")
+        Vocabulary.parse("\ufeff")
 
 
 def test_prompts_come_class_by_class_with_the_name_first():
@@ -353,6 +352,15 @@ def test_half_a_surrogate_pair_is_no_name():
         Vocabulary.parse(["dog", "cat\ud800"])
 
 
+@pytest.mark.parametrize("name", ["do\x01g", "dog\x00", "\x1b[31mdog", "do\uffffg"])
+def test_control_characters_are_in_no_name(name):
+    with pytest.raises(ValueError, match="holds the character '.*'. Remove it"):
+        Vocabulary.parse([name, "cat"])
+    with pytest.raises(ValueError, match="Remove it"):
+        Class("cat", synonyms=[name])
+    assert Vocabulary.parse(["\tred\x0ccar\r"]).names == ["red car"]  # these are blanks
+
+
 @pytest.mark.parametrize("item", ["dog, cat", "dog; cat", "dog\ncat"])
 def test_an_item_that_reads_like_several_is_one_class_and_said(item):
     with pytest.warns(UserWarning, match="is one class"):
@@ -360,6 +368,19 @@ def test_an_item_that_reads_like_several_is_one_class_and_said(item):
     with raising_on_any_warning():
         assert len(Vocabulary.parse([Class(item), "grass"])) == 2
         assert len(Vocabulary.parse(item)) == 2
+
+
+def test_a_file_of_one_line_is_said_to_be_one_class(tmp_path, recwarn):
+    path = tmp_path / "words.txt"
+    for text in ("dog\n", "dog, puppy\nsky\n"):
+        path.write_text(text)
+        Vocabulary.from_file(path)
+    assert not recwarn.list
+    path.write_text("dog, grass, sky [stuff]\n")
+    with pytest.warns(
+        UserWarning, match='one line, so one class: all that is found is called \'dog\', and "grass", "sky"'
+    ):
+        assert Vocabulary.from_file(path).names == ["dog"]
 
 
 def test_a_line_that_reads_like_several_names_is_said_to_be_one(tmp_path):
