@@ -171,6 +171,8 @@ def read_photo(
         photo = Photo(_to_rgb(Image.fromarray(pixels)), white)
     else:
         with _file_of(image, timeout=timeout, max_download_bytes=max_download_bytes) as file:
+            if digested:
+                file = _rewindable(file)
             photo = _decoded(file)
             if digested:
                 file.seek(0)
@@ -269,6 +271,15 @@ def _opened(source: str, *, timeout: float | None, max_download_bytes: int | Non
         if os.path.isdir(source):
             raise ValueError(f"{error.strerror}.") from error
         return io.BytesIO(_from_base64(source, error))
+
+
+def _rewindable(file: Any) -> Any:
+    """A file at its start; what comes through a pipe in memory, for it cannot be read twice."""
+    try:
+        file.seek(0)
+    except (AttributeError, OSError):
+        return io.BytesIO(file.read())
+    return file
 
 
 def _from_base64(source: str, error: OSError) -> bytes:

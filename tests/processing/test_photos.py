@@ -4,6 +4,7 @@ import base64
 import hashlib
 import http.server
 import io
+import os
 import threading
 import urllib.parse
 
@@ -425,6 +426,17 @@ def test_lists_nested_lists_and_batches_are_read_one_at_a_time(pixels):
     assert next(photos).image is photo
     with pytest.raises(ValueError, match="Image 1: .*NoneType"):
         next(photos)
+
+
+def test_a_pipe_is_read_and_digested():
+    content = io.BytesIO()
+    Image.new("RGB", (4, 3), "red").save(content, "PNG")
+    end, start = os.pipe()
+    os.write(start, content.getvalue())
+    os.close(start)
+    with open(end, "rb") as pipe:
+        photo = read_photo(pipe, digested=True)
+    assert photo.digest == hashlib.sha256(content.getvalue()).hexdigest() and photo.image.size == (4, 3)
 
 
 def test_a_file_that_can_only_read_and_seek_is_digested(tmp_path):
