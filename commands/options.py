@@ -210,13 +210,16 @@ def _setting(config: Path, name: str) -> Any:
 
 
 def load_parts(folder: str | None, *, dtype: torch.dtype | str) -> tuple[FisaForUniversalSegmentation, FisaProcessor]:
-    """Model and processor of a folder, Hub name or preset, or those that come with the package.
+    """Model and processor of a folder, Hub name or preset, or those that come with the package; `"auto"`: as stored.
 
     Raises:
         `OSError` or `ValueError`: they cannot be loaded.
     """
     if folder is None:
-        return patchwork.load()
+        model, processor = patchwork.load()
+        if not isinstance(dtype, str):
+            model.to(dtype)  # type: ignore[arg-type]  # transformers wraps it without its types
+        return model, processor
     try:
         if presets.preset_of(folder):
             return presets.load(folder, dtype=dtype)

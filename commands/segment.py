@@ -5,7 +5,7 @@ import math
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import closing, redirect_stdout
+from contextlib import closing, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TextIO
 
@@ -35,7 +35,7 @@ from fisa.labelling.folders import Result, Summary, label_photos
 from fisa.labelling.labeller import Labeller
 from fisa.labelling.overlays import OVERLAY_FORMATS
 from fisa.labelling.photo_search import ANNOTATIONS, find_photos
-from fisa.labelling.processes import Processes
+from fisa.labelling.processes import Processes, errors_only
 from fisa.labelling.streaming import stream_photos
 from fisa.pretrained.presets import PRESETS
 from fisa.processing.downloads import DOWNLOAD_BYTES, DOWNLOAD_SECONDS
@@ -67,6 +67,8 @@ other results or cannot be written to, 130 stopped by Ctrl-C (the photos until t
 """
 
 
+STOPPED, UNREAD = 130, 141  # by Ctrl-C, by a closed pipe: as shells count them
+
 _fraction = number_type(float, lambda number: 0 <= number <= 1, "a number between 0 and 1")
 _count = number_type(int, lambda number: number >= 0, "a whole number, 0 or more")
 _positive = number_type(int, lambda number: number >= 1, "a whole number, 1 or more")
@@ -75,9 +77,18 @@ _limit = number_type(float, lambda number: 0 < number < math.inf, "a number grea
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Segment photos as the command line says; returns the exit status."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
-    print_any_name()
+    try:
+        parser = _parser()
+        options = parser.parse_args(arguments)
+        print_any_name()
+        with errors_only() if options.quiet else nullcontext():
+            return _run(parser, options)
+    except KeyboardInterrupt:
+        print("stopped before the first photo", file=sys.stderr)
+        return STOPPED
+
+
+def _run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     if options.output != STANDARD_OUTPUT:
         with Processes.started().warned_once():
             loaded = _loaded(parser, options)
@@ -171,7 +182,7 @@ def _fill_folder(
         )
     except KeyboardInterrupt:
         print(f"stopped; what was done until then: {options.output / ANNOTATIONS}", file=sys.stderr)
-        return 130  # as shells count it
+        return STOPPED
     except ValueError as error:
         parser.error(str(error))
     except OSError as error:
@@ -180,6 +191,9 @@ def _fill_folder(
         return 0
     if not options.quiet:
         _print_summary(summary, options.output / ANNOTATIONS)
+    if is_silent:
+        for source, reason in summary.skipped:
+            print(_skipped(source, reason), file=sys.stderr)
     return _status([source for source, _ in summary.skipped])
 
 
@@ -201,13 +215,13 @@ def _print_lines(
                     lines.flush()
                 else:
                     skipped.append(result.source)
-                    tqdm.write(f"skipped: {result.reason}", file=sys.stderr)
+                    tqdm.write(_skipped(result.source, result.reason), file=sys.stderr)
                 bar.update()
     except KeyboardInterrupt:
-        return 130
+        return STOPPED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), lines.fileno())  # or else Python complains at its end
-        return 141  # as shells count it
+        return UNREAD
     except ValueError as error:
         parser.error(str(error))
     except OSError as error:
@@ -225,9 +239,15 @@ def _status(skipped: Sequence[str]) -> int:
     return 1 if skipped else 0
 
 
+def _skipped(source: str, reason: str | None) -> str:
+    """What to say of a photo that was left out; most reasons name it."""
+    is_named = reason is not None and (source in reason or repr(source) in reason)
+    return f"skipped: {reason}" if is_named else f"skipped: {source}: {reason}"
+
+
 def _print_result(result: Result) -> None:
     if result.segmentation is None:
-        tqdm.write(f"skipped: {result.reason}", file=sys.stderr)
+        tqdm.write(_skipped(result.source, result.reason), file=sys.stderr)
         return
     pixels = result.segmentation.ids.numel()
     lines = [f"{result.source} -> {result.picture}"]

@@ -49,17 +49,8 @@ class Processes:
         if self.is_main:
             yield
             return
-        before, had_bars = logging.root.manager.disable, transformers_logging.is_progress_bar_enabled()
-        logging.disable(logging.WARNING)
-        transformers_logging.disable_progress_bar()
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                yield
-        finally:
-            logging.disable(before)
-            if had_bars:
-                transformers_logging.enable_progress_bar()
+        with errors_only():
+            yield
 
     def from_main(self, make: Callable[[], T]) -> T:
         """What the main process makes, in all of them.
@@ -79,6 +70,30 @@ class Processes:
         if isinstance(made[0], OSError | ValueError):
             raise made[0]
         return made[0]
+
+
+@contextmanager
+def errors_only() -> Iterator[None]:
+    """A block without warnings and transformers' progress bars.
+
+    Example:
+
+    ```python
+    >>> with errors_only():
+    ...     warnings.warn("nobody hears this")
+    ```
+    """
+    before, had_bars = logging.root.manager.disable, transformers_logging.is_progress_bar_enabled()
+    logging.disable(logging.WARNING)
+    transformers_logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+        if had_bars:
+            transformers_logging.enable_progress_bar()
 
 
 def _join() -> None:

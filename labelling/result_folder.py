@@ -392,5 +392,5 @@ def _differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 def _shown(value: Any) -> str:
     if isinstance(value, list) and all(isinstance(item, dict) and "name" in item for item in value):
         value = ", ".join(item["name"] for item in value)
-    text = "none" if value is None else str(value)
+    text = "none" if value is None or value == "" else str(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

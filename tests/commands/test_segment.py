@@ -8,6 +8,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
+import datasets
 import numpy as np
 import pytest
 from PIL import Image
@@ -80,6 +81,24 @@ def test_broken_photo_is_reported_and_the_others_are_done(run, folder, tmp_path,
     printed = capsys.readouterr()
     assert "broken.jpg" in printed.err
     assert all(f"{name} -> " in printed.out for name in ("a.png", "b.png", "c.jpg"))
+
+
+def test_quiet_is_silent_but_for_what_is_left_out_and_why(run, folder, capfd):
+    status, _ = run(folder, "--labels", "house", "--quiet", "--min-score", 1)
+    printed = capfd.readouterr()
+    assert status == 1 and printed.out == ""
+    skipped, left_out = printed.err.splitlines()
+    assert "broken.jpg' cannot be read as an image: it is in no image format" in skipped
+    assert left_out == f"not segmented: {folder / 'broken.jpg'}"
+
+
+def test_rows_that_cannot_be_read_are_named_beside_the_reason(run, tmp_path, photo, capsys):
+    photo.save(tmp_path / "a.png")
+    contents = [(tmp_path / "a.png").read_bytes(), b"no photo at all"]
+    datasets.Dataset.from_dict({"image": contents}).to_parquet(tmp_path / "photos.parquet")
+    status, _ = run("--dataset", tmp_path / "photos.parquet", "--labels", "house")
+    assert status == 1
+    assert f"skipped: {tmp_path}/photos.parquet/train/1: The file given as bytes" in capsys.readouterr().err
 
 
 def test_missing_file_is_reported_and_the_others_are_done(run, folder, capsys):
@@ -219,6 +238,14 @@ def test_folder_without_photos_is_an_error(run, tmp_path, capsys):
 def test_half_precision(run, folder, dtype):
     status, _ = run(folder / "a.png", "--labels", "house", "--dtype", dtype)
     assert status == 0
+
+
+def test_the_model_that_ships_runs_in_the_precision_that_is_asked_for(tmp_path):
+    command = [str(patchwork.SCENES / "easy.jpg"), "--labels", "bird", "--output", str(tmp_path), "--dtype"]
+    for dtype in ("bfloat16", "float32"):
+        assert segment.main([*command, dtype, "--overwrite"]) == 0
+        settings = json.loads((tmp_path / "journal.jsonl").read_text().splitlines()[0])["settings"]
+        assert settings["dtype"].startswith(f"torch.{dtype}")
 
 
 def test_help_as_a_script_has_examples():

@@ -258,6 +258,9 @@ def test_other_settings_are_refused_by_name_and_replaced_on_demand(labeller, che
     with pytest.raises(ValueError, match="labels: house, tree, grass, now house, sky; threshold: 0.0, now 0.5"):
         label_photos(other, photos, Path("undisturbed"))
     assert results("undisturbed") == undisturbed | {"mine.txt": b""}
+    alone = Labeller(checkpoint, labels="house, tree, grass", threshold=0.0, others=None)
+    with pytest.raises(ValueError, match=r"others: not set, now none\)"):
+        label_photos(alone, photos, Path("undisturbed"))
     label_photos(other, ["a.png"], Path("undisturbed"), overwrite=True)
     assert results("undisturbed").keys() == {"a_overlay.jpg", "panoptic/a.png", "panoptic.json", "mine.txt"}
     label_photos(labeller, photos, Path("undisturbed"), overwrite=True)

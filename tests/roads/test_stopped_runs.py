@@ -67,3 +67,15 @@ def test_a_stopped_fisa_segment_keeps_what_it_has_done(saved, scene, tmp_path):
     names = {entry["file_name"] for entry in annotations}
     assert names == {path.name for path in (tmp_path / "segments" / "panoptic").iterdir()}
     assert 1 <= len(names) < 500
+
+
+def test_a_fisa_segment_that_is_stopped_while_it_loads_says_so_in_one_line(scene, tmp_path):
+    scene.save(tmp_path / "photo.png")
+    run = interruptible("fisa-segment", "photo.png", "--labels", "bird", cwd=tmp_path)
+    printed = ""
+    while "Loading" not in printed:
+        printed += run.stderr.read(1)
+    run.send_signal(signal.SIGINT)
+    printed += run.communicate(timeout=60)[1]
+    assert run.returncode == 130
+    assert "Traceback" not in printed and "stopped" in printed.splitlines()[-1]
