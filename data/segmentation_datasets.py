@@ -8,6 +8,7 @@ their whole mask as run lengths under `segmentation`). Records of files also hav
 import hashlib
 import json
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -149,14 +150,15 @@ class SegmentationDataset(Dataset, ABC):
 
         Args:
             skip_broken: leave broken records out, with a warning that says how many and names the first few.
-            purpose: what the records are for, if categories that none of them has are to be warned of: nothing is
-                learned of them, and no mean counts them.
+            purpose: what the records are for, if categories that none of them has, or has as crowds for the most part,
+                are to be warned of: nothing is learned of them, and no mean counts them.
 
         Returns:
             The data set itself, or the data set without its broken records.
 
         Raises:
-            ValueError: broken records, or none at all; the message names the first few and what to do.
+            ValueError: broken records, or none at all, or nothing to train on in any of them; the message names the
+                first few and what to do.
         """
         with ThreadPoolExecutor(READERS) as pool:
             looking = pool.map(self._look, range(len(self)))
@@ -176,7 +178,9 @@ class SegmentationDataset(Dataset, ABC):
         looks = [look for look in looks if look.problem is None]
         kept._warn_of_turned([index for index, look in enumerate(looks) if look.is_turned])
         if purpose is not None:
-            kept._warn_of_absent(set().union(*(look.category_ids for look in looks)), purpose)
+            objects, crowds = (sum((look.segments[kind] for look in looks), Counter()) for kind in (0, 1))
+            kept._warn_of_absent({*objects, *crowds}, purpose)
+            kept._warn_of_crowds(objects, crowds, purpose)
         return kept
 
     def _look(self, index: int) -> "_Look":
@@ -184,8 +188,11 @@ class SegmentationDataset(Dataset, ABC):
             record = self[index]
         except (OSError, ValueError) as error:
             return _Look(str(error))
-        category_ids = {segment["category_id"] for segment in record["segments_info"]}
-        return _Look(image_id=record["image_id"], category_ids=category_ids, is_turned=self.is_turned(index))
+        segments = tuple(
+            Counter(segment["category_id"] for segment in record["segments_info"] if segment["iscrowd"] == kind)
+            for kind in (0, 1)
+        )
+        return _Look(image_id=record["image_id"], segments=segments, is_turned=self.is_turned(index))
 
     def _warn_of_turned(self, indices: list[int]) -> None:
         if indices:
@@ -209,6 +216,35 @@ class SegmentationDataset(Dataset, ABC):
                 "0 and 1."
             )
 
+    def _warn_of_crowds(self, objects: Counter[int], crowds: Counter[int], purpose: Purpose) -> None:
+        """Crowds teach nothing and are nothing to find: of a category that is mostly crowds little is learned.
+
+        Raises:
+            ValueError: there is nothing else to train on.
+        """
+        hint = (
+            "CVAT marks all masks that were drawn with a brush so: where they show single objects, set iscrowd to 0 "
+            "in the annotations."
+        )
+        if purpose == "training" and not objects:
+            found = f"all {crowds.total()} segments are marked as crowds (iscrowd 1). {hint}"
+            raise ValueError(
+                f"There is nothing to learn from the {len(self)} training records: "
+                + (found if crowds else "none of them has a segment.")
+            )
+        mostly = [category for category in self.categories if crowds[category.id] > objects[category.id]]
+        if mostly:
+            names = ", ".join(
+                f"{category.name} ({crowds[category.id]} of {crowds[category.id] + objects[category.id]})"
+                for category in mostly[:SHOWN_ABSENT]
+            )
+            more = f" and {len(mostly) - SHOWN_ABSENT} more" if len(mostly) > SHOWN_ABSENT else ""
+            effect = "teach nothing" if purpose == "training" else "count neither in PQ nor in mask AP"
+            logger.warning(
+                f"More than half of the segments of {len(mostly)} of {len(self.categories)} categories are marked as "
+                f"crowds (iscrowd 1) in the {len(self)} {purpose} records, and {effect}: {names}{more}. {hint}"
+            )
+
 
 @dataclass(frozen=True)
 class _Look:
@@ -216,7 +252,8 @@ class _Look:
 
     problem: str | None = None
     image_id: str | None = None
-    category_ids: Set[int] = frozenset()
+    segments: tuple[Counter[int], ...] = (Counter(), Counter())
+    """How many there are of each category: objects, and crowds."""
     is_turned: bool = False
 
 

@@ -265,6 +265,34 @@ def test_of_instances_that_overlap_the_smaller_is_on_top_and_both_stay_whole(tmp
     np.testing.assert_array_equal(record["label"], np.where(small, 1, np.where(large, 2, 0)))
 
 
+@pytest.mark.parametrize("brushed", [1, 2, 3])
+def test_objects_that_are_marked_as_crowds_are_told(tmp_path, caplog, brushed):
+    """CVAT writes masks that were drawn with a brush as crowds, and outlines as objects."""
+    outlines = [instance(number, [TRIANGLE]) for number in range(3 - brushed)]
+    masks = [instance(3 + number, run_lengths(compressed=False), iscrowd=1) for number in range(brushed)]
+    write_instances(tmp_path, outlines + masks)
+    data = load_segmentation_dataset("coco_instances", str(tmp_path), split="validation")
+    said = f"(iscrowd 1) in the 1 validation records, and count neither in PQ nor in mask AP: person ({brushed} of 3)"
+    data.check(purpose="validation")
+    assert (said in caplog.text) == (brushed > 1)
+    if brushed == 3:
+        with pytest.raises(
+            ValueError, match="nothing to learn from the 1 training records: all 3 segments are .*CVAT"
+        ):
+            data.check(purpose="training")
+    else:
+        data.check(purpose="training")
+        assert ("teach nothing: person (2 of 3)" in caplog.text) == (brushed > 1)
+
+
+def test_records_without_any_segment_are_not_trained_on(tmp_path):
+    write_instances(tmp_path, [])
+    data = load_segmentation_dataset("coco_instances", str(tmp_path), split="validation")
+    data.check(purpose="validation")
+    with pytest.raises(ValueError, match="none of them has a segment"):
+        data.check(purpose="training")
+
+
 def test_an_image_without_instances_and_an_instance_without_pixels(tmp_path):
     write_instances(tmp_path, [instance(1, [[3, 3, 3, 3, 3, 3]])])
     data = load_segmentation_dataset("coco_instances", str(tmp_path), split="validation").check()
