@@ -1,11 +1,11 @@
-"""`fisa-train`: fine-tunes and evaluates, by a recipe, with flags behind it that overrule it."""
+"""`fisa-train`: fine-tunes and evaluates, by a recipe, with flags after it that override it."""
 
 import json
 import logging
 import os
 import re
 import sys
-from argparse import ArgumentTypeError
+from argparse import Action, ArgumentDefaultsHelpFormatter, ArgumentTypeError
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -90,8 +90,9 @@ def train_and_evaluate(arguments: Sequence[str], *, trainer_class: type[FisaTrai
     parser = _Parser(
         (ModelArguments, DataArguments, FisaTrainingArguments),
         usage="%(prog)s [RECIPE] [--flag value ...]",
+        formatter_class=_Help,
         description="Fine-tune and evaluate. RECIPE is a YAML or JSON file with flags, or the name of a recipe that "
-        f"comes with the package: {', '.join(shipped_recipes())}. Flags behind it overrule it.",
+        f"comes with the package: {', '.join(shipped_recipes())}. Flags after it override it.",
     )
     try:
         model_options, data_options, training_options = parser.parse_args_into_dataclasses(
@@ -132,6 +133,15 @@ def _warn_if_alone() -> None:
 
 class _Parser(OneLineParser, HfArgumentParser):
     """Of dataclasses, with errors of one line."""
+
+
+class _Help(ArgumentDefaultsHelpFormatter):
+    """Help with the defaults that say something, and with what a `--no_…` of transformers' parser does."""
+
+    def _get_help_string(self, action: Action) -> str | None:
+        if action.nargs == 0 and action.const is False:
+            return f"The same as --{action.dest} false."
+        return action.help if action.default is None else super()._get_help_string(action)
 
 
 class Run:

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from huggingface_hub.errors import StrictDataclassError
 
@@ -29,6 +29,8 @@ PARTS = ("image_stream", "image_projections", "image_layers", "mask_queries", "m
 @dataclass
 class ModelArguments:
     """Which model, and which part of it is trained."""
+
+    _argument_group_name: ClassVar[str] = "model"
 
     model: str | None = field(
         default=None,
@@ -140,6 +142,8 @@ def _config_fields(text: str) -> dict[str, Any]:
 @dataclass
 class DataArguments:
     """Which data, and how the model is trained on it."""
+
+    _argument_group_name: ClassVar[str] = "data"
 
     train_format: str | None = field(
         default=None, metadata={"help": "Format of the training data.", "choices": [*DATASET_FORMATS]}

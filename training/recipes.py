@@ -34,7 +34,7 @@ _RecipeLoader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(?i:t
 
 
 def with_recipe(arguments: list[str]) -> list[str]:
-    """The flags of a recipe that comes first, before the flags that follow it and overrule it.
+    """The flags of a recipe that comes first, before the flags that follow it and override it.
 
     Args:
         arguments: a recipe (a YAML or JSON file, or the name of one that ships) and flags, or flags alone.

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, field, fields
-from typing import Self
+from typing import ClassVar, Self
 
 from transformers import TrainingArguments
 
@@ -24,6 +24,8 @@ class FisaTrainingArguments(TrainingArguments):
     0.25
     ```
     """
+
+    _argument_group_name: ClassVar[str] = "training"
 
     learning_rate: float = field(default=3e-4, metadata={"help": "Learning rate of what is copied from CLIP."})
     seve_learning_rate: float | None = field(
