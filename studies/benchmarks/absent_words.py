@@ -147,29 +147,29 @@ def asked_words(search: Search, split: str, scenes: list[Scene], others: str) ->
     """False segments of absent words, recall of present ones, and how far scores can be trusted."""
     right_by_score: dict[int, list[bool]] = defaultdict(list)
     for num_asked in ASKED:
-        false = of_absent = num_true = found_here = found_whole = 0
+        false = of_absent = num_true = num_found = num_found_of_whole = 0
         for number, scene in enumerate(scenes):
             draw = random.Random(f"{split} {number} {num_asked}")
             absent = [word for word in OWN if not covered(word) & scene.present]
-            here = draw.sample(sorted(scene.present), min(len(scene.present), (num_asked + 1) // 2))
+            shown = draw.sample(sorted(scene.present), min(len(scene.present), (num_asked + 1) // 2))
             results = [
                 search(scene, [OWN[word] for word in words], others=others)
-                for words in (draw.sample(absent, num_asked), [*here, *draw.sample(absent, num_asked - len(here))])
+                for words in (draw.sample(absent, num_asked), [*shown, *draw.sample(absent, num_asked - len(shown))])
             ]
             of_absent += len(results[0])
             for found in (found for result in results for found in result):
                 is_right = found.overlaps in scene.of(covered(found.word))
                 right_by_score[min(int(found.score * BINS), BINS - 1)].append(is_right)
             false += sum(found.overlaps not in scene.of(covered(found.word)) for found in results[1])
-            num_true += len(scene.of(here))
-            found_here += len({found.overlaps for found in results[1] if found.overlaps in scene.of({found.word})})
-            found_whole += len(scene.whole & scene.of(here))
+            num_true += len(scene.of(shown))
+            num_found += len({found.overlaps for found in results[1] if found.overlaps in scene.of({found.word})})
+            num_found_of_whole += len(scene.whole & scene.of(shown))
         yield {
             "asked": num_asked,
             "false_of_absent": of_absent / len(scenes),
             "false_beside_present": false / len(scenes),
-            "recall": 100 * found_here / num_true,
-            "recall_of_whole": 100 * found_whole / num_true,
+            "recall": 100 * num_found / num_true,
+            "recall_of_whole": 100 * num_found_of_whole / num_true,
         }
     for fifth, right in sorted(right_by_score.items()):
         yield {
@@ -183,7 +183,7 @@ def asked_words(search: Search, split: str, scenes: list[Scene], others: str) ->
 def other_meanings(search: Search, split: str, scenes: list[Scene], others: str) -> Iterator[dict[str, Any]]:
     """Wider words, synonyms, spellings and plurals, one asked for at a time, against the scene's own words."""
     for relation in MEANINGS:
-        num_true = found_here = found_whole = false = false_whole = num_asked = 0
+        num_true = num_found = num_found_of_whole = false = false_whole = num_asked = 0
         for number, scene in enumerate(scenes):
             words = [word for word, covers in MEANINGS[relation].items() if covers & scene.present]
             if not words:
@@ -193,8 +193,8 @@ def other_meanings(search: Search, split: str, scenes: list[Scene], others: str)
             result, meant = search(scene, [Class(word)], others=others), scene.of(covers)
             num_asked += 1
             num_true += len(meant)
-            found_here += len({found.overlaps for found in result} & meant)
-            found_whole += len(scene.whole & meant)
+            num_found += len({found.overlaps for found in result} & meant)
+            num_found_of_whole += len(scene.whole & meant)
             false += sum(found.overlaps not in meant for found in result)
             false_whole += sum(missed in covers for missed in scene.missed)
         yield {
@@ -202,8 +202,8 @@ def other_meanings(search: Search, split: str, scenes: list[Scene], others: str)
             "asked": num_asked,
             "false": false / num_asked,
             "false_of_own_names": false_whole / num_asked,
-            "recall": 100 * found_here / num_true,
-            "recall_of_own_names": 100 * found_whole / num_true,
+            "recall": 100 * num_found / num_true,
+            "recall_of_own_names": 100 * num_found_of_whole / num_true,
         }
 
 
