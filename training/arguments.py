@@ -240,12 +240,30 @@ class DataArguments:
 
     def __post_init__(self):
         self.given_for_evaluation = [f"--{name}" for name in EVALUATION if getattr(self, name) not in (None, "none")]
+        self.asks_for_training_photos = self.eval_split == self.train_split
+        self._fill_in()
+        self._refuse_impossible_numbers()
+        self._refuse_contradictions()
+
+    def _fill_in(self) -> None:
+        """Give flags that were not given the values that follow from others."""
         self.eval_format, self.eval_data = self.eval_format or self.train_format, self.eval_data or self.train_data
         self.eval_classes = self.eval_classes or self.classes
-        self.asks_for_training_photos = self.eval_split == self.train_split
         self.eval_split = self.eval_split or "validation"
+        self.mask_source = self.mask_source or ("ground_truth" if self.proposal_cache is None else "cache")
+
+    def _refuse_impossible_numbers(self) -> None:
         if self.eval_holdout is not None and not 0 < self.eval_holdout < 1:
             raise ValueError(f"--eval_holdout was {self.eval_holdout}; it is a share, above 0 and below 1.")
+        if self.vocabulary_size < 1:
+            raise ValueError(f"--vocabulary_size was {self.vocabulary_size}; it is a number of classes, 1 or more.")
+        if not 0 <= self.logit_adjustment < math.inf:
+            raise ValueError(f"--logit_adjustment was {self.logit_adjustment}; it is a strength, 0 to 1.")
+        for name in ("max_train_samples", "max_eval_samples"):
+            if (count := getattr(self, name)) is not None and count < 1:
+                raise ValueError(f"--{name} was {count}; it is a number of photos, 1 or more.")
+
+    def _refuse_contradictions(self) -> None:
         if self.eval_holdout is not None and (
             self.streaming or not self.evaluates_on_training_data or self.eval_format != self.train_format
         ):
@@ -253,9 +271,6 @@ class DataArguments:
                 "--eval_holdout evaluates on a share of --train_data, which must not be streamed: leave --streaming, "
                 "--eval_data, --eval_format and --eval_classes out, or --eval_holdout."
             )
-        if self.vocabulary_size < 1:
-            raise ValueError(f"--vocabulary_size was {self.vocabulary_size}; it is a number of classes, 1 or more.")
-        self.mask_source = self.mask_source or ("ground_truth" if self.proposal_cache is None else "cache")
         if self.mask_source == "cache" and self.proposal_cache is None:
             raise ValueError("--mask_source cache needs --proposal_cache FOLDER.")
         if self.mask_source == "cache" and (self.crop != 1 or self.streaming):
@@ -263,11 +278,6 @@ class DataArguments:
                 "The proposal cache holds whole photos of a data set that stays: leave --crop at 1 and --streaming "
                 "off, or choose another --mask_source."
             )
-        if not 0 <= self.logit_adjustment < math.inf:
-            raise ValueError(f"--logit_adjustment was {self.logit_adjustment}; it is a strength, 0 to 1.")
-        for name in ("max_train_samples", "max_eval_samples"):
-            if (count := getattr(self, name)) is not None and count < 1:
-                raise ValueError(f"--{name} was {count}; it is a number of photos, 1 or more.")
         if self.logit_adjustment and self.streaming:
             raise ValueError(
                 "--logit_adjustment counts the segments before training begins; a stream cannot be counted."
