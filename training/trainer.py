@@ -237,10 +237,11 @@ class FisaTrainer(Trainer):
                 raise _diverged(f"{name} is not finite after step {self.state.global_step}")
         if self._last_batch is None:
             return
-        # As in a step, but that what is random in the next ones goes on as if this had not been.
+        # With gradients, as in a step: without, a model that is given no proposals makes them. What is random goes on
+        # as if this had not been.
         self.model.train()
         devices = [self.args.device.index] if self.args.device.type == "cuda" else []
-        with torch.no_grad(), torch.random.fork_rng(devices), self.compute_loss_context_manager():
+        with torch.random.fork_rng(devices), self.compute_loss_context_manager():
             loss = self.compute_loss(self.model, self._prepare_inputs(self._last_batch))
         if not loss.isfinite():
             raise _diverged(f"the loss is {loss.item()} after step {self.state.global_step}")
