@@ -29,6 +29,7 @@ Version = tuple[PhotoKey, Stamp]
 
 FORMAT = 1  # of the journal: one that this version would misread has a higher number
 LOCK = "journal.lock"
+LONGEST_SHOWN, AROUND = 60, 20  # characters of a setting in a message, and before the first that differs
 
 
 class Task(NamedTuple):
@@ -161,7 +162,7 @@ class ResultFolder:
 
     def next_run(self) -> int:
         """A number for the run that begins: higher than those of all runs before, whatever processes they had."""
-        return 1 + max((line.record.get("run", 0) for _, line in self._lines()), default=0)
+        return 1 + max((run for _, run, _ in self._lines()), default=0)
 
     def tasks(self, sources: Sequence[str]) -> list[Task]:
         """A task for each photo.
@@ -287,13 +288,14 @@ class ResultFolder:
 
     def skipped(self, tasks: Sequence[Task]) -> list[tuple[str, str]]:
         """The sources of the photos that are not done, and why."""
-        reasons = {}
-        for _, line in self._lines():
+        reasons: dict[PhotoKey, tuple[int, str]] = {}
+        for _, run, line in self._lines():
             if "skipped" in line.record:
-                reasons[_key(line.record)] = line.record["skipped"]
+                key = _key(line.record)
+                reasons[key] = max(reasons.get(key, (0, "")), (run, line.record["skipped"]))
         done = self.done()
         return [
-            (task.source, reasons.get(task.key, "its map or picture is gone"))
+            (task.source, reasons[task.key][1] if task.key in reasons else "its map or picture is gone")
             for task in tasks
             if task.version not in done
         ]
@@ -319,26 +321,26 @@ class ResultFolder:
         # First the one that says whose results these are.
         return [Journal(path) for path in sorted(paths, key=lambda path: (path.name != JOURNAL, path.name))]
 
-    def _lines(self) -> Iterator[tuple[Journal, Line]]:
-        for journal in self._journals():
-            for line in journal.lines():
-                yield journal, line
-
-    def _first(self, name: str) -> Any:
-        """What the journals say first under this name; `None` if nothing."""
-        return next((line.record[name] for _, line in self._lines() if name in line.record), None)
-
-    def _places(self) -> dict[PhotoKey, _Place]:
-        """By photo, whose newest record is that of the latest run and, in this, the last."""
-        places: dict[PhotoKey, _Place] = {}
+    def _lines(self) -> Iterator[tuple[Journal, int, Line]]:
+        """Each line of the journals, with the number of its run."""
         for journal in self._journals():
             run = 0
             for line in journal.lines():
                 run = line.record.get("run", run)
-                if "name" in line.record:
-                    key = _key(line.record)
-                    if key not in places or places[key].run <= run:
-                        places[key] = _Place(journal, line.start, run, line.record["name"], _version(line.record))
+                yield journal, run, line
+
+    def _first(self, name: str) -> Any:
+        """What the journals say first under this name; `None` if nothing."""
+        return next((line.record[name] for _, _, line in self._lines() if name in line.record), None)
+
+    def _places(self) -> dict[PhotoKey, _Place]:
+        """By photo, whose newest record is that of the latest run and, in this, the last."""
+        places: dict[PhotoKey, _Place] = {}
+        for journal, run, line in self._lines():
+            if "name" in line.record:
+                key = _key(line.record)
+                if key not in places or places[key].run <= run:
+                    places[key] = _Place(journal, line.start, run, line.record["name"], _version(line.record))
         return places
 
     def _versions(self) -> dict[Version, _Place]:
@@ -346,7 +348,7 @@ class ResultFolder:
         return {place.version: place for place in self._places().values() if place.version is not None}
 
     def _formats(self) -> set[str]:
-        return {line.record["written as"] for _, line in self._lines() if "written as" in line.record}
+        return {line.record["written as"] for _, _, line in self._lines() if "written as" in line.record}
 
     def _refuse_foreign(self, format: str) -> None:
         place = self.path / FORMATS[format].place
@@ -384,13 +386,27 @@ def _foreign(path: Path) -> ValueError:
 
 def _differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     absent = object()  # a setting may be `None`
-    names = [name for name in {**earlier, **now} if earlier.get(name, absent) != now.get(name, absent)]
-    one, other = ({name: _shown(value) for name, value in settings.items()} for settings in (earlier, now))
-    return "; ".join(f"{name}: {one.get(name, 'not set')}, now {other.get(name, 'not set')}" for name in names)
+    pairs = {name: (earlier.get(name, absent), now.get(name, absent)) for name in {**earlier, **now}}
+    return "; ".join(
+        f"{name}: {_difference(one, other, absent=absent)}" for name, (one, other) in pairs.items() if one != other
+    )
+
+
+def _difference(one: Any, other: Any, *, absent: object) -> str:
+    """Two values of a setting; of long ones, what stands where they begin to differ."""
+    texts = ["not set" if value is absent else _shown(value) for value in (one, other)]
+    if texts[0] == texts[1]:  # classes of the same names
+        texts = [str(one), str(other)]
+    start = len(os.path.commonprefix(texts)) - AROUND if max(map(len, texts)) > LONGEST_SHOWN else 0
+    return ", now ".join(_cut(text, max(0, start)) for text in texts)
+
+
+def _cut(text: str, start: int) -> str:
+    rest = f"...{text[start:]}" if start else text
+    return rest if len(rest) <= LONGEST_SHOWN else f"{rest[: LONGEST_SHOWN - 3]}..."
 
 
 def _shown(value: Any) -> str:
     if isinstance(value, list) and all(isinstance(item, dict) and "name" in item for item in value):
         value = ", ".join(item["name"] for item in value)
-    text = "none" if value is None or value == "" else str(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return "none" if value is None or value == "" else str(value)

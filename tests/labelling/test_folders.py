@@ -19,8 +19,8 @@ from fisa.labelling import Labeller
 from fisa.labelling.data_sets import DatasetPhotos
 from fisa.labelling.folders import label_photos
 from fisa.labelling.overlays import write_overlay
-from fisa.labelling.photo_search import find_photos
-from fisa.labelling.result_folder import ResultFolder
+from fisa.labelling.photo_search import PhotoKey, find_photos
+from fisa.labelling.result_folder import ResultFolder, Task
 from fisa.processing.segmentation import Segmentation
 from tests.drawn_picture import draw_picture
 from tests.result_files import results
@@ -258,6 +258,9 @@ def test_other_settings_are_refused_by_name_and_replaced_on_demand(labeller, che
     with pytest.raises(ValueError, match="labels: house, tree, grass, now house, sky; threshold: 0.0, now 0.5"):
         label_photos(other, photos, Path("undisturbed"))
     assert results("undisturbed") == undisturbed | {"mine.txt": b""}
+    synonym = Labeller(checkpoint, labels={"house": ["hut"], "tree": [], "grass": []}, threshold=0.0)
+    with pytest.raises(ValueError, match=r"labels: .*'synonyms': \[\].*, now .*'synonyms': \['hut'\]"):
+        label_photos(synonym, photos, Path("undisturbed"))
     alone = Labeller(checkpoint, labels="house, tree, grass", threshold=0.0, others=None)
     with pytest.raises(ValueError, match=r"others: not set, now none\)"):
         label_photos(alone, photos, Path("undisturbed"))
@@ -265,6 +268,14 @@ def test_other_settings_are_refused_by_name_and_replaced_on_demand(labeller, che
     assert results("undisturbed").keys() == {"a_overlay.jpg", "panoptic/a.png", "panoptic.json", "mine.txt"}
     label_photos(labeller, photos, Path("undisturbed"), overwrite=True)
     assert results("undisturbed") == undisturbed | {"mine.txt": b""}
+
+
+def test_of_long_lists_of_words_the_refusal_shows_where_they_differ(checkpoint, photos):
+    words = [f"word {number}" for number in range(40)]
+    label_photos(Labeller(checkpoint, labels=words, others=None), ["a.png"], Path("long"))
+    for other, now in ((words[:30], "word 29"), ([*words[:30], "sky", *words[31:]], "sky")):
+        with pytest.raises(ValueError, match=f"labels: .*word 30.*, now .*{now}.*; name another"):
+            label_photos(Labeller(checkpoint, labels=other, others=None), ["a.png"], Path("long"))
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -357,6 +368,19 @@ def test_a_format_that_cannot_be_written_is_refused_before_any_photo_is_read(lab
     with pytest.raises(ValueError, match="no format 'voc'"):
         label_photos(labeller, photos, Path("out"), formats=["coco", "voc"])
     assert not Path("out").exists()
+
+
+def test_a_photo_is_left_out_for_the_reason_of_the_last_run_whoever_made_it(tmp_path):
+    first, second = ResultFolder(tmp_path, []), ResultFolder(tmp_path, [], rank=1)
+    task = Task("a.jpg", PhotoKey("../a.jpg"), None, "a")
+    with first.locked():
+        first.begin({}, overwrite=False)
+        second.journal.append({"run": 1})
+        second.skip(task, "there was no such file")
+        for run in (1, 2):
+            first.journal.append({"run": run})
+        first.skip(task, "it is cut off")
+        assert first.skipped([task]) == [("a.jpg", "it is cut off")]
 
 
 def test_a_second_run_at_once_is_refused_by_name(labeller, photos):
