@@ -107,13 +107,13 @@ def train_and_evaluate(arguments: Sequence[str], *, trainer_class: type[FisaTrai
             if name is not None:
                 loadable_name(name)
         run = Run(model_options, data_options, training_options, trainer_class=trainer_class)
-    except (OSError, ValueError, SafetensorError, ArgumentTypeError) as error:
+    except (OSError, ValueError, ImportError, SafetensorError, ArgumentTypeError) as error:
         parser.error(str(error))
     _warn_if_alone()
     if training_options.do_train:
         try:
             run.train()
-        except DivergedError as error:
+        except (DivergedError, ImportError) as error:  # the latter of an optimizer whose package is not there
             parser.exit(1, f"{parser.prog}: error: {error}\n")
     if training_options.do_eval or training_options.do_predict:
         run.evaluate()

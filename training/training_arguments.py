@@ -1,12 +1,25 @@
 """How a run trains: transformers' training arguments with FISA's own, their defaults, and what they refuse."""
 
+import json
 import math
 from dataclasses import dataclass, field, fields
 from typing import ClassVar, Self
 
-from transformers import TrainingArguments
+import torch
+from transformers import SchedulerType, TrainingArguments, get_scheduler
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 
 from fisa.evaluation.headlines import HEADLINES
+
+
+WITHOUT_EFFECT = {
+    "bf16_full_eval": "evaluations run in the precision of --bf16 or --fp16",
+    "fp16_full_eval": "evaluations run in the precision of --bf16 or --fp16",
+    "label_smoothing_factor": "the loss is the model's own and smooths no labels",
+    "neftune_noise_alpha": "it disturbs the texts that a model is trained on, and the text tower is frozen",
+    "remove_unused_columns": "the collator needs all columns",
+}
+"""The flags of transformers' that training does not follow, and why."""
 
 
 @dataclass
@@ -81,13 +94,37 @@ class FisaTrainingArguments(TrainingArguments):
         super().__post_init__()
         self._refuse_impossible_numbers()
         self._refuse_stopping_without_a_measure()
-        for name in ("bf16_full_eval", "fp16_full_eval"):
-            if getattr(self, name):
-                raise ValueError(f"--{name} has no effect here: evaluations run in the precision of --bf16 or --fp16.")
+        self._refuse_what_has_no_effect()
+        self._refuse_what_is_incomplete()
         if self.device.type == "cpu":
             self.dataloader_pin_memory = False  # which speeds copies to a GPU; torch would warn of it in each run
         if self.fp16 and self.device.type == "cpu":
             raise ValueError("--fp16 needs a GPU, and there is none in use. Leave it out, or use --bf16.")
+
+    def _refuse_what_has_no_effect(self) -> None:
+        for name, reason in WITHOUT_EFFECT.items():
+            if getattr(self, name):
+                raise ValueError(f"--{name} has no effect here: {reason}.")
+
+    def _refuse_what_is_incomplete(self) -> None:
+        """What transformers would find when training begins, or later."""
+        available = get_available_reporting_integrations()
+        if missing := [name for name in self.report_to if name in INTEGRATION_TO_CALLBACK and name not in available]:
+            raise ValueError(
+                f"--report_to {' '.join(missing)}: its package is not installed. Install it, or name one of "
+                f"{', '.join([*available, 'none'])}."
+            )
+        if self.dataloader_persistent_workers and not self.dataloader_num_workers:
+            raise ValueError("--dataloader_persistent_workers needs workers: add --dataloader_num_workers.")
+        tried = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=self.learning_rate)
+        steps = {"num_warmup_steps": 1, "num_training_steps": 2}
+        try:
+            get_scheduler(self.lr_scheduler_type, tried, **steps, scheduler_specific_kwargs=self.lr_scheduler_kwargs)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"--lr_scheduler_type {SchedulerType(self.lr_scheduler_type).value} cannot be made with "
+                f"--lr_scheduler_kwargs {json.dumps(self.lr_scheduler_kwargs or {})}: {error}."
+            ) from error
 
     def _refuse_impossible_numbers(self) -> None:
         if not 0 <= self.start_share < 1:

@@ -393,6 +393,13 @@ def test_a_flag_that_comes_twice_in_a_recipe_is_named(tmp_path, ending, name):
         ({"do_train": True, "unknown_flag": 1}, ["--unknown_flag"]),
         ({"do_train": True, "crop": 0}, ["crop", "0"]),
         ({"do_eval": True, "bf16_full_eval": True}, ["--bf16_full_eval", "--bf16 or --fp16"]),
+        ({"do_train": True, "label_smoothing_factor": 0.1}, ["--label_smoothing_factor has no effect"]),
+        ({"do_train": True, "neftune_noise_alpha": 5}, ["--neftune_noise_alpha has no effect"]),
+        ({"do_train": True, "remove_unused_columns": True}, ["--remove_unused_columns", "all columns"]),
+        ({"do_train": True, "report_to": "neptune"}, ["--report_to neptune", "not installed", "tensorboard, none"]),
+        ({"do_train": True, "lr_scheduler_type": "cosine_with_min_lr"}, ["--lr_scheduler_kwargs {}", "min_lr"]),
+        ({"do_train": True, "lr_scheduler_type": "warmup_stable_decay"}, ["num_decay_steps"]),
+        ({"do_train": True, "dataloader_persistent_workers": True}, ["--dataloader_num_workers"]),
         ({"do_train": True, "vocabulary_size": 0}, ["--vocabulary_size was 0", "1 or more"]),
         ({"do_train": True, "learning_rate": -1}, ["--learning_rate was -1", "0 or more"]),
         ({"do_train": True, "fisa_config": "[1]"}, ["--fisa_config [1]", "it is not a mapping"]),
@@ -419,6 +426,28 @@ def test_what_cannot_be_is_answered_in_one_line(tmp_path, checkpoint, photos, ca
         train_and_evaluate(as_arguments({name: value for name, value in flags.items() if value is not None}))
     message = capsys.readouterr().err + str(caught.value)
     assert [word for word in named if word not in message] == []
+
+
+def test_an_optimizer_whose_package_is_not_there_is_named_in_one_line(tmp_path, checkpoint, photos, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run(tmp_path, model=checkpoint, data=photos, do_train=True, optim="lomo", max_steps=1)
+    assert stop.value.code == 1 and "lomo" in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "schedule, options",
+    [
+        ("polynomial", {"lr_end": 0.005}),
+        ("cosine_with_min_lr", {"min_lr": 1e-5}),
+        ("warmup_stable_decay", {"num_decay_steps": 1}),
+    ],
+)
+def test_schedules_take_their_settings(tmp_path, checkpoint, photos, schedule, options):
+    run(
+        tmp_path, model=checkpoint, data=photos, do_train=True, max_steps=2, learning_rate=0.01,
+        lr_scheduler_type=schedule, lr_scheduler_kwargs=json.dumps(options),
+    )  # fmt: skip
+    assert adapter(tmp_path)
 
 
 def test_broken_data_stops_a_run_before_it_starts_or_is_left_out(tmp_path, checkpoint, photos, capsys):
