@@ -33,6 +33,7 @@ FILES = {"onnx": "model.onnx", "torch": "model.pt2"}
 WEIGHTS = ("*.safetensors", "*.bin")
 PHOTOS = ("pixel_values", "mask_generator_pixel_values")
 Compute = Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]
+ANSWERED = ("input_ids", "class_embeds", "other_embeds", "mask_proposals")  # they would change a model's answers
 # The last one only of graphs in which others compete.
 OUTPUTS = ("class_queries_logits", "masks_queries_logits", "objectness", "others_queries_logits")
 
@@ -382,9 +383,8 @@ def round_to_eight_bits(graph: Path, rounded: Path) -> None:
 def load_graph(path: str | PathLike) -> Callable[..., FisaOutput]:
     """A function that runs an exported graph as the model itself is called: `graph(**inputs)`.
 
-    Inputs that the graph does not have, such as `mask_generator_pixel_mask`, are left out, and an open graph goes
-    without others where none are given. The vocabulary that is given, or the config beside a graph that has it built
-    in, says which classes are things.
+    An open graph goes without others where none are given. The vocabulary that is given, or the config beside a graph
+    that has it built in, says which classes are things.
 
     Args:
         path (`str` or `os.PathLike`): a `model.onnx` or a `model.pt2`, or the folder of one of them.
@@ -411,20 +411,18 @@ def load_graph(path: str | PathLike) -> Callable[..., FisaOutput]:
     is_open = "class_embeds" in names
 
     def graph(**inputs: Any) -> FisaOutput:
-        if is_open and "other_embeds" not in inputs:
-            inputs |= _no_others(inputs, names)
-        missing = [name for name in names if name not in inputs]
-        if missing:
+        if unused := [name for name in ANSWERED if inputs.get(name) is not None and name not in names]:
+            words = "words come from `model.encode_vocabulary`" if is_open else "words are built in"
+            raise TypeError(f"{path} takes no {', '.join(unused)}: masks are its own, and {words}.")
+        if "class_embeds" in inputs and "other_embeds" not in inputs:
+            inputs |= _alone(inputs, names)
+        if missing := [name for name in names if name not in inputs]:
             raise TypeError(f"{path} needs {', '.join(missing)} as well; it was given {', '.join(inputs)}.")
-        if "other_embeds" in inputs and "other_embeds" not in names:
-            raise TypeError(
-                f"{path} takes no others: it was exported with its classes built in, or by an older release."
-            )
+        if not torch.as_tensor(inputs.get("mask_generator_pixel_mask", True)).all():
+            raise ValueError(f"{path} reads photos without padding: take the processor from the graph's folder.")
         if inputs.get("photos"):
-            raise ValueError(
-                f"{path} reads each proposal once, and `zoom` asks for a second time: take the processor from the "
-                "graph's folder, or call yours with `zoom=0`."
-            )
+            hint = "Take the processor from the graph's folder, or call yours with `zoom=0`."
+            raise ValueError(f"{path} reads each proposal once, and `zoom` asks for a second time. {hint}")
         outputs = compute({name: inputs[name] for name in names})
         kinds = {name: inputs[name] if is_open else torch.tensor(kinds) for name, kinds in stored.items()}
         batch_size, has_others = len(outputs["objectness"]), len(kinds["other_is_thing"]) > 0
@@ -441,8 +439,8 @@ def load_graph(path: str | PathLike) -> Callable[..., FisaOutput]:
     return graph
 
 
-def _no_others(inputs: Mapping[str, torch.Tensor], names: Sequence[str]) -> dict[str, torch.Tensor]:
-    """The inputs of an open graph that stand for no others."""
+def _alone(inputs: Mapping[str, torch.Tensor], names: Sequence[str]) -> dict[str, torch.Tensor]:
+    """The inputs of an open graph that stand for no others. One text is said twice: torch's graphs begin at two."""
     none = {
         "other_embeds": inputs["class_embeds"][:0],
         "prompt_other_ids": torch.zeros(0, dtype=torch.int64),
@@ -450,7 +448,9 @@ def _no_others(inputs: Mapping[str, torch.Tensor], names: Sequence[str]) -> dict
         "other_kinds": torch.zeros(0, dtype=torch.int64),
         "other_generator_class_ids": torch.zeros(0, dtype=torch.int64),
     }
-    return {name: tensor for name, tensor in none.items() if name in names}
+    twice = [name for name in ("class_embeds", "prompt_class_ids") if len(inputs["class_embeds"]) == 1]
+    given = none | {name: torch.cat([inputs[name]] * 2) for name in twice}
+    return {name: tensor for name, tensor in given.items() if name in names}
 
 
 def _graph_file(path: Path) -> Path:

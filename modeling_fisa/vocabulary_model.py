@@ -166,6 +166,8 @@ class VocabularyModel(FisaPreTrainedModel):
             others: as [`FisaConfig.others`] has them.
             other_embeds (`torch.Tensor` of shape `(num_other_prompts, projection_dim)`, *optional*)
         """
+        # Parts of one table when they come; a file of a graph would hold the whole of it, and torch warns of that.
+        class_embeds, other_embeds = (None if part is None else part.clone() for part in (class_embeds, other_embeds))
         vocabulary = StoredVocabulary(classes, class_embeds, others, other_embeds)
         with STORING:
             if self.adapter_vocabulary is not None:

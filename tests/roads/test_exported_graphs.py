@@ -68,6 +68,35 @@ def test_a_merged_adapter_becomes_a_torch_graph(adapter, photo, tmp_path):
     assert_same_answers(tmp_path / "graph", merged, photo)
 
 
+@pytest.mark.filterwarnings("error:No complete tensor found")
+def test_a_graph_refuses_what_it_would_not_answer(photo, tmp_path):
+    """Other words than those that are built in, masks from elsewhere, and padding around a photo."""
+    model, processor = miniature()
+    model.set_vocabulary(processor, "dog, sky", others="car, road")
+    closed, opened = tmp_path / "closed", tmp_path / "open"
+    save(export_program(model, processor), model, processor, closed, file_format="torch")
+    save(export_program(model, processor, open_vocabulary=True), model, processor, opened, file_format="torch")
+    processor = FisaProcessor.from_pretrained(closed)
+    inputs = processor(images=photo, return_tensors="pt")
+    asked = processor(images=photo, text="cat", return_tensors="pt")
+    encoded = model.encode_vocabulary(processor, "cat")
+    masks = {"mask_proposals": torch.ones(1, 2, 9, 9)}
+    padded = {"mask_generator_pixel_mask": inputs["mask_generator_pixel_mask"].clone()}
+    padded["mask_generator_pixel_mask"][..., -1] = False
+    for folder, given, problem in (
+        (closed, asked, "takes no input_ids: .* words are built in"),
+        (closed, {**inputs, **encoded}, "takes no class_embeds: .* words are built in"),
+        (closed, {**inputs, **masks}, "takes no mask_proposals"),
+        (closed, {**inputs, **padded}, "reads photos without padding"),
+        (opened, asked, "takes no input_ids: .* words come from `model.encode_vocabulary`"),
+        (opened, inputs, "needs class_embeds"),
+        (opened, {**inputs, **encoded, **masks}, "takes no mask_proposals"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=problem):
+            load_graph(folder)(**given)
+    assert load_graph(opened)(**inputs, **encoded).class_queries_logits.shape[-1] == 1 + 1
+
+
 def test_a_failure_leaves_no_folder_behind(tmp_path):
     model, processor = miniature()
     for file_format in ("torch", "onnx", "tensorrt"):
