@@ -2,8 +2,11 @@
 
 import argparse
 import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from tempfile import TemporaryDirectory
 
 from transformers import pipeline
 
@@ -33,7 +36,7 @@ ZOOM = 8  # with the shipped model it costs little
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve the page until Ctrl-C; returns the exit status."""
+    """Serve the page until Ctrl-C or SIGTERM; returns the exit status."""
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
@@ -47,28 +50,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "image-segmentation", model, processor=processor, pipeline_class=FisaPipeline, device=options.device
     )
     is_shipped = options.model is None
-    page = page_of(
-        segmenter,
-        about=SHIPPED if is_shipped else OTHER.format(name=options.model),
-        examples=EXAMPLES if is_shipped else (),
-        zoom=ZOOM if is_shipped else processor.image_processor.zoom,
-    )
-    try:
-        page.launch(
-            server_name=options.host,
-            server_port=options.port,
-            inbrowser=options.open,
-            max_file_size=LARGEST_UPLOAD,
-            show_error=True,
-            ssr_mode=False,
-            run_history=False,
-            footer_links=[],
-            theme=THEME,
-            css=CSS,
+    with _own_uploads():
+        page = page_of(
+            segmenter,
+            about=SHIPPED if is_shipped else OTHER.format(name=options.model),
+            examples=EXAMPLES if is_shipped else (),
+            zoom=ZOOM if is_shipped else processor.image_processor.zoom,
         )
-    except OSError as error:
-        parser.error(str(error))
+        try:
+            page.launch(
+                server_name=options.host,
+                server_port=options.port,
+                inbrowser=options.open,
+                max_file_size=LARGEST_UPLOAD,
+                show_error=True,
+                ssr_mode=False,
+                run_history=False,
+                footer_links=[],
+                theme=THEME,
+                css=CSS,
+            )
+        except OSError as error:
+            parser.error(str(error))
     return 0
+
+
+@contextmanager
+def _own_uploads() -> Iterator[None]:
+    """A folder for what Gradio stores, which is gone with the server. Gradio would delete nothing while a browser is
+    open, and SIGTERM, which ends services, would end it at once."""
+    place = os.environ.get("GRADIO_TEMP_DIR") or None
+    if place is not None:
+        os.makedirs(place, exist_ok=True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with TemporaryDirectory(prefix="fisa-app-", dir=place, ignore_cleanup_errors=True) as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        yield
 
 
 def _parser() -> argparse.ArgumentParser:

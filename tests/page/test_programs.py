@@ -1,5 +1,6 @@
 """The same server as programs ask it."""
 
+import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ from transformers import pipeline
 
 from fisa import FisaPipeline
 from fisa.pretrained import patchwork
+from tests.page.serving import serving
 
 
 gradio_client = pytest.importorskip("gradio_client", reason="programs ask the page with Gradio's client")
@@ -139,3 +141,16 @@ def test_uploads_and_answers_are_deleted(segmenter, tmp_path, monkeypatch):
         assert list((tmp_path / "uploads").rglob("easy.jpg"))  # the examples stay
     finally:
         page.close()
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM], ids=lambda end: end.name)
+def test_nothing_of_an_upload_is_left_when_the_server_ends(tmp_path, end):
+    """While a client is still there."""
+    photo = tmp_path / "mine.png"
+    Image.open(SCENE).save(photo)
+    with serving(tmp_path) as (address, process, uploads):
+        client = gradio_client.Client(address, verbose=False)
+        assert asked(client, photo, "bird")["segments"] and list(uploads.rglob("mine.png"))
+        process.send_signal(end)
+        assert process.wait(timeout=60) == 0
+        assert not [path for path in uploads.rglob("*") if path.is_file()]
