@@ -1,6 +1,7 @@
 """`fisa-app` in a process of its own."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -23,7 +24,15 @@ def serving(folder: Path) -> Iterator[tuple[str, subprocess.Popen, Path]]:
     environment = os.environ | {"GRADIO_TEMP_DIR": str(folder / "uploads"), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "fisa.app", "--port", str(port)]
     with open(folder / "log", "wb") as log:
-        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=environment,
+            stdout=log,
+            stderr=log,
+            # A shell that runs the tests in the background has them, and what they start, ignore Ctrl-C.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
     address = f"http://127.0.0.1:{port}"
     try:
         for _ in range(600):
