@@ -128,6 +128,7 @@ class FisaTrainer(Trainer):
         with self._model_put_back():
             output = super().train(None if checkpoint is None else str(checkpoint), *arguments, **options)
             self._refuse_diverged_weights()
+        self._last_batch = None
         weights = dict(self.accelerator.unwrap_model(self.model).named_parameters())
         with torch.no_grad():
             for name, before in self._start.items():
